@@ -1,0 +1,92 @@
+"""What differs between two trees, found by walking only subtrees whose content digests differ.
+
+A difference is one of identity (kind, exec bit, size, content id). Time stamps and places are none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset_store.core.entries import Changes, Entries, concat, same_identity, sort_rows
+from dataset_store.core.nodes import Children, NodeRef
+from dataset_store.core.tree import NodeReader, TreeRoot, read_children
+
+__all__ = ["Difference", "diff", "diff_entries"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Difference:
+    """Rows of the old and the new tree that differ. `modified_old` and `modified_new` have equal keys, row by row."""
+
+    removed: Entries
+    added: Entries
+    modified_old: Entries
+    modified_new: Entries
+
+    def __len__(self) -> int:
+        return len(self.removed) + len(self.added) + len(self.modified_new)
+
+    def as_changes(self) -> Changes:
+        """What turns the old tree into the new one."""
+        return Changes(sort_rows(concat([self.added, self.modified_new])), list(self.removed.keys))
+
+
+def diff_entries(old: Entries, new: Entries) -> Difference:
+    """The difference of two tables."""
+    at = old.find_many(new.keys)
+    common = at >= 0
+    old_common, new_common = old.take(at[common]), new.take(common)
+    changed = ~same_identity(old_common, new_common)
+    gone = np.ones(len(old), np.bool_)
+    gone[at[common]] = False
+    return Difference(old.take(gone), new.take(~common), old_common.take(changed), new_common.take(changed))
+
+
+def diff(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Difference:
+    """The difference of two trees, reading nodes in proportion to it, one batch of both sides a level."""
+    if old.digest == new.digest:
+        return diff_entries(Entries.empty(), Entries.empty())
+    sides: list[Sequence[NodeRef]] = [[old.ref], [new.ref]]
+    levels = [read_children(refs, reader) for refs in sides]
+    heights = [_height(root, reader) for root in (old, new)]
+    while heights != [0, 0]:
+        top = max(heights)
+        rows = [
+            _children(nodes) if height == top else None for nodes, height in zip(levels, heights, strict=True)
+        ]
+        shared = _shared_digests(rows)
+        for side, children in enumerate(rows):
+            if children is not None:
+                levels[side] = read_children(_refs_outside(children, shared), reader)
+                heights[side] -= 1
+    tables = [concat([node for node in nodes if isinstance(node, Entries)]) for nodes in levels]
+    return diff_entries(tables[0], tables[1])
+
+
+def _height(root: TreeRoot, reader: NodeReader) -> int:
+    height = 0
+    node = read_children([root.ref], reader)[0]
+    while isinstance(node, Children):
+        height += 1
+        node = read_children([node.ref(0)], reader)[0]
+    return height
+
+
+def _children(nodes: Sequence[Entries | Children]) -> list[Children]:
+    return [node for node in nodes if isinstance(node, Children)]
+
+
+def _shared_digests(sides: Sequence[list[Children] | None]) -> set[bytes]:
+    """Digests of children on both sides; equal digests are equal subtrees under equal keys."""
+    sets = [{row.tobytes() for node in nodes for row in node.digests} for nodes in sides if nodes is not None]
+    return sets[0] & sets[1] if len(sets) == 2 else set()
+
+
+def _refs_outside(nodes: Sequence[Children], shared: set[bytes]) -> list[NodeRef]:
+    return [
+        node.ref(row)
+        for node in nodes
+        for row in range(len(node))
+        if node.digests[row].tobytes() not in shared
+    ]

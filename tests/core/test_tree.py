@@ -1,0 +1,200 @@
+"""Trees: an edited tree is the tree built anew, whatever the history."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset_store.core import shape
+from dataset_store.core.census import MOST_PACKS, Census, census_after, packs_to_empty
+from dataset_store.core.diff import diff, diff_entries
+from dataset_store.core.entries import Changes, Entries, overlay, same_identity
+from dataset_store.core.nodes import Children, decode_node, encode_node, node_level
+from dataset_store.core.tree import TreeRoot, build, edit, lookup, read_all, read_range
+from dataset_store.errors import CorruptObject
+from dataset_store.testing.trees import MemoryNodes, entries_of
+
+
+@pytest.fixture
+def small_shape(monkeypatch):
+    """Nodes of a few rows, so that small trees have several levels."""
+    monkeypatch.setattr(shape, "LEAF", shape.Shape(2, 8, 2**32 // 3))
+    monkeypatch.setattr(shape, "INNER", shape.Shape(2, 6, 2**32 // 2))
+
+
+def key(number: int) -> bytes:
+    return b"d%d\0f%05d" % (number % 5, number)
+
+
+def equal(one: Entries, other: Entries) -> bool:
+    return one.keys == other.keys and bool(same_identity(one, other).all())
+
+
+contents = st.dictionaries(st.integers(0, 300).map(key), st.integers(0, 50), max_size=250)
+
+
+@settings(max_examples=300)
+@given(contents, contents, st.sets(st.integers(0, 300).map(key), max_size=200))
+def test_an_edited_tree_is_the_tree_built_anew(before, added, removed):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shape, "LEAF", shape.Shape(2, 8, 2**32 // 3))
+        patch.setattr(shape, "INNER", shape.Shape(2, 6, 2**32 // 2))
+        nodes = MemoryNodes()
+        removed -= added.keys()
+        old = build(entries_of(before), nodes)
+        edited = edit(old.root, Changes(entries_of(added), sorted(removed)), nodes, nodes)
+        after = {k: v for k, v in (before | added).items() if k not in removed}
+        anew = build(entries_of(after), nodes)
+        assert edited.root.digest == anew.root.digest
+        assert equal(read_all(edited.root, nodes), entries_of(after))
+        assert live_places(edited.root, nodes) == (
+            live_places(old.root, nodes) - set(edited.replaced)
+        ) | set(edited.written)
+
+
+def live_places(root: TreeRoot, nodes: MemoryNodes) -> set:
+    found, waiting = set(), [root.ref]
+    while waiting:
+        ref = waiting.pop()
+        found.add(ref.place)
+        node = decode_node(nodes.plains[ref.place], "memory")
+        waiting += node.refs() if isinstance(node, Children) else []
+    return found
+
+
+@settings(max_examples=100)
+@given(contents, contents)
+def test_a_difference_applied_to_the_old_tree_gives_the_new_tree(before, after):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shape, "LEAF", shape.Shape(2, 8, 2**32 // 3))
+        patch.setattr(shape, "INNER", shape.Shape(2, 6, 2**32 // 2))
+        nodes = MemoryNodes()
+        old, new = build(entries_of(before), nodes).root, build(entries_of(after), nodes).root
+        found = diff(old, new, nodes)
+        reference = diff_entries(entries_of(before), entries_of(after))
+        for name in ("removed", "added", "modified_old", "modified_new"):
+            assert equal(getattr(found, name), getattr(reference, name))
+        assert edit(old, found.as_changes(), nodes, nodes).root.digest == new.digest
+
+
+@settings(max_examples=60)
+@given(contents, st.lists(st.integers(-5, 310).map(key), unique=True), st.integers(0, 300), st.integers(0, 300))
+def test_looking_up_keys_and_ranges_equals_filtering_the_whole(held, wanted, low, high):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shape, "LEAF", shape.Shape(2, 8, 2**32 // 3))
+        patch.setattr(shape, "INNER", shape.Shape(2, 6, 2**32 // 2))
+        nodes = MemoryNodes()
+        root = build(entries_of(held), nodes).root
+        assert lookup(root, sorted(wanted), nodes).keys == sorted(set(wanted) & held.keys())
+        start, stop = sorted((key(low), key(high)))
+        assert read_range(root, start, stop, nodes).keys == sorted(k for k in held if start <= k < stop)
+
+
+def test_one_edit_among_many_entries_rewrites_one_path():
+    nodes = MemoryNodes()
+    old = build(entries_of({key(n): n for n in range(20_000)}), nodes)
+    nodes.read = 0
+    edited = edit(old.root, Changes(entries_of({key(777): 1}), []), nodes, nodes)
+    assert len(edited.written) == len(edited.replaced) == 3
+    assert nodes.read == 3
+
+
+def test_nodes_hold_a_quarter_to_four_times_their_mean():
+    nodes = MemoryNodes()
+    build(entries_of({key(n): n for n in range(60_000)}), nodes)
+    leaves = [decode_node(p, "memory") for p in nodes.plains.values() if node_level(p) == 0]
+    sizes = sorted(len(leaf) for leaf in leaves)
+    assert sizes[1] >= 64
+    assert sizes[-1] <= 1024
+    assert 200 < np.mean(sizes) < 320
+
+
+def test_cuts_of_a_batch_equal_the_rule_applied_row_by_row():
+    keys = [key(n) for n in sorted(random.Random(7).sample(range(10**6), 5000))]
+    keys.sort()
+    for level in (0, 1, 2):
+        ends, count = [], 0
+        for row, k in enumerate(keys):
+            if count and shape.begins_node(k, level, count):
+                ends.append(row)
+                count = 0
+            count += 1
+        assert shape.cut_rows(keys, level) == [*ends, len(keys)]
+
+
+@given(contents)
+def test_a_leaf_comes_back_from_its_bytes(held):
+    entries = entries_of(held)
+    back = decode_node(encode_node(entries, 0), "memory")
+    assert isinstance(back, Entries)
+    assert equal(back, entries)
+    assert encode_node(back, 0) == encode_node(entries, 0)
+    assert back.mtimes.tolist() == entries.mtimes.tolist()
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_hostile_nodes_raise_only_corrupt_object(data):
+    nodes = MemoryNodes()
+    build(entries_of({key(n): n for n in range(data.draw(st.sampled_from([3, 700])))}), nodes)
+    plain = bytearray(data.draw(st.sampled_from(list(nodes.plains.values()))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, min(len(plain) - 1, 4000)))
+        plain[at] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(plain)))
+    for hostile in (bytes(plain), bytes(plain[:cut])):
+        try:
+            decode_node(hostile, "memory")
+        except CorruptObject:
+            continue
+
+
+def test_a_long_chain_of_edits_keeps_few_packs_and_copies_less_than_it_writes():
+    """200 commits of 10 edits: the bound on packs holds, and copying at most doubles the node bytes written."""
+    rng = random.Random(3)
+    nodes = MemoryNodes()
+    held = {key(n): n for n in range(30_000)}
+    made = build(entries_of(held), nodes)
+    root, census = made.root, census_after({}, made.written, [])
+    own = copied = 0
+    for commit in range(200):
+        nodes.next_pack()
+        changed = {key(rng.randrange(30_000)): commit for _ in range(10)}
+        held |= changed
+        changes = Changes(entries_of(changed), [])
+        alone = edit(root, changes, nodes, MemoryNodes(nodes.pack))
+        moving = nodes_in(root, set(packs_to_empty(census)), nodes)
+        made = edit(root, changes, nodes, nodes, moving)
+        assert made.root.digest == alone.root.digest
+        own += sum(place.stored for place in alone.written)
+        copied += sum(place.stored for place in made.written) - sum(place.stored for place in alone.written)
+        census = census_after(census, made.written, made.replaced)
+        root = made.root
+        assert len(census) <= MOST_PACKS
+    assert census == counted(root, nodes)
+    assert equal(read_all(root, nodes), entries_of(held))
+    assert copied <= own
+
+
+def nodes_in(root: TreeRoot, packs: set, nodes: MemoryNodes) -> list:
+    found, waiting = [], [root.ref]
+    while waiting:
+        ref = waiting.pop()
+        plain = nodes.plains[ref.place]
+        node = decode_node(plain, "memory")
+        if ref.place.pack in packs:
+            found.append((node_level(plain), node.keys[0], ref))
+        waiting += node.refs() if isinstance(node, Children) else []
+    return found
+
+
+def counted(root: TreeRoot, nodes: MemoryNodes) -> Census:
+    return census_after({}, live_places(root, nodes), [])
+
+
+def test_overlaying_changes_replaces_adds_and_removes():
+    base = entries_of({b"a": 1, b"b": 2, b"c": 3})
+    result = overlay(base, Changes(entries_of({b"b": 9, b"bb": 4}), [b"c", b"zz"]))
+    assert equal(result, entries_of({b"a": 1, b"b": 9, b"bb": 4}))
