@@ -52,9 +52,7 @@ def diff(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Difference:
     heights = [_height(root, reader) for root in (old, new)]
     while heights != [0, 0]:
         top = max(heights)
-        rows = [
-            _children(nodes) if height == top else None for nodes, height in zip(levels, heights, strict=True)
-        ]
+        rows = [_children(nodes) if height == top else None for nodes, height in zip(levels, heights, strict=True)]
         shared = _shared_digests(rows)
         for side, children in enumerate(rows):
             if children is not None:
@@ -84,9 +82,4 @@ def _shared_digests(sides: Sequence[list[Children] | None]) -> set[bytes]:
 
 
 def _refs_outside(nodes: Sequence[Children], shared: set[bytes]) -> list[NodeRef]:
-    return [
-        node.ref(row)
-        for node in nodes
-        for row in range(len(node))
-        if node.digests[row].tobytes() not in shared
-    ]
+    return [node.ref(row) for node in nodes for row in range(len(node)) if node.digests[row].tobytes() not in shared]

@@ -254,8 +254,7 @@ def concat(parts: Sequence[Entries]) -> Entries:
     origin_ids, origin_maps = _merge_tables([part.origin_ids for part in parts])
     totals = accumulate((len(part.segments) for part in parts), initial=0)
     pack_columns = [
-        m[part.segments.pack] if len(m) else part.segments.pack
-        for m, part in zip(pack_maps, parts, strict=True)
+        m[part.segments.pack] if len(m) else part.segments.pack for m, part in zip(pack_maps, parts, strict=True)
     ]
     segments = Segments(
         packs,

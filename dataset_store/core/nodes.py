@@ -311,9 +311,7 @@ def decode_node(data: bytes, what: str, *, placed: bool = True) -> Entries | Chi
 
 def _pack_table(columns: _Columns, storages: U32, count: int) -> tuple[PackRef, ...]:
     names = columns.names(count)
-    return tuple(
-        PackRef(storage, PackName(name)) for storage, name in zip(storages.tolist(), names, strict=True)
-    )
+    return tuple(PackRef(storage, PackName(name)) for storage, name in zip(storages.tolist(), names, strict=True))
 
 
 def _decode_leaf(columns: _Columns, counts: tuple[int, int, int, int, int, int]) -> Entries:
@@ -343,9 +341,7 @@ def _decode_leaf(columns: _Columns, counts: tuple[int, int, int, int, int, int])
     digest = np.zeros((s, 32), np.uint8)
     digest[has_digest] = digests
     segments = Segments(packs, pack, offset, stored, plain_offset, plain_length, digest)
-    return Entries(
-        keys, kinds, sizes, mtimes, content_ids, origins, origin_ids, ends, segments
-    )
+    return Entries(keys, kinds, sizes, mtimes, content_ids, origins, origin_ids, ends, segments)
 
 
 def _require_whole_contents(columns: _Columns, entries: Entries) -> None:

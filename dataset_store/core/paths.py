@@ -127,9 +127,7 @@ def check_keys(keys: Sequence[bytes]) -> Sequence[PathKey]:
     if not all(map(le, floors, keys[1:])):
         place = next(i for i, (floor, key) in enumerate(zip(floors, keys[1:], strict=False)) if key < floor)
         pair = f"{_shown(keys[place])} and {_shown(keys[place + 1])}"
-        raise CorruptObject(
-            f"The stored keys {pair} are out of order or one lies below the other.", _NOT_OURS
-        )
+        raise CorruptObject(f"The stored keys {pair} are out of order or one lies below the other.", _NOT_OURS)
     return cast("Sequence[PathKey]", keys)
 
 

@@ -104,9 +104,7 @@ def read_range(root: TreeRoot, start: PathKey, stop: PathKey | None, reader: Nod
     """The entries whose keys lie in `[start, stop)`; no stop means to the end."""
     nodes = read_children([root.ref], reader)
     while not _require_one_level(nodes):
-        refs = [
-            ref for node in nodes if isinstance(node, Children) for ref in _refs_within(node, start, stop)
-        ]
+        refs = [ref for node in nodes if isinstance(node, Children) for ref in _refs_within(node, start, stop)]
         nodes = read_children(refs, reader)
     entries = concat([node for node in nodes if isinstance(node, Entries)])
     first = bisect_left(entries.keys, start)
@@ -184,9 +182,7 @@ class _Writes:
         nodes = [rows.rows(start, stop) for start, stop in pairwise(bounds)]
         return self.write_nodes(nodes, level, {})
 
-    def write_nodes(
-        self, nodes: Sequence[Entries | Children], level: int, known: Mapping[NodeId, NodeRef]
-    ) -> Children:
+    def write_nodes(self, nodes: Sequence[Entries | Children], level: int, known: Mapping[NodeId, NodeRef]) -> Children:
         """Write nodes except those that already are; their rows for the level above."""
         plains = [encode_node(node, level) for node in nodes]
         ids = [NodeId(hash32(plain)) for plain in plains]
@@ -266,9 +262,7 @@ class _Cursor:
         for _ in range(tree.height - level):
             node = self._push(node, None, key)
 
-    def _push(
-        self, node: Entries | Children, row: int | None, key: PathKey = ROOT
-    ) -> Entries | Children:
+    def _push(self, node: Entries | Children, row: int | None, key: PathKey = ROOT) -> Entries | Children:
         if not isinstance(node, Children):
             raise CorruptObject("A tree has leaves on several levels.", "Run `dataset-store verify`.")
         if row is None:

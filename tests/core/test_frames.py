@@ -218,6 +218,15 @@ def test_a_segment_of_anything_but_data_frames_is_refused():
         CODEC.decode_segment(encode(NODE, b"abc").data, 0, 3, segment([b"abc"]), what="The segment")
 
 
+def test_a_segment_of_no_bytes_or_of_more_than_its_frames_hold_is_refused():
+    frame = encode(DATA, b"abc")
+    for length, run in [(0, []), (-3, []), (4, [b"abc"])]:
+        with pytest.raises(CorruptObject):
+            take_segment([decode(frame.data)], 0, length, segment(run), what="The segment")
+        with pytest.raises(CorruptObject):
+            CODEC.decode_segment(frame.data, 0, length, segment(run), what="The segment")
+
+
 def test_frames_beside_the_run_are_not_decompressed():
     broken = bytearray(encode(DATA, TEXT).data)
     broken[HEADER_SIZE:] = bytes(len(broken) - HEADER_SIZE)
@@ -233,6 +242,9 @@ def test_a_frame_cut_anywhere_or_followed_by_anything_is_refused():
     for cut in range(len(data)):
         with pytest.raises(CorruptObject):
             decode(data[:cut])
+    for cut in range(4, len(data)):
+        with pytest.raises(CorruptObject, match="ends within"):
+            list(frame_offsets(data[:cut], 0, what="The run"))
     with pytest.raises(CorruptObject):
         decode(data + b"\0")
 
@@ -259,6 +271,7 @@ def test_arbitrary_bytes_raise_nothing_but_corrupt_object(junk, chunks):
         header(zero=1) + b"x",
         header(chunks=0) + b"x",
         header(plain=0, payload=0),
+        header(kind=NODE, plain=0, payload=0),
         header(plain=2, payload=1) + b"x",
         header(plain=262_145, payload=262_145) + bytes(262_145),
         header(plain=2**32 - 1, payload=1, codec=ZSTD) + b"x",

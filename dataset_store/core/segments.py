@@ -1,0 +1,293 @@
+"""Segments: where a file's chunks are, as few runs as possible, and the columns and lists that hold them.
+
+Promises: a run joins chunks only where one read of whole frames gives all of them and nothing in between; what
+`encode_segment_list` writes `decode_segment_list` reads, and bytes of any other origin give CorruptObject or rows
+that add up to the file's size.
+
+This module never reads a pack and never decides what is stored; `bounded_reuse` decides how much of what is already
+stored is worth referring to.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from struct import Struct
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
+from dataset_store.core.entries import LISTED, ONE_CHUNK, U8, Entries, Segments, first_use
+from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, PackRef, Place
+from dataset_store.errors import CorruptObject
+
+__all__ = [
+    "MOST_SEGMENTS",
+    "ChunkHit",
+    "FileSegments",
+    "Segment",
+    "SegmentBuilder",
+    "bounded_reuse",
+    "decode_segment_list",
+    "encode_segment_list",
+    "reused_runs",
+    "segment_columns",
+    "segment_rows",
+    "segments_of",
+    "with_segments",
+]
+
+MOST_SEGMENTS: Final = 64
+"""A file of more segments has them in a list frame of their own."""
+
+_NO_DIGEST: Final = bytes(32)
+_COUNTS: Final = Struct("<II")
+_SEGMENT_BYTES: Final = 8 + 4 * 4 + 32
+_PACK_BYTES: Final = 4 + 16
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkHit:
+    """Where one chunk is: `plain_length` bytes from `plain_offset` of what one frame decodes to.
+
+    `offset` and `stored` place the whole frame in its pack, in bytes; `alone` says that it holds only this chunk.
+    """
+
+    pack: PackRef
+    offset: int
+    stored: int
+    plain_offset: int
+    plain_length: int
+    alone: bool
+
+    def continued_by(self, following: "ChunkHit") -> bool:
+        """Whether both can be of one run: frames of one chunk that adjoin, or chunks that adjoin in one block."""
+        if self.pack != following.pack or self.alone != following.alone:
+            return False
+        if self.alone:
+            return self.offset + self.stored == following.offset
+        in_one_frame = self.offset == following.offset
+        return in_one_frame and self.plain_offset + self.plain_length == following.plain_offset
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of one file's chunks in one pack; the fields are those of docs/format.md §7."""
+
+    pack: PackRef
+    offset: int
+    stored: int
+    plain_offset: int
+    plain_length: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FileSegments:
+    """Where one entry's content is: its segments in order, and the bits of the kind byte that go with them.
+
+    `bits` is ONE_CHUNK (then the one segment's digest is zero), LISTED or 0. No content has no segments.
+    """
+
+    rows: tuple[Segment, ...] = ()
+    bits: int = 0
+
+    @staticmethod
+    def listed(place: Place, plain: bytes) -> "FileSegments":
+        """The entry of a file whose segments are the list `plain`, a frame at `place`."""
+        row = Segment(place.pack, place.offset, place.stored, 0, len(plain), hash32(plain))
+        return FileSegments((row,), LISTED)
+
+
+class SegmentBuilder:
+    """Makes the segments of one file out of its chunks. Memory: the rows, and 36 bytes a chunk of the last run."""
+
+    __slots__ = ("_chunks", "_first", "_ids", "_last", "_lengths", "_rows")
+
+    def __init__(self) -> None:
+        self._rows: list[Segment] = []
+        self._first: ChunkHit | None = None
+        self._last: ChunkHit | None = None
+        self._ids: list[bytes] = []
+        self._lengths: list[int] = []
+        self._chunks = 0
+
+    def add(self, chunk_id: ChunkId, at: ChunkHit) -> None:
+        """The file's next chunk, and where it is."""
+        if self._last is None or not self._last.continued_by(at):
+            self._end_run()
+            self._first = at
+        self._last = at
+        self._ids.append(chunk_id)
+        self._lengths.append(at.plain_length)
+        self._chunks += 1
+
+    def finish(self) -> FileSegments:
+        """The segments of all chunks added so far."""
+        only = self._last if self._chunks == 1 else None
+        if only is not None:
+            row = Segment(only.pack, only.offset, only.stored, only.plain_offset, only.plain_length, _NO_DIGEST)
+            return FileSegments((row,), ONE_CHUNK)
+        self._end_run()
+        return FileSegments(tuple(self._rows))
+
+    def _end_run(self) -> None:
+        first, last = self._first, self._last
+        if first is None or last is None:
+            return
+        stored = last.offset + last.stored - first.offset
+        digest = rows_digest(self._ids, self._lengths)
+        self._rows.append(Segment(first.pack, first.offset, stored, first.plain_offset, sum(self._lengths), digest))
+        self._first = self._last = None
+        self._ids, self._lengths = [], []
+
+
+def reused_runs(found: Sequence[ChunkHit | None]) -> list[range]:
+    """The runs among consecutive chunks of a file: maximal ranges of hits of which each continues the one before."""
+    runs: list[range] = []
+    before: ChunkHit | None = None
+    for row, hit in enumerate(found):
+        if hit is not None and before is not None and before.continued_by(hit):
+            runs[-1] = range(runs[-1].start, row + 1)
+        elif hit is not None:
+            runs.append(range(row, row + 1))
+        before = hit
+    return runs
+
+
+def bounded_reuse(found: Sequence[ChunkHit | None], most_runs: int) -> list[ChunkHit | None]:
+    """The same hits with only the longest `most_runs` runs left; the chunks of the others are to be stored anew.
+
+    Each run is one more range to read, forever; storing a short one again costs its bytes once. Of runs of equal
+    length the earlier stays.
+    """
+    runs = reused_runs(found)
+    if len(runs) <= most_runs:
+        return list(found)
+    runs.sort(key=lambda run: -sum(hit.plain_length for row in run if (hit := found[row])))
+    kept = set(chain.from_iterable(runs[:most_runs]))
+    return [hit if row in kept else None for row, hit in enumerate(found)]
+
+
+def segment_columns(rows: Sequence[Segment]) -> Segments:
+    """Rows as columns; the pack table holds each pack once, in order of first use."""
+    packs: dict[PackRef, int] = {}
+    pack = [packs.setdefault(row.pack, len(packs)) for row in rows]
+    digests = b"".join(row.digest for row in rows)
+    return Segments(
+        tuple(packs),
+        np.array(pack, np.uint32),
+        np.array([row.offset for row in rows], np.uint32),
+        np.array([row.stored for row in rows], np.uint32),
+        np.array([row.plain_offset for row in rows], np.uint32),
+        np.array([row.plain_length for row in rows], np.uint64),
+        np.frombuffer(digests, np.uint8).reshape(-1, 32),
+    )
+
+
+def with_segments(entries: Entries, per_row: Sequence[FileSegments]) -> Entries:
+    """The same entries with these segments, one `FileSegments` a row, in place of those they had."""
+    ends = np.cumsum([len(one.rows) for one in per_row], dtype=np.int64)
+    bits = np.array([one.bits for one in per_row], np.uint8)
+    kinds = (entries.kinds & np.uint8(0xFF ^ (ONE_CHUNK | LISTED))) | bits
+    columns = segment_columns([row for one in per_row for row in one.rows])
+    return replace(entries, kinds=kinds, segment_ends=ends, segments=columns)
+
+
+def segments_of(entries: Entries, row: int) -> list[Segment]:
+    """The segments of one entry, each with its digest: that of a one-chunk content follows from its content id.
+
+    Of an entry with the LISTED bit it is the place of the list: read that frame, check that the digest is the hash
+    of its plain bytes, and decode it.
+    """
+    end = int(entries.segment_ends[row])
+    rows = list(_rows(entries.segments, int(entries.segment_ends[row - 1]) if row else 0, end))
+    if entries.kinds[row] & ONE_CHUNK:
+        digest = rows_digest([entries.content_ids[row].tobytes()], [int(entries.sizes[row])])
+        return [replace(only, digest=digest) for only in rows]
+    return rows
+
+
+def _rows(segments: Segments, start: int, stop: int) -> Iterator[Segment]:
+    for at in range(start, stop):
+        yield Segment(
+            segments.packs[int(segments.pack[at])],
+            int(segments.offset[at]),
+            int(segments.stored[at]),
+            int(segments.plain_offset[at]),
+            int(segments.plain_length[at]),
+            segments.digest[at].tobytes(),
+        )
+
+
+def segment_rows(segments: Segments) -> tuple[Segment, ...]:
+    """Columns as rows."""
+    return tuple(_rows(segments, 0, len(segments)))
+
+
+def encode_segment_list(segments: Segments) -> bytes:
+    """The plain bytes of a list frame. Packs that no row uses are left out."""
+    used, pack = first_use(segments.pack)
+    packs = [segments.packs[index] for index in used.tolist()]
+    return b"".join(
+        (
+            _COUNTS.pack(len(segments), len(packs)),
+            segments.plain_length.astype("<u8").tobytes(),
+            pack.astype("<u4").tobytes(),
+            segments.offset.astype("<u4").tobytes(),
+            segments.stored.astype("<u4").tobytes(),
+            segments.plain_offset.astype("<u4").tobytes(),
+            np.array([one.storage for one in packs], "<u4").tobytes(),
+            segments.digest.tobytes(),
+            b"".join(one.name for one in packs),
+        )
+    )
+
+
+def decode_segment_list(plain: bytes, size: int, *, what: str) -> Segments:
+    """The segments in a list frame's plain bytes.
+
+    Args:
+        plain: The bytes, already checked against the digest of the list's place.
+        size: Bytes of the file, as its entry says.
+        what: Names the list in messages.
+
+    Raises:
+        CorruptObject: The bytes are no list, or one whose segments do not add up to `size`.
+    """
+    _require(len(plain) >= _COUNTS.size, what, "is too short")
+    count, packs = _COUNTS.unpack_from(plain)
+    expected = _COUNTS.size + _SEGMENT_BYTES * count + _PACK_BYTES * packs
+    _require(len(plain) == expected, what, "has another length than its counts say")
+    at = _COUNTS.size + 8 * count
+    lengths = np.frombuffer(plain, "<u8", count, _COUNTS.size)
+    pack, offset, stored, plain_offset = np.frombuffer(plain, "<u4", 4 * count, at).reshape(4, count)
+    at += 16 * count
+    storages = np.frombuffer(plain, "<u4", packs, at).tolist()
+    at += 4 * packs
+    digest: U8 = np.frombuffer(plain, np.uint8, 32 * count, at).reshape(count, 32)
+    at += 32 * count
+    names = [PackName(plain[start : start + 16]) for start in range(at, len(plain), 16)]
+    _check_places(pack, offset, stored, packs, what)
+    _require(bool((lengths > 0).all()), what, "has an empty segment")
+    _require(sum(lengths.tolist()) == size, what, f"does not add up to the {size} bytes of its file")
+    table = tuple(PackRef(storage, name) for storage, name in zip(storages, names, strict=True))
+    return Segments(table, pack, offset, stored, plain_offset, lengths, digest)
+
+
+def _check_places(
+    pack: npt.NDArray[Any], offset: npt.NDArray[Any], stored: npt.NDArray[Any], packs: int, what: str
+) -> None:
+    _require(bool((pack < packs).all()), what, "names a pack that it does not list")
+    inside = (offset >= PACK_HEADER_SIZE) & (stored > 0)
+    inside &= offset.astype(np.uint64) + stored < PACK_LIMIT
+    _require(bool(inside.all()), what, "has a segment outside its pack")
+
+
+def _require(holds: bool, what: str, otherwise: str) -> None:
+    if not holds:
+        raise CorruptObject(
+            f"The segment list {what} {otherwise}.",
+            "Other files are unaffected; run `dataset-store verify` to see which are.",
+        )

@@ -1,0 +1,149 @@
+"""The backend port: a flat map from keys to immutable objects, the one thing a storage must provide.
+
+A key is one or more components of `[a-z0-9._-]`, joined by '/', none of them '.' or '..', at most 200
+characters. Every verb refuses anything else with `InvalidRequest` before it touches any object. Of two keys
+in use none is the leading components of the other (`a` and `a/b`); a backend may fail where that is broken.
+Objects are written once and never changed. What every backend promises:
+
+* **Durable when acknowledged.** When `put` or `create` returns, the object survives a power cut.
+* **All or nothing.** A reader sees an object whole or not at all, never a part.
+* **Read after write.** An acknowledged object is seen by every later read on any machine; a key whose
+  create was never acknowledged may be seen or not, but once seen it stays.
+* **`create` has exactly one winner** among any number of racing callers.
+
+A backend never retries, caches, lists implicitly, or interprets what it stores: each such behaviour is a
+wrapper of this port. It is safe to use from several threads.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NewType, Protocol
+
+from dataset_store.errors import CorruptObject, InvalidRequest
+
+__all__ = ["Backend", "Buffer", "Buffers", "Key", "ObjectInfo", "Span", "Tail", "extent", "validate_key"]
+
+Key = NewType("Key", str)
+
+_MAX_KEY_LENGTH = 200
+_COMPONENT = re.compile(r"[a-z0-9._-]+")
+
+Buffer = bytes | bytearray | memoryview
+Buffers = Sequence[Buffer]
+"""The content of one object, in pieces that are written one after another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The bytes `[start, stop)` of one object."""
+
+    key: Key
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last `length` bytes of one object, or all of it where it is shorter."""
+
+    key: Key
+    length: int
+
+
+def validate_key(key: str) -> Key:
+    """The key itself, or `InvalidRequest` where it breaks the grammar of this module.
+
+    Raises:
+        InvalidRequest: The key is empty, too long, or has a component that no key may have.
+    """
+    if len(key) > _MAX_KEY_LENGTH or not all(map(_is_component, key.split("/"))):
+        raise InvalidRequest(
+            f"{key[:_MAX_KEY_LENGTH]!r} is not a key.",
+            "Use components of [a-z0-9._-] joined by '/', none '.' or '..', 200 characters at most.",
+        )
+    return Key(key)
+
+
+def extent(part: Span | Tail, size: int) -> tuple[int, int]:
+    """Where a part of an object lies: `(start, stop)` in bytes, within an object of `size` bytes.
+
+    Raises:
+        InvalidRequest: The span runs backwards or the part has a negative number in it.
+        CorruptObject: The object is too short for the span.
+    """
+    start, stop = _bounds(part, size)
+    if not 0 <= start <= stop:
+        raise InvalidRequest(f"{part} is not a part of an object.", "Ask for 0 <= start <= stop.")
+    if stop > size:
+        raise CorruptObject(
+            f"Object '{part.key}' has {size} bytes where {stop} are needed.",
+            "It was cut short; run verify on the store.",
+        )
+    return start, stop
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One row of a listing: the key and the size in bytes."""
+
+    key: Key
+    size: int
+
+
+class Backend(Protocol):
+    """Keys to immutable objects. See the module for what every implementation promises."""
+
+    def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """Read whole objects; None for a key that holds none. In the order asked.
+
+        Raises:
+            StoreUnreachable: The root of the storage itself is not there.
+            AccessDenied, StorageFailed: The storage refused.
+        """
+
+    def get_ranges(self, ranges: Sequence[Span | Tail]) -> list[bytes]:
+        """Read parts of objects, in the order asked.
+
+        Raises:
+            ObjectMissing: A key holds no object.
+            CorruptObject: An object is too short for its span.
+            StoreUnreachable, AccessDenied, StorageFailed: The storage refused.
+        """
+
+    def put(self, key: Key, buffers: Buffers) -> None:
+        """Write one object under a key that was never used before (a fresh random name).
+
+        Raises:
+            DiskFull, AccessDenied, StoreReadOnly, StoreUnreachable, StorageFailed: The object may be absent;
+                repeating with the same key and bytes is safe.
+        """
+
+    def create(self, key: Key, buffers: Buffers) -> bool:
+        """Write one object if the key holds none: True where this call made it, False where one was there.
+
+        Raises:
+            OutcomeUnknown: The request was sent and no reply came; read the key back to learn.
+            DiskFull, AccessDenied, StoreReadOnly, StoreUnreachable, StorageFailed: Certainly not written.
+        """
+
+    def delete_many(self, keys: Iterable[Key]) -> None:
+        """Remove objects; a key that holds none is no error."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object whose key begins with `prefix` + '/', in no promised order."""
+
+    def describe(self) -> str:
+        """The storage as shown to a user: a URL without credentials."""
+
+
+def _is_component(text: str) -> bool:
+    return _COMPONENT.fullmatch(text) is not None and text not in {".", ".."}
+
+
+def _bounds(part: Span | Tail, size: int) -> tuple[int, int]:
+    match part:
+        case Span(_, start, stop):
+            return start, stop
+        case Tail(_, length):
+            return (max(0, size - length) if length >= 0 else -1), size

@@ -1,0 +1,194 @@
+"""The catalog on this machine: the log objects read so far, kept in a file, and the fold of them.
+
+The file is a prefix of the log, one record after another (u32 length, then the whole object), perhaps with a
+torn end. What does not follow the store's config, record by record, is not used and gives way to what does; so
+a file of another store, a torn or rotten one, or none costs requests and nothing else. Several processes may
+use one file: what one appends is what every other would have appended there.
+
+The cache is never needed: where its folder can't be read or written, everything works without. The view never
+takes an entry that it did not read from the log or the cache.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from struct import Struct
+from typing import Final
+
+from dataset_store.core.catalog import Catalog
+from dataset_store.core.log_entries import MAX_ENTRY_BYTES, LogEntry
+from dataset_store.errors import Corrupt, FormatTooNew
+from dataset_store.storage.log import Log, LogRecord, Position, chained
+
+__all__ = ["CatalogCache", "CatalogView"]
+
+_LENGTH: Final = Struct("<I")
+_FILE: Final = "catalog.records"
+_FLUSH: Final = 4096
+"""Entries after which what was read is written, so that a long first read that is broken off is not lost."""
+
+
+class CatalogCache:
+    """The file of log objects in one folder.
+
+    Args:
+        folder: A folder for this one store; it is made when there is something to write.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._path = os.path.join(folder, _FILE)
+        self._end = 0  # bytes of the file that this object has read or written
+        self._usable = True
+
+    def load(self, start: Position) -> Iterator[LogRecord]:
+        """The entries in the file that follow one another from the beginning of the log."""
+        try:
+            with open(self._path, "rb") as file:
+                data = file.read()
+        except OSError:
+            data = b""
+        self._end = 0
+        position = start
+        for each in _objects(data):
+            try:
+                record = chained(position, each, self._path)
+            except (Corrupt, FormatTooNew):
+                return
+            position = record.after
+            self._end += _LENGTH.size + len(each)
+            yield record
+
+    def append(self, records: Sequence[LogRecord]) -> None:
+        """Keep the entries that follow those loaded and appended so far; whatever else stands there goes."""
+        if not self._usable or not records:
+            return
+        wanted = b"".join(_LENGTH.pack(len(record.data)) + record.data for record in records)
+        try:
+            self._append(wanted)
+        except OSError:
+            self._usable = False
+
+    def _append(self, wanted: bytes) -> None:
+        os.makedirs(self._folder, exist_ok=True)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._place(file, wanted)
+        finally:
+            os.close(file)
+
+    def _place(self, file: int, wanted: bytes) -> None:
+        """Make `wanted` stand at the end of what this object knows; another process may have put it there."""
+        if os.fstat(file).st_size < self._end:
+            self._usable = False  # another process began anew: what is known here no longer says where to write
+            return
+        if _pread(file, len(wanted), self._end) != wanted:
+            os.ftruncate(file, self._end)
+            _pwrite(file, wanted, self._end)
+        self._end += len(wanted)
+
+
+class CatalogView:
+    """The fold of a store's catalog, brought up to date by reading the log forward.
+
+    Opening one folds what the cache holds and sends no request. Safe to use from several threads: one at a time
+    changes the state, and queries of `catalog` answer from before or after a change.
+
+    Args:
+        log: The catalog.
+        cache: Where to keep what was read, if anywhere.
+    """
+
+    def __init__(self, log: Log, cache: CatalogCache | None = None) -> None:
+        self._log = log
+        self._cache = cache
+        self._catalog = Catalog()
+        self._position = log.start
+        self._lock = threading.RLock()
+        if cache is not None:
+            self._fold(cache.load(log.start))
+
+    @property
+    def catalog(self) -> Catalog:
+        """The state as of `position`."""
+        return self._catalog
+
+    @property
+    def position(self) -> Position:
+        """The position up to which the log was read."""
+        return self._position
+
+    def refresh(self) -> int:
+        """Read the log to its end; one request where nothing is new.
+
+        Returns:
+            How many entries were new.
+
+        Raises:
+            Exception: As `Log.read_after`; the state is then that of the entries read before.
+        """
+        with self._lock:
+            before = self._position.slot
+            self.take(self._log.read_after(self._position))
+            return self._position.slot - before
+
+    def commit(self, make_entry: Callable[[Catalog], LogEntry]) -> LogRecord:
+        """Append the entry that follows from the state; see `Log.commit`."""
+        with self._lock:
+            return self._log.commit(make_entry, self)
+
+    def take(self, records: Iterable[LogRecord]) -> None:
+        """Fold in the entries that follow, in order, and keep them in the cache."""
+        with self._lock:
+            following = iter(records)
+            while self._take_some(following):
+                pass
+
+    def _take_some(self, records: Iterator[LogRecord]) -> int:
+        """Take up to `_FLUSH` entries; those that came before an error are taken too."""
+        taken: list[LogRecord] = []
+        try:
+            for record in islice(records, _FLUSH):
+                self._fold([record])
+                taken.append(record)
+        finally:
+            if self._cache is not None:
+                self._cache.append(taken)
+        return len(taken)
+
+    def _fold(self, records: Iterable[LogRecord]) -> None:
+        for record in records:
+            self._catalog.apply(record.slot, record.entry)
+            self._position = record.after
+
+
+def _objects(data: bytes) -> Iterator[bytes]:
+    """The objects of whole records, as far as the lengths can be true."""
+    start = 0
+    while start + _LENGTH.size <= len(data):
+        (length,) = _LENGTH.unpack_from(data, start)
+        start += _LENGTH.size + length
+        if length > MAX_ENTRY_BYTES or start > len(data):
+            return
+        yield data[start - length : start]
+
+
+def _pread(file: int, length: int, start: int) -> bytes:
+    """Up to `length` bytes of a file, fewer only at its end."""
+    pieces: list[bytes] = []
+    while length and (piece := os.pread(file, length, start)):
+        pieces.append(piece)
+        start += len(piece)
+        length -= len(piece)
+    return b"".join(pieces)
+
+
+def _pwrite(file: int, data: bytes, start: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, start)
+        view = view[written:]
+        start += written

@@ -1,0 +1,467 @@
+"""The log of a store: reading what follows a known position, and appending by create-if-absent.
+
+What `read_after` yields is a gap-free run of entries of which each names the hash of the one before it, whether
+it was read from its slot or from a checkpoint; a checkpoint that is missing or damaged only costs requests.
+`append` sends one entry to one slot until its fate is known and never goes on to the next slot before; so
+nothing lands twice, whatever replies are lost. Where it gives up it raises `CommitOutcomeUnknown`, and the same
+commit can be repeated safely.
+
+The log never lists, overwrites or deletes, and never keeps the fold: see `catalog_cache`. It is safe to use
+from several threads.
+"""
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from dataset_store.core.catalog import Catalog
+from dataset_store.core.checkpoints import LEVELS, MAX_PLAIN, SPANS, decode_checkpoint, encode_checkpoint
+from dataset_store.core.log_entries import (
+    LogEntry,
+    decode_entry,
+    encode_entry,
+    object_digest,
+    same_body,
+    with_prev,
+)
+from dataset_store.errors import (
+    CommitOutcomeUnknown,
+    Conflict,
+    Corrupt,
+    CorruptObject,
+    DatasetStoreError,
+    FormatTooNew,
+    HistoryRewound,
+    OutcomeUnknown,
+    StorageFailed,
+    StoreReadOnly,
+)
+from dataset_store.storage.backend import Backend, Key
+
+__all__ = ["Committed", "Fold", "Log", "LogRecord", "Lost", "Pacing", "Position", "chained"]
+
+_FAN: Final = 64
+"""Objects of one level in one of the next."""
+
+_BATCHES: Final = (1, 8, 64)
+"""How many objects of one level are asked for together, at first, then, and from then on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A point in the log.
+
+    Attributes:
+        slot: The next slot.
+        prev: The hash, hex, of the object before it: what its entry must name.
+    """
+
+    slot: int
+    prev: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One entry where it stands.
+
+    Attributes:
+        data: The whole object.
+        after: The position that follows it.
+    """
+
+    slot: int
+    entry: LogEntry
+    data: bytes
+    after: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The entry stands in the log."""
+
+    record: LogRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Another entry took the slot, and the one that was sent will never land in it."""
+
+    record: LogRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """How often a slot is tried while its fate is unknown, and the pauses between; seconds.
+
+    Attributes:
+        sleep: Called with seconds.
+        jitter: Gives a number from 0 to 1, another each time, so that writers that met do not meet again.
+        attempts: How many creates are sent before an unknown outcome is given up.
+    """
+
+    sleep: Callable[[float], object] = time.sleep
+    jitter: Callable[[], float] = random.random
+    attempts: int = 8
+    doubt_base: float = 0.1
+    loss_base: float = 0.005
+    ceiling: float = 2.0
+
+    def after_doubt(self, attempt: int) -> None:
+        """Pause before attempt `attempt`, counted from 1, at a slot whose fate is unknown."""
+        self.sleep(min(self.ceiling, self.doubt_base * 2**attempt) * (0.5 + self.jitter() / 2))
+
+    def after_loss(self, losses: int) -> None:
+        """Pause after the given number of losses in a row, at least 1."""
+        self.sleep(min(self.ceiling, self.loss_base * 2.0 ** min(losses, 32)) * self.jitter())
+
+
+class Fold(Protocol):
+    """The state that a log's entries amount to, as far as it was read."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The state."""
+
+    @property
+    def position(self) -> Position:
+        """The position up to which entries were taken."""
+
+    def take(self, records: Iterable[LogRecord]) -> None:
+        """Fold in the entries that follow, in order."""
+
+
+def chained(position: Position, data: bytes, what: str) -> LogRecord:
+    """The entry of an object read at a position, which must name the object before it.
+
+    Raises:
+        CorruptObject: `data` is no log entry, or follows another object; the message names `what`.
+        FormatTooNew: A newer version of this package wrote it.
+    """
+    entry = decode_entry(data, what)
+    if entry.prev != position.prev:
+        raise CorruptObject(f"{what} does not follow the entry before it.", "Run verify.")
+    return LogRecord(position.slot, entry, data, Position(position.slot + 1, object_digest(data)))
+
+
+class Log:
+    """One log of a store.
+
+    Args:
+        backend: The store.
+        anchor: The digest of the store's config object, which the entry in slot 0 names.
+        name: Which log.
+        pacing: Pauses and attempts of commits.
+    """
+
+    def __init__(self, backend: Backend, anchor: str, name: str = "catalog", pacing: Pacing | None = None) -> None:
+        self._backend = backend
+        self._name = name
+        self._pacing = pacing or Pacing()
+        self._checkpoints = _CheckpointWriter(backend, name)
+        self._known_to_stand = -1
+        self.start: Final = Position(0, anchor)
+
+    def read_after(self, position: Position) -> Iterator[LogRecord]:
+        """The entries from a position to the end of the log, in order.
+
+        Where nothing is new this is one request for one key. A run of 64, or of 4,096, entries that turns out
+        to have no checkpoint is given one; that this fails is no error.
+
+        Raises:
+            HistoryRewound: The entry at `position` follows another one than the caller's.
+            CorruptObject: Some other entry fails its checks.
+            FormatTooNew: A newer version of this package wrote an entry.
+            StorageFailed: The storage refused.
+        """
+        reader = _Reader(self._backend, self._name, position)
+        while records := reader.next_run(position):
+            position = records[-1].after
+            self._stands(position.slot - 1)
+            self._checkpoints.saw(records, reader.level)
+            yield from records
+
+    def append(self, entry: LogEntry, position: Position) -> Committed | Lost:
+        """Write an entry into the slot at a position, or learn what stands there.
+
+        The first time, the entry before the position is checked to be there still, so that a log that lost
+        its end gets no gap.
+
+        Args:
+            entry: The entry; its `prev` is set here.
+            position: Where the caller's knowledge of the log ends.
+
+        Raises:
+            CommitOutcomeUnknown: Whether the entry stands there could not be learned.
+            InvalidRequest: The entry can't be written.
+            HistoryRewound: The log does not continue the one that the caller knows.
+            CorruptObject, FormatTooNew: What stands in the slot can't be used.
+            StorageFailed: The storage refused, and the entry is certainly not written.
+        """
+        self._require_predecessor(position)
+        data = encode_entry(with_prev(entry, position.prev))
+        found = self._settle(_slot_key(self._name, position.slot), data, entry.commit)
+        record = _read_record(self._name, position, found, known=True)
+        self._stands(record.slot)
+        self._checkpoints.saw([record], 0)
+        return Committed(record) if found == data else Lost(record)
+
+    def commit(self, make_entry: Callable[[Catalog], LogEntry], fold: Fold) -> LogRecord:
+        """Append the entry that follows from the state, made anew whenever another entry came first.
+
+        Args:
+            make_entry: Gives the entry for a state. While its commit id does not stand in that state it may
+                answer differently each time, or raise to give up, which counts only in the state at the end
+                of the log; once it does, it must give the same entry again, but for `prev` and `time`.
+            fold: The state; entries of others that are met are taken into it, and so is this one.
+
+        Returns:
+            The entry as it stands, from this call or from an earlier one whose outcome was not learned.
+
+        Raises:
+            Conflict: The commit id stands in the log with another entry.
+            FormatTooNew: Writing needs a feature that this version does not know.
+            Exception: As `append`, and whatever `make_entry` raises.
+        """
+        losses = 0
+        while True:
+            try:
+                fold.catalog.require("write")
+                entry = make_entry(fold.catalog)
+            except DatasetStoreError:
+                if not self._moved(fold):
+                    raise
+                continue
+            standing = fold.catalog.slot_of(entry.commit)
+            if standing is not None:
+                return self._earlier(standing, entry)
+            outcome = self.append(entry, fold.position)
+            fold.take([outcome.record])
+            if isinstance(outcome, Committed):
+                return outcome.record
+            losses += 1
+            self._pacing.after_loss(losses)
+            if losses > 1:
+                self._moved(fold)
+
+    def _moved(self, fold: Fold) -> bool:
+        """Read the log to its end; whether anything was new."""
+        before = fold.position
+        fold.take(self.read_after(before))
+        return fold.position != before
+
+    def _stands(self, slot: int) -> None:
+        self._known_to_stand = max(self._known_to_stand, slot)
+
+    def _require_predecessor(self, position: Position) -> None:
+        """Refuse to append after an entry that is no longer in the log."""
+        before = position.slot - 1
+        if before <= self._known_to_stand:
+            return
+        (data,) = self._backend.get_many([_slot_key(self._name, before)])
+        if data is None or object_digest(data) != position.prev:
+            raise _rewound(_slot_key(self._name, before))
+        self._stands(before)
+
+    def _settle(self, key: Key, data: bytes, commit: str) -> bytes:
+        """What stands under a key after `data` was sent to it: `data` itself or the object of another."""
+        in_doubt = False
+        for attempt in range(self._pacing.attempts):
+            if attempt:
+                self._pacing.after_doubt(attempt)
+            try:
+                if self._backend.create(key, [data]):
+                    return data
+                in_doubt = True
+            except OutcomeUnknown:
+                in_doubt = True
+            except StorageFailed:
+                if not in_doubt:
+                    raise
+            found = self._read_back(key)
+            if found is not None:
+                return found
+        raise CommitOutcomeUnknown(
+            f"Whether commit {commit} stands in {key} could not be learned.",
+            "Repeat the same commit when the storage answers again; it can't land twice.",
+            commit,
+        )
+
+    def _read_back(self, key: Key) -> bytes | None:
+        """What stands under a key; None too where the storage did not tell."""
+        with contextlib.suppress(StorageFailed):
+            return self._backend.get_many([key])[0]
+        return None
+
+    def _earlier(self, slot: int, entry: LogEntry) -> LogRecord:
+        """The entry of the same commit that stands in the log already, if it says the same."""
+        key = _slot_key(self._name, slot)
+        (data,) = self._backend.get_many([key])
+        if data is None:
+            raise _rewound(key)
+        found = decode_entry(data, key)
+        if not same_body(found, entry):
+            raise Conflict(
+                f"Commit {entry.commit} stands in {key} already, with another content.",
+                "It landed earlier and is complete; take a new commit id for a different content.",
+            )
+        return LogRecord(slot, found, data, Position(slot + 1, object_digest(data)))
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Finds runs of log objects from a position on: the widest checkpoint that fits, else slots."""
+
+    backend: Backend
+    name: str
+    begun: Position
+    level: int = 0
+    _ahead: dict[Key, bytes | None] = field(default_factory=dict)
+    _rounds: list[int] = field(default_factory=lambda: [0] * len(SPANS))
+
+    def next_run(self, position: Position) -> list[LogRecord]:
+        """The entries from a position on, as many as one object of `level`, or one round, has; none at the end."""
+        if position == self.begun and self._fetch(0, position.slot) is None:
+            return []
+        for self.level in reversed(LEVELS):
+            if position.slot % SPANS[self.level] == 0:
+                records = self._checkpoint(position)
+                if records:
+                    return records
+        self.level = 0
+        return self._slots(position)
+
+    def _checkpoint(self, position: Position) -> list[LogRecord]:
+        """The entries of the checkpoint at a position; none where it is missing or can't be trusted."""
+        index = position.slot // SPANS[self.level]
+        data = self._fetch(self.level, index)
+        if data is None:
+            return []
+        what = _object_key(self.name, self.level, index)
+        del self._ahead[what]
+        records: list[LogRecord] = []
+        try:
+            for each in decode_checkpoint(self.level, data, what):
+                records.append(chained(position, each, what))
+                position = records[-1].after
+        except (Corrupt, FormatTooNew):
+            return []
+        return records
+
+    def _slots(self, position: Position) -> list[LogRecord]:
+        """The entries from a position on that are read already, or else can be read in one round.
+
+        A damaged one ends the run, and is raised only where it comes first; so those before it are delivered.
+        """
+        records: list[LogRecord] = []
+        boundary = position.slot - position.slot % SPANS[1] + SPANS[1]
+        data = self._fetch(0, position.slot)
+        while data is not None:
+            try:
+                records.append(_read_record(self.name, position, data, known=position == self.begun))
+            except (Corrupt, FormatTooNew):
+                if not records:
+                    raise
+                return records
+            del self._ahead[_slot_key(self.name, position.slot)]
+            position = records[-1].after
+            data = self._ahead.get(_slot_key(self.name, position.slot)) if position.slot < boundary else None
+        return records
+
+    def _fetch(self, level: int, index: int) -> bytes | None:
+        """One object, with as many of those after it as are worth asking for in the same round."""
+        key = _object_key(self.name, level, index)
+        if key not in self._ahead:
+            count = _BATCHES[min(self._rounds[level], len(_BATCHES) - 1)]
+            if level < LEVELS[-1]:
+                count = min(count, _FAN - index % _FAN)
+            self._rounds[level] += 1
+            keys = [_object_key(self.name, level, index + i) for i in range(count)]
+            self._ahead.update(zip(keys, self.backend.get_many(keys), strict=True))
+        return self._ahead[key]
+
+
+@dataclass(slots=True)
+class _Block:
+    """The objects seen so far of an aligned run of entries that has no checkpoint of some level."""
+
+    first: int
+    objects: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
+class _CheckpointWriter:
+    """Writes the checkpoints that are found missing, from the objects that pass by; never fails."""
+
+    def __init__(self, backend: Backend, name: str) -> None:
+        self._backend = backend
+        self._name = name
+        self._blocks: dict[int, _Block] = {}
+        self._lock = threading.Lock()
+        self._writable = True
+
+    def saw(self, records: Sequence[LogRecord], source: int) -> None:
+        """Take note of entries, in order and within one span, that were read from objects of a level."""
+        if not self._writable:
+            return
+        for level in LEVELS:
+            with self._lock:
+                block = self._extended(level, records, source)
+            if block is not None:
+                self._write(level, block)
+
+    def _extended(self, level: int, records: Sequence[LogRecord], source: int) -> _Block | None:
+        """The block of a level if these entries complete it."""
+        block = self._blocks.pop(level, None)
+        if source >= level:
+            return None
+        first = records[0].slot
+        if first % SPANS[level] == 0:
+            block = _Block(first)
+        if block is None or block.first + len(block.objects) != first:
+            return None
+        block.objects.extend(record.data for record in records)
+        block.size += sum(len(record.data) for record in records)
+        if len(block.objects) == SPANS[level]:
+            return block
+        if block.size < MAX_PLAIN[level]:
+            self._blocks[level] = block
+        return None
+
+    def _write(self, level: int, block: _Block) -> None:
+        if block.size + 4 * SPANS[level] > MAX_PLAIN[level]:
+            return
+        key = _object_key(self._name, level, block.first // SPANS[level])
+        try:
+            self._backend.create(key, [encode_checkpoint(level, block.objects)])
+        except StoreReadOnly:
+            self._writable = False
+        except StorageFailed:
+            return
+
+
+def _object_key(name: str, level: int, index: int) -> Key:
+    """The key of a checkpoint, or at level 0 of a slot."""
+    return Key(f"ckpt/{name}/{level}/{index:012d}") if level else _slot_key(name, index)
+
+
+def _slot_key(name: str, slot: int) -> Key:
+    return Key(f"log/{name}/{slot:012d}")
+
+
+def _read_record(name: str, position: Position, data: bytes, *, known: bool) -> LogRecord:
+    """The entry read from the slot at a position; `known`: the caller had read up to there before."""
+    what = _slot_key(name, position.slot)
+    if known and position.slot > 0 and decode_entry(data, what).prev != position.prev:
+        raise _rewound(what)
+    return chained(position, data, what)
+
+
+def _rewound(what: str) -> HistoryRewound:
+    return HistoryRewound(
+        f"{what} is not the entry that this machine has seen there, or does not follow it.",
+        "If the store was restored from a backup on purpose, remove this machine's cache of it; else run verify.",
+    )

@@ -1,0 +1,71 @@
+"""A dictionary as a backend: for tests, examples, and stores that need not outlive the process.
+
+Promises: those of `backend`, except that "durable" means as long as this object lives; threads that share the
+object share its storage. Never: hands out or keeps a buffer that the caller can change.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+from dataset_store.errors import ObjectMissing
+from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, extent, validate_key
+
+__all__ = ["MemoryBackend"]
+
+
+class MemoryBackend:
+    """The backend over one dictionary, empty at first."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Key, bytes] = {}
+        self._lock = threading.Lock()
+
+    def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """Read whole objects; see the port."""
+        valid = [validate_key(key) for key in keys]
+        with self._lock:
+            return [self._objects.get(key) for key in valid]
+
+    def get_ranges(self, ranges: Sequence[Span | Tail]) -> list[bytes]:
+        """Read parts of objects; see the port."""
+        return [
+            _cut(part, data) for part, data in zip(ranges, self.get_many([part.key for part in ranges]), strict=True)
+        ]
+
+    def put(self, key: Key, buffers: Buffers) -> None:
+        """Write one object under a fresh name; see the port."""
+        self.create(key, buffers)
+
+    def create(self, key: Key, buffers: Buffers) -> bool:
+        """Write one object if the key holds none; see the port."""
+        validate_key(key)
+        data = b"".join(buffers)
+        with self._lock:
+            made = key not in self._objects
+            self._objects.setdefault(key, data)
+        return made
+
+    def delete_many(self, keys: Iterable[Key]) -> None:
+        """Remove objects; see the port."""
+        valid = [validate_key(key) for key in keys]
+        with self._lock:
+            for key in valid:
+                self._objects.pop(key, None)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object below a prefix, as of this call; see the port."""
+        below = validate_key(prefix) + "/"
+        with self._lock:
+            rows = [ObjectInfo(key, len(data)) for key, data in self._objects.items() if key.startswith(below)]
+        return iter(rows)
+
+    def describe(self) -> str:
+        """`memory://`, for there is nothing else to tell."""
+        return "memory://"
+
+
+def _cut(part: Span | Tail, data: bytes | None) -> bytes:
+    if data is None:
+        raise ObjectMissing(f"There is no object '{part.key}' in memory.", "Run verify to learn what is affected.")
+    start, stop = extent(part, len(data))
+    return data[start:stop]

@@ -1,0 +1,284 @@
+"""Packs in a storage: frames are gathered into packs and put; frames and footers are read back in batches.
+
+Promises: a place is handed out once and never changes, and holds as soon as the pack was put; a put that failed is
+repeated with the same name and the same bytes; whatever is read in one batch takes one round of ranged reads for
+each storage (footers longer than 64 KiB a second one). Memory is bounded by one pack and one batch on writing, by
+the budget on reading.
+
+Never: lists, deletes, retries by itself, or decides which frames are needed. Frames are handed back as they are
+stored; only footers, nodes, lists and censuses are decoded and checked here. A writer or a reader of verified
+frames belongs to one thread.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from dataset_store.core.digest import NodeId, PackName, StoreId
+from dataset_store.core.frames import EncodedFrame, FrameCodec, FrameKind, require
+from dataset_store.core.packfile import (
+    Footer,
+    PackBuilder,
+    PackRef,
+    Place,
+    decode_footer,
+    pack_key,
+    tail_length,
+)
+from dataset_store.storage.backend import Backend, Key, Span, Tail
+
+__all__ = ["PackReader", "PackWriter"]
+
+_TARGET: Final = 64 << 20
+_TAIL: Final = 64 << 10
+_FOOTERS_AT_ONCE: Final = 256
+_BUDGET: Final = 64 << 20
+_LARGEST_SPAN: Final = 16 << 20
+
+_Part = TypeVar("_Part", Span, Tail)
+
+
+class PackWriter:
+    """Gathers frames into packs of about `target` bytes and puts them into one storage.
+
+    Args:
+        backend: The storage.
+        store_id: The store that the packs belong to.
+        storage: The number of that storage, 0 for the store's own root.
+        new_name: Draws a fresh random pack name.
+        on_written: Called once for each pack, after it was put.
+        target: Bytes at which a pack is full; only the last frame of a pack goes beyond.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        store_id: StoreId,
+        storage: int,
+        new_name: Callable[[], PackName],
+        *,
+        on_written: Callable[[PackRef, Footer], object] = lambda _ref, _footer: None,
+        target: int = _TARGET,
+    ) -> None:
+        self._backend = backend
+        self._store_id = store_id
+        self._storage = storage
+        self._new_name = new_name
+        self._on_written = on_written
+        self._target = target
+        self._packs: deque[PackBuilder] = deque()
+        """Packs not put yet; all but the last are full."""
+
+    def append(self, frames: Sequence[EncodedFrame]) -> list[Place]:
+        """Take frames; the place of each, valid once its pack was put, at the latest by `flush`.
+
+        Full packs are put first. Frames come in the order of their files' keys, and data before segment lists
+        before nodes: a frame of an earlier kind than the one before it begins another pack.
+
+        Raises:
+            StorageFailed: A full pack could not be put. None of `frames` was taken; call again.
+        """
+        self._put_packs(keep=1)
+        return [self._place(frame) for frame in frames]
+
+    def flush(self) -> None:
+        """Put all that was taken; the next frame begins another pack.
+
+        Raises:
+            StorageFailed: A pack could not be put; call again, it goes under the same name.
+        """
+        self._put_packs(keep=0)
+
+    def _place(self, frame: EncodedFrame) -> Place:
+        if not self._packs or self._is_full(self._packs[-1]) or not self._packs[-1].takes(frame):
+            self._packs.append(PackBuilder(self._store_id, self._new_name()))
+        pack = self._packs[-1]
+        offset = pack.append(frame)
+        return Place(PackRef(self._storage, pack.name), offset, len(frame.data), frame.plain)
+
+    def _is_full(self, pack: PackBuilder) -> bool:
+        return pack.size >= self._target
+
+    def _put_packs(self, keep: int) -> None:
+        """Put, oldest first, all packs but the last `keep`; that one too if it is full."""
+        while len(self._packs) > keep or (self._packs and self._is_full(self._packs[0])):
+            pack = self._packs[0]
+            self._backend.put(Key(pack_key(pack.name)), pack.finish())
+            self._packs.popleft()
+            self._on_written(PackRef(self._storage, pack.name), pack.footer())
+
+
+class PackReader:
+    """Reads footers and frames of packs, in any storage.
+
+    Args:
+        store_id: The store that the packs must belong to.
+        resolve: The backend of a storage number.
+        hole_bytes: Bytes that take about as long to read as one more request. Holes up to this size are read
+            and dropped rather than asked around; 0 where requests cost nothing.
+    """
+
+    def __init__(self, store_id: StoreId, resolve: Callable[[int], Backend], *, hole_bytes: int = 0) -> None:
+        self._store_id = store_id
+        self._resolve = resolve
+        self._hole_bytes = hole_bytes
+        self._codec = FrameCodec()
+
+    def read_footers(self, refs: Sequence[PackRef]) -> list[Footer]:
+        """The footers of packs, checked, in the order asked.
+
+        Raises:
+            ObjectMissing: A pack is not there; its key, hence its name, is in the message.
+            CorruptObject: A pack is damaged or is another pack under this name.
+            StorageFailed: The storage refused.
+        """
+        groups = (refs[at : at + _FOOTERS_AT_ONCE] for at in range(0, len(refs), _FOOTERS_AT_ONCE))
+        return [footer for group in groups for footer in self._read_footers(group)]
+
+    def read_ranges(self, places: Sequence[Place], budget_bytes: int = _BUDGET) -> Iterator[memoryview]:
+        """The stored bytes of each place, unchecked, in the order asked.
+
+        At most about `budget_bytes` are asked for at once; what is handed out should be dropped before the
+        next is taken. Places that overlap or lie near each other are read together.
+
+        Raises:
+            ObjectMissing: A pack is not there; its key, hence its name, is in the message.
+            CorruptObject: A pack is too short for a place.
+            StorageFailed: The storage refused.
+        """
+        for window in _windows(places, budget_bytes, self._hole_bytes):
+            yield from self._read_window(window)
+
+    def read_frames(self, places: Sequence[Place]) -> list[memoryview]:
+        """As `read_ranges`, all at once and in memory together."""
+        return self._read_window(places)
+
+    def read_nodes(self, nodes: Sequence[tuple[Place, NodeId]]) -> list[bytes]:
+        """The plain bytes of nodes, checked against their node ids, in the order asked.
+
+        Raises:
+            ObjectMissing: A pack is not there; its key, hence its name, is in the message.
+            CorruptObject: A place does not hold that node.
+            StorageFailed: The storage refused.
+        """
+        return self.read_whole(FrameKind.NODE, nodes)
+
+    def read_whole(self, kind: FrameKind, wanted: Sequence[tuple[Place, bytes]]) -> list[bytes]:
+        """The plain bytes of frames of one chunk, each checked against its kind, length and hash.
+
+        Args:
+            kind: Segment list, node or census.
+            wanted: Place and hash of the plain bytes of each.
+
+        Raises:
+            ObjectMissing: A pack is not there; its key, hence its name, is in the message.
+            CorruptObject: A place does not hold that.
+            StorageFailed: The storage refused.
+        """
+        stored = self.read_ranges([place for place, _ in wanted])
+        return [self._decode(data, kind, place, digest) for data, (place, digest) in zip(stored, wanted, strict=True)]
+
+    def _decode(self, data: memoryview, kind: FrameKind, place: Place, digest: bytes) -> bytes:
+        what = f"The frame at {place.offset} of {pack_key(place.pack.name)}"
+        plain = self._codec.decode_whole(data, kind, digest, what=what)
+        require(len(plain) == place.plain, what, "is not as long as its place says")
+        return plain
+
+    def _read_footers(self, refs: Sequence[PackRef]) -> list[Footer]:
+        tails = self._get([(ref.storage, Tail(_key(ref), _TAIL)) for ref in refs])
+        needed = [tail_length(tail, what=_key(ref)) for ref, tail in zip(refs, tails, strict=True)]
+        longer = [row for row, length in enumerate(needed) if length > _TAIL]
+        again = self._get([(refs[row].storage, Tail(_key(refs[row]), needed[row])) for row in longer])
+        for row, tail in zip(longer, again, strict=True):
+            tails[row] = tail
+        return [self._footer(ref, tail) for ref, tail in zip(refs, tails, strict=True)]
+
+    def _footer(self, ref: PackRef, tail: bytes) -> Footer:
+        size = len(tail) if len(tail) < _TAIL else None
+        return decode_footer(tail, self._store_id, ref.name, what=_key(ref), object_size=size)
+
+    def _read_window(self, places: Sequence[Place]) -> list[memoryview]:
+        plan = _plan(places, self._hole_bytes)
+        spans = [(run.pack.storage, Span(_key(run.pack), run.start, run.stop)) for run in plan.runs]
+        found = [memoryview(data) for data in self._get(spans)]
+        starts = [run.start for run in plan.runs]
+        return [
+            found[run][place.offset - starts[run] : place.offset - starts[run] + place.stored]
+            for place, run in zip(places, plan.run_of_place, strict=True)
+        ]
+
+    def _get(self, parts: Sequence[tuple[int, _Part]]) -> list[bytes]:
+        """Ranged reads in several storages, one batch for each, in the order asked."""
+        found = [b""] * len(parts)
+        for storage, rows in _rows_by_storage(parts).items():
+            answers = self._resolve(storage).get_ranges([parts[row][1] for row in rows])
+            for row, answer in zip(rows, answers, strict=True):
+                found[row] = answer
+        return found
+
+
+@dataclass(slots=True)
+class _Run:
+    """Bytes `[start, stop)` of a pack that are read by one request."""
+
+    pack: PackRef
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    runs: list[_Run]
+    run_of_place: list[int]
+
+
+def _plan(places: Sequence[Place], hole_bytes: int) -> _Plan:
+    """Which runs to read, and the run that holds each place.
+
+    A hole is read if it is no longer than `hole_bytes`, or shorter than a twentieth of the two places beside it;
+    each place is beside two holes at most, so by the second rule fewer than 10 % more bytes are read than asked.
+    """
+    runs: list[_Run] = []
+    run_of_place = [0] * len(places)
+    before = 0
+    for row in sorted(range(len(places)), key=lambda row: (places[row].pack, places[row].offset)):
+        place = places[row]
+        bridged = max(hole_bytes, (before + place.stored - 1) // 20)
+        if not (runs and _joins(runs[-1], place, bridged)):
+            runs.append(_Run(place.pack, place.offset, place.offset))
+        runs[-1].stop = max(runs[-1].stop, place.offset + place.stored)
+        run_of_place[row] = len(runs) - 1
+        before = place.stored
+    return _Plan(runs, run_of_place)
+
+
+def _joins(run: _Run, place: Place, bridged: int) -> bool:
+    """Whether to read `place` together with `run`; runs end at 16 MiB, so that several travel at once."""
+    if run.pack != place.pack or place.offset - run.stop > bridged:
+        return False
+    return place.offset + place.stored - run.start <= _LARGEST_SPAN
+
+
+def _windows(places: Sequence[Place], budget_bytes: int, hole_bytes: int) -> Iterator[Sequence[Place]]:
+    """Consecutive places whose bytes, and the holes that may be read with them, stay within the budget."""
+    first, size = 0, 0
+    for row, place in enumerate(places):
+        cost = place.stored + hole_bytes
+        if row > first and size + cost > budget_bytes:
+            yield places[first:row]
+            first, size = row, 0
+        size += cost
+    if first < len(places):
+        yield places[first:]
+
+
+def _rows_by_storage(parts: Sequence[tuple[int, object]]) -> Mapping[int, list[int]]:
+    rows: dict[int, list[int]] = {}
+    for row, (storage, _) in enumerate(parts):
+        rows.setdefault(storage, []).append(row)
+    return rows
+
+
+def _key(ref: PackRef) -> Key:
+    return Key(pack_key(ref.name))

@@ -1,0 +1,185 @@
+"""Trees in a store: nodes read through a cache, nodes written into packs, and the census kept in step.
+
+The cache of nodes is a port, so that this ring needs no folder of its own; a node is checked against its id wherever it
+came from.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from dataset_store.core.census import (
+    Census,
+    census_after,
+    decode_census,
+    encode_census,
+    packs_to_empty,
+)
+from dataset_store.core.digest import ChunkId, ContentDigest, NodeId, PackName, hash32
+from dataset_store.core.entries import Changes, Entries
+from dataset_store.core.frames import FrameCodec, FrameKind
+from dataset_store.core.log_entries import Census as CensusRow
+from dataset_store.core.log_entries import PlaceRow, TreeRootRow
+from dataset_store.core.nodes import NodeRef, decode_node, node_level
+from dataset_store.core.packfile import Footer, PackRef, Place
+from dataset_store.core.paths import PathKey
+from dataset_store.core.tree import TreeRoot, build, edit, still_there
+from dataset_store.storage.packs import PackReader, PackWriter
+
+__all__ = ["NoKeeper", "NodeKeeper", "StoredNodes", "place_of", "root_of", "row_of", "write_tree"]
+
+
+class NodeKeeper(Protocol):
+    """A cache of nodes' plain bytes by node id. It may forget anything at any time."""
+
+    def get_many(self, node_ids: Sequence[NodeId]) -> list[bytes | None]:
+        """The nodes it has, None for others, in the order asked; each checked against its id."""
+
+    def put_many(self, items: Iterable[tuple[NodeId, bytes]]) -> None:
+        """Keep nodes."""
+
+
+class NoKeeper:
+    """A cache that forgets at once."""
+
+    def get_many(self, node_ids: Sequence[NodeId]) -> list[bytes | None]:
+        """Nothing."""
+        return [None] * len(node_ids)
+
+    def put_many(self, items: Iterable[tuple[NodeId, bytes]]) -> None:
+        """Forget."""
+
+
+class StoredNodes:
+    """The nodes of a store's trees. Reads are batched: one round of requests for all nodes that the cache lacks."""
+
+    def __init__(self, reader: PackReader, keeper: NodeKeeper) -> None:
+        self.reader = reader
+        self.keeper = keeper
+
+    def read_nodes(self, refs: Sequence[NodeRef]) -> list[bytes]:
+        """Plain bytes of nodes, in the order asked.
+
+        Raises:
+            CorruptObject: A node is not what its reference says.
+            ObjectMissing: Its pack is not in the store.
+        """
+        return self.read(FrameKind.NODE, refs)
+
+    def read(self, kind: FrameKind, refs: Sequence[NodeRef]) -> list[bytes]:
+        """As `read_nodes`, for any kind of frame that holds one chunk."""
+        plains = self.keeper.get_many([ref.node_id for ref in refs])
+        missing = [row for row, plain in enumerate(plains) if plain is None]
+        if missing:
+            fetched = self.reader.read_whole(kind, [(refs[row].place, refs[row].node_id) for row in missing])
+            self.keeper.put_many((refs[row].node_id, plain) for row, plain in zip(missing, fetched, strict=True))
+            for row, plain in zip(missing, fetched, strict=True):
+                plains[row] = plain
+        return [plain for plain in plains if plain is not None]
+
+
+class _PackedNodes:
+    """Writes nodes as frames of the pack being made, and keeps them in the cache."""
+
+    def __init__(self, writer: PackWriter, keeper: NodeKeeper) -> None:
+        self.writer = writer
+        self.keeper = keeper
+        self.codec = FrameCodec()
+
+    def write_nodes(self, plains: Sequence[bytes]) -> list[Place]:
+        ids = [NodeId(hash32(plain)) for plain in plains]
+        frames = [
+            self.codec.encode_frame(FrameKind.NODE, [plain], [ChunkId(node_id)])
+            for plain, node_id in zip(plains, ids, strict=True)
+        ]
+        self.keeper.put_many(zip(ids, plains, strict=True))
+        return self.writer.append(frames)
+
+
+def place_of(row: PlaceRow) -> Place:
+    """The place that a log entry names."""
+    return Place(PackRef(row.storage, PackName(bytes.fromhex(row.pack))), row.offset, row.stored, row.plain)
+
+
+def place_row(place: Place) -> PlaceRow:
+    """A place as a log entry names it."""
+    return PlaceRow(place.pack.storage, place.pack.name.hex(), place.offset, place.stored, place.plain)
+
+
+def root_of(row: TreeRootRow) -> TreeRoot:
+    """The tree that a manifest names."""
+    ref = NodeRef(NodeId(bytes.fromhex(row.node)), place_of(row.place))
+    return TreeRoot(ContentDigest(bytes.fromhex(row.digest)), ref)
+
+
+def row_of(root: TreeRoot, census: CensusRow) -> TreeRootRow:
+    """A tree as a manifest names it."""
+    return TreeRootRow(
+        census=census, digest=root.digest.hex(), node=root.ref.node_id.hex(), place=place_row(root.ref.place)
+    )
+
+
+def write_tree(base: TreeRootRow | None, changes: Changes, writer: PackWriter, nodes: StoredNodes) -> TreeRootRow:
+    """The tree `base` with `changes` applied, its new nodes and census appended to `writer` (not flushed).
+
+    Args:
+        base: The tree to edit; None is the empty tree.
+        changes: Every row must have its segments.
+        writer: The packs being made; data frames come before this.
+        nodes: Where `base` is read.
+    """
+    packed = _PackedNodes(writer, nodes.keeper)
+    if base is None:
+        made = build(changes.entries, packed)
+        return row_of(made.root, _append_census(census_after({}, made.written, []), packed))
+    root = root_of(base)
+    census = _read_census(base.census, nodes)
+    made = edit(root, changes, nodes, packed, _nodes_to_move(root, census, nodes))
+    if made.root == root and not made.written:
+        return base
+    return row_of(made.root, _append_census(census_after(census, made.written, made.replaced), packed))
+
+
+def empty_tree(writer: PackWriter, nodes: StoredNodes) -> TreeRootRow:
+    """The tree of no entries."""
+    return write_tree(None, Changes(Entries.empty(), []), writer, nodes)
+
+
+def _append_census(census: Census, packed: _PackedNodes) -> CensusRow:
+    plain = encode_census(census)
+    digest = hash32(plain)
+    frame = packed.codec.encode_frame(FrameKind.CENSUS, [plain], [ChunkId(digest)])
+    packed.keeper.put_many([(NodeId(digest), plain)])
+    return CensusRow(id=digest.hex(), place=place_row(packed.writer.append([frame])[0]))
+
+
+def _read_census(row: CensusRow, nodes: StoredNodes) -> Census:
+    ref = NodeRef(NodeId(bytes.fromhex(row.id)), place_of(row.place))
+    return decode_census(nodes.read(FrameKind.CENSUS, [ref])[0], f"pack {row.place.pack}")
+
+
+def _nodes_to_move(root: TreeRoot, census: Census, nodes: StoredNodes) -> list[tuple[int, PathKey, NodeRef]]:
+    """The nodes that still live in the packs that this commit empties, found through those packs' own frames."""
+    packs = packs_to_empty(census)
+    if not packs:
+        return []
+    footers = nodes.reader.read_footers(packs)
+    refs = [ref for pack, footer in zip(packs, footers, strict=True) for ref in _nodes_of(pack, footer)]
+    wanted = []
+    for ref, plain in zip(refs, nodes.read_nodes(refs), strict=True):
+        keys = decode_node(plain, f"pack {ref.place.pack.name.hex()}").keys
+        wanted += [(node_level(plain), keys[0], ref)] if keys else []
+    return still_there(root, wanted, nodes)
+
+
+def _nodes_of(pack: PackRef, footer: Footer) -> list[NodeRef]:
+    """The nodes that a pack holds."""
+    rows = np.flatnonzero(footer.kinds == FrameKind.NODE)
+    ids = footer.ids[footer.chunk_starts()[rows]]
+    columns = (footer.offsets[rows], footer.stored[rows], footer.plain_lengths()[rows])
+    places = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        NodeRef(NodeId(node_id.tobytes()), Place(pack, offset, stored, plain))
+        for node_id, (offset, stored, plain) in zip(ids, places, strict=True)
+    ]

@@ -1,0 +1,370 @@
+"""Packs in a storage: what is appended is read back from its place, in few requests, and damage is found."""
+
+import itertools
+
+import pytest
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset_store.core.digest import NodeId, PackName, StoreId, hash32
+from dataset_store.core.frames import FrameCodec, FrameKind
+from dataset_store.core.packfile import PackRef, Place, check_pack, pack_key
+from dataset_store.errors import CorruptObject, ObjectMissing, StorageFailed
+from dataset_store.storage.backend import Key, Span, Tail
+from dataset_store.storage.memory_backend import MemoryBackend
+from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.wrappers import Wrapper
+from dataset_store.testing.faults import Effect, Fault, FaultyBackend
+
+CODEC = FrameCodec()
+STORE = StoreId(b"s" * 16)
+OTHER_STORE = StoreId(b"o" * 16)
+DATA, LIST, NODE, CENSUS = FrameKind
+
+relaxed = settings(deadline=None)
+
+
+def noise(length, seed):
+    return blake3(str(seed).encode()).digest(length=length)
+
+
+def encode(kind, *chunks):
+    return CODEC.encode_frame(kind, chunks, [hash32(chunk) for chunk in chunks])
+
+
+def names():
+    counter = itertools.count(1)
+    return lambda: PackName(next(counter).to_bytes(16, "big"))
+
+
+def writer(backend, target=1 << 20, written=None, storage=0):
+    note = (lambda ref, footer: written.append((ref, footer))) if written is not None else lambda *_: None
+    return PackWriter(backend, STORE, storage, names(), on_written=note, target=target)
+
+
+def reader(backend, **options):
+    return PackReader(STORE, lambda _storage: backend, **options)
+
+
+def stored_frames(count, size=1000, kind=DATA, backend=None):
+    """A backend with one pack of `count` raw frames, the frames, and their places."""
+    backend = backend or MemoryBackend()
+    frames = [encode(kind, noise(size, row)) for row in range(count)]
+    packs = writer(backend)
+    places = packs.append(frames)
+    packs.flush()
+    return backend, frames, places
+
+
+class Spans(Wrapper):
+    """Notes every ranged read: one row for each call, of its parts."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.calls = []
+
+    def get_ranges(self, ranges):
+        self.calls.append(list(ranges))
+        return super().get_ranges(ranges)
+
+
+# Writing
+
+
+@relaxed
+@given(
+    st.lists(st.lists(st.integers(1, 400), max_size=6), max_size=5),
+    st.integers(200, 3000),
+)
+def test_frames_in_batches_of_any_sizes_are_read_back_from_the_places_handed_out(batches, target):
+    backend, written = MemoryBackend(), []
+    packs = writer(backend, target, written)
+    seeds = itertools.count()
+    frames, places = [], []
+    for batch in batches:
+        made = [encode(DATA, noise(size, next(seeds))) for size in batch]
+        frames += made
+        places += packs.append(made)
+    packs.flush()
+    assert [bytes(data) for data in reader(backend).read_frames(places)] == [frame.data for frame in frames]
+    assert [place.plain for place in places] == [frame.plain for frame in frames]
+    refs = [ref for ref, _ in written]
+    assert refs == list(dict.fromkeys(place.pack for place in places))
+    read = reader(backend).read_footers(refs)
+    assert [footer.encode() for footer in read] == [footer.encode() for _, footer in written]
+
+
+def test_a_pack_is_put_once_it_is_full_and_only_its_last_frame_goes_beyond_the_target():
+    backend, written = MemoryBackend(), []
+    packs = writer(backend, 5000, written)
+    for row in range(20):
+        packs.append([encode(DATA, noise(1000, row))])
+    assert len(written) == 3
+    packs.flush()
+    sizes = sorted(info.size for info in backend.list("packs"))
+    assert len(sizes) == 4
+    assert all(5000 <= size < 6100 for size in sizes)
+
+
+def test_a_flush_of_nothing_writes_nothing():
+    backend = MemoryBackend()
+    packs = writer(backend)
+    packs.flush()
+    packs.append([])
+    packs.flush()
+    assert list(backend.list("packs")) == []
+
+
+def test_a_frame_of_an_earlier_kind_begins_another_pack():
+    packs = writer(MemoryBackend())
+    places = packs.append([encode(kind, b"x") for kind in (DATA, LIST, NODE, CENSUS, NODE, DATA, DATA, LIST)])
+    assert [place.pack.name[-1] for place in places] == [1, 1, 1, 1, 1, 2, 2, 2]
+
+
+def test_places_name_the_storage_and_packs_lie_under_their_key():
+    backend = MemoryBackend()
+    packs = writer(backend, storage=7)
+    [place] = packs.append([encode(DATA, b"x")])
+    packs.flush()
+    assert place.pack.storage == 7
+    [pack] = backend.get_many([Key(pack_key(place.pack.name))])
+    check_pack(pack, STORE, place.pack.name, CODEC, what="The pack")
+
+
+@pytest.mark.parametrize("effect", [Effect.ERROR_BEFORE, Effect.ERROR_AFTER])
+def test_a_flush_that_failed_is_repeated_under_the_same_name_with_the_same_bytes(effect):
+    store, written = MemoryBackend(), []
+    packs = writer(FaultyBackend(store, [Fault("put", 1, effect)]), written=written)
+    frame = encode(DATA, b"abc")
+    [place] = packs.append([frame])
+    with pytest.raises(StorageFailed):
+        packs.flush()
+    after_the_failure = list(store.list("packs"))
+    assert written == []
+    packs.flush()
+    assert [ref for ref, _ in written] == [place.pack]
+    assert reader(store).read_frames([place]) == [frame.data]
+    assert len(list(store.list("packs"))) == 1
+    assert after_the_failure in ([], list(store.list("packs")))
+
+
+def test_an_append_that_failed_took_nothing_and_can_be_repeated():
+    store, written = MemoryBackend(), []
+    packs = writer(FaultyBackend(store, [Fault("put", 1, Effect.ERROR_BEFORE)]), 500, written)
+    frames = [encode(DATA, noise(600, row)) for row in range(3)]
+    first = packs.append(frames[:1])
+    with pytest.raises(StorageFailed):
+        packs.append(frames[1:])
+    rest = packs.append(frames[1:])
+    packs.flush()
+    assert [bytes(data) for data in reader(store).read_frames(first + rest)] == [frame.data for frame in frames]
+    assert [footer.chunk_counts.tolist() for _, footer in written] == [[1], [1], [1]]
+
+
+# Reading frames
+
+
+@st.composite
+def requests(draw):
+    """Places in up to three packs of 4,000 bytes: overlapping, repeated, in any order."""
+    one = st.tuples(st.integers(0, 2), st.integers(0, 3999), st.integers(1, 600))
+    rows = draw(st.lists(one, max_size=20))
+    refs = [PackRef(storage, PackName(bytes([pack]) * 16)) for pack, storage in ((1, 0), (2, 0), (3, 1))]
+    return [Place(refs[pack], start, min(length, 4000 - start), 1) for pack, start, length in rows]
+
+
+def contents(pack):
+    return noise(4000, pack.name)
+
+
+def three_packs():
+    backends = {0: Spans(MemoryBackend()), 1: Spans(MemoryBackend())}
+    for storage, byte in ((0, 1), (0, 2), (1, 3)):
+        name = PackName(bytes([byte]) * 16)
+        backends[storage].put(Key(pack_key(name)), [contents(PackRef(storage, name))])
+    return backends
+
+
+@relaxed
+@given(requests(), st.sampled_from([0, 1, 50, 5000]), st.integers(1, 5000))
+def test_reading_together_gives_what_reading_each_alone_gives(places, hole_bytes, budget):
+    backends = three_packs()
+    packs = PackReader(STORE, backends.__getitem__, hole_bytes=hole_bytes)
+    expected = [contents(place.pack)[place.offset : place.offset + place.stored] for place in places]
+    assert [bytes(data) for data in packs.read_ranges(places, budget)] == expected
+    assert [bytes(data) for data in packs.read_frames(places)] == expected
+    assert [bytes(packs.read_frames([place])[0]) for place in places] == expected
+
+
+@relaxed
+@given(requests())
+def test_less_than_a_tenth_more_bytes_is_read_than_asked(places):
+    backends = three_packs()
+    PackReader(STORE, backends.__getitem__).read_frames(places)
+    spans = [span for backend in backends.values() for call in backend.calls for span in call]
+    asked = sum(place.stored for place in places)
+    assert sum(span.stop - span.start for span in spans) * 10 <= asked * 11
+    assert all(len(backend.calls) <= 1 for backend in backends.values())
+
+
+@relaxed
+@given(requests(), st.sampled_from([0, 50]), st.integers(1, 3000))
+def test_the_budget_bounds_what_is_read_at_once(places, hole_bytes, budget):
+    backends = three_packs()
+    packs = PackReader(STORE, backends.__getitem__, hole_bytes=hole_bytes)
+    largest = max((place.stored for place in places), default=0)
+    for _ in packs.read_ranges(places, budget):
+        spans = [span for backend in backends.values() for call in backend.calls for span in call]
+        assert sum(span.stop - span.start for span in spans) <= 1.1 * max(budget, largest)
+        for backend in backends.values():
+            backend.calls.clear()
+
+
+def test_each_round_asks_for_as_much_as_the_budget_allows_holes_included():
+    store, ref = Spans(MemoryBackend()), PackRef(0, PackName(b"p" * 16))
+    store.put(Key(pack_key(ref.name)), [bytes(40_000)])
+    places = [Place(ref, at * 400, 100, 1) for at in range(100)]
+    list(reader(store).read_ranges(places, 1000))
+    assert [len(call) for call in store.calls] == [10] * 10
+    store.calls.clear()
+    list(reader(store, hole_bytes=300).read_ranges(places, 4000))
+    assert [[span.stop - span.start for span in call] for call in store.calls] == [[3700]] * 10
+
+
+def test_neighbours_are_one_request_and_far_frames_are_not():
+    store, _, places = stored_frames(12)
+    spans = Spans(store)
+    reader(spans).read_frames([places[row] for row in (3, 1, 2, 7, 6, 11)])
+    [call] = spans.calls
+    key, size = Key(pack_key(places[0].pack.name)), places[0].stored
+    assert call == [Span(key, 40 + a * size, 40 + b * size) for a, b in ((1, 4), (6, 8), (11, 12))]
+
+
+def test_a_hole_is_read_where_it_takes_no_longer_than_a_request():
+    store, _, places = stored_frames(3)
+    backend, size = Spans(store), places[0].stored
+    for hole_bytes in (0, size - 1, size):
+        reader(backend, hole_bytes=hole_bytes).read_frames([places[0], places[2]])
+    assert [len(call) for call in backend.calls] == [2, 2, 1]
+
+
+@pytest.mark.parametrize(("hole", "requests"), [(99, 1), (100, 2)])
+def test_a_hole_is_read_where_it_is_shorter_than_a_twentieth_of_its_neighbours(hole, requests):
+    store, ref = Spans(MemoryBackend()), PackRef(0, PackName(b"p" * 16))
+    store.put(Key(pack_key(ref.name)), [bytes(4000)])
+    reader(store).read_frames([Place(ref, 0, 1200, 1), Place(ref, 1200 + hole, 800, 1)])
+    assert [len(call) for call in store.calls] == [requests]
+
+
+def test_long_runs_are_asked_for_in_several_pieces_at_once():
+    store, ref = Spans(MemoryBackend()), PackRef(0, PackName(b"p" * 16))
+    store.put(Key(pack_key(ref.name)), [bytes(40 << 20)])
+    read = reader(store).read_frames([Place(ref, at << 20, 1 << 20, 1) for at in range(40)])
+    assert [len(data) for data in read] == [1 << 20] * 40
+    assert [span.stop - span.start for span in store.calls[0]] == [16 << 20, 16 << 20, 8 << 20]
+
+
+def test_frames_are_handed_back_without_copies():
+    store, _, places = stored_frames(4)
+    read = reader(store).read_frames(places)
+    assert len({id(data.obj) for data in read}) == 1
+
+
+def test_a_pack_that_is_missing_is_named():
+    store, _, places = stored_frames(2)
+    lost = places[0].pack
+    store.delete_many([Key(pack_key(lost.name))])
+    for read in (
+        lambda: reader(store).read_frames(places),
+        lambda: reader(store).read_footers([lost]),
+        lambda: reader(store).read_nodes([(places[0], NodeId(bytes(32)))]),
+    ):
+        with pytest.raises(ObjectMissing, match=lost.name.hex()):
+            read()
+
+
+def test_a_place_beyond_the_end_of_its_pack_is_corrupt():
+    store, _, places = stored_frames(1)
+    with pytest.raises(CorruptObject):
+        reader(store).read_frames([Place(places[0].pack, 1 << 20, 10, 10)])
+
+
+# Reading nodes, lists and censuses
+
+
+def test_nodes_are_read_in_the_order_asked_and_checked():
+    store, frames, places = stored_frames(5, kind=NODE)
+    order = [3, 0, 4, 0]
+    wanted = [(places[row], NodeId(frames[row].ids[0])) for row in order]
+    assert reader(store).read_nodes(wanted) == [noise(1000, row) for row in order]
+
+
+def test_a_node_at_the_wrong_place_or_of_another_kind_or_length_is_corrupt():
+    store, frames, places = stored_frames(2, kind=NODE)
+    first, node_id = places[0], NodeId(frames[0].ids[0])
+    longer = Place(first.pack, first.offset, first.stored, first.plain + 1)
+    for place, message in ((places[1], "hash"), (longer, "long")):
+        with pytest.raises(CorruptObject, match=message):
+            reader(store).read_nodes([(place, node_id)])
+    with pytest.raises(CorruptObject, match=r"frame at 40 of packs/00/.* another kind"):
+        reader(store).read_whole(CENSUS, [(first, node_id)])
+
+
+def test_every_damage_to_a_stored_node_is_found():
+    store, frames, places = stored_frames(1, size=50, kind=NODE)
+    wanted = [(places[0], NodeId(frames[0].ids[0]))]
+    for offset in range(places[0].stored):
+        damaged = FaultyBackend(store, [Fault("get_ranges", 1, Effect.CORRUPT, item=0, offset=offset)])
+        with pytest.raises(CorruptObject):
+            reader(damaged).read_nodes(wanted)
+
+
+# Reading footers
+
+
+def test_footers_of_small_packs_take_one_request_and_larger_ones_a_second_together():
+    store, written = MemoryBackend(), []
+    packs = writer(store, 40_000, written)
+    small = [encode(DATA, noise(20_000, row)) for row in range(4)]
+    blocks = [encode(DATA, *([b"x"] * 2000)) for _ in range(2)]
+    packs.append(small)
+    packs.flush()
+    for block in blocks:
+        packs.append([block])
+        packs.flush()
+    refs = [ref for ref, _ in written]
+    refs = [refs[-1], *refs[:-1]]
+    calls = Spans(store)
+    footers = reader(calls).read_footers(refs)
+    assert [footer.encode() for footer in footers] == [dict(written)[ref].encode() for ref in refs]
+    first, second = calls.calls
+    assert first == [Tail(Key(pack_key(ref.name)), 65_536) for ref in refs]
+    assert [tail.key for tail in second] == [Key(pack_key(refs[row].name)) for row in (0, 3)]
+
+
+def test_no_footers_take_no_request():
+    assert PackReader(STORE, lambda _: pytest.fail("asked")).read_footers([]) == []
+
+
+def test_a_pack_under_the_name_of_another_or_of_another_store_is_corrupt():
+    store, _, places = stored_frames(2)
+    ref = places[0].pack
+    [pack] = store.get_many([Key(pack_key(ref.name))])
+    wrong = PackRef(0, PackName(b"w" * 16))
+    store.put(Key(pack_key(wrong.name)), [pack])
+    with pytest.raises(CorruptObject, match=wrong.name.hex()):
+        reader(store).read_footers([ref, wrong])
+    with pytest.raises(CorruptObject, match="another pack"):
+        PackReader(OTHER_STORE, lambda _: store).read_footers([ref])
+
+
+def test_a_pack_without_its_end_or_too_short_for_one_is_corrupt():
+    store, _, places = stored_frames(2)
+    ref = places[0].pack
+    [pack] = store.get_many([Key(pack_key(ref.name))])
+    for length in (0, 10, 63, 64, len(pack) - 64, len(pack) - 1):
+        cut = MemoryBackend()
+        cut.put(Key(pack_key(ref.name)), [pack[:length]])
+        with pytest.raises(CorruptObject, match=ref.name.hex()):
+            reader(cut).read_footers([ref])
