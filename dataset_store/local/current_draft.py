@@ -1,0 +1,103 @@
+"""Which version a working folder is about: the draft begun there, or the version last closed there.
+
+One small file for each folder, replaced whole, so a reader sees one state or the other. It is a convenience and never
+the only way to a draft: a file that cannot be understood counts as none. This module never looks whether the draft or
+the store still exists.
+"""
+
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+
+import msgspec
+
+from dataset_store.local.os_errors import reading_error, writing_error
+
+__all__ = ["CurrentVersion", "forget", "recall", "remember"]
+
+
+class CurrentVersion(msgspec.Struct, frozen=True):
+    """What is remembered.
+
+    Attributes:
+        store: The URL or absolute path of the store.
+        id: The id of the draft, which is also that of the version it becomes.
+        final: Whether it was closed here.
+        folder: The working folder, for people who look into the file.
+    """
+
+    store: str
+    id: str
+    final: bool
+    folder: str = ""
+
+
+def recall(data: str, folder: str) -> CurrentVersion | None:
+    """What a working folder is about; None where nothing was begun in it.
+
+    Args:
+        data: The folder that holds this user's drafts.
+        folder: The working folder.
+
+    Raises:
+        AccessDenied, StorageFailed: The file is there and cannot be read.
+    """
+    path = _path(data, folder)
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=CurrentVersion)
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    except OSError as error:
+        raise reading_error(error, path) from error
+
+
+def remember(data: str, folder: str, current: CurrentVersion) -> None:
+    """Make `current` what a working folder is about. It survives a power cut as the draft itself does.
+
+    Raises:
+        AccessDenied, DiskFull, StorageFailed: It cannot be written; what was remembered before still is.
+    """
+    path = _path(data, folder)
+    known = msgspec.structs.replace(current, folder=_real(folder))
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        _replace(path, msgspec.json.encode(known))
+    except OSError as error:
+        raise writing_error(error, path) from error
+
+
+def forget(data: str, folder: str) -> None:
+    """Let a working folder be about nothing. That it was so already is no error."""
+    path = _path(data, folder)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise writing_error(error, path) from error
+
+
+def _path(data: str, folder: str) -> str:
+    name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
+    return os.path.join(data, "current", name)
+
+
+def _real(folder: str) -> str:
+    """The folder as text that JSON can hold, whatever its bytes."""
+    return os.fsencode(os.path.realpath(folder)).decode("utf-8", "backslashreplace")
+
+
+def _replace(path: str, data: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix="new-")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,160 @@
+"""A folder as entries: scanned, known files taken from the stat cache, the others read and hashed.
+
+The rows that come out have content ids and no segments. A file that was not changed since this machine last read it is
+not opened.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_store.core.digest import hash32
+from dataset_store.core.entries import EXECUTABLE, Entries, make_entries, sort_rows
+from dataset_store.core.kinds import Kind
+from dataset_store.core.paths import PathKey, to_path
+from dataset_store.local.listing import DirectoryBlock
+from dataset_store.local.reading import FileStat, Progress, hash_files
+from dataset_store.local.scan import scan, stat_one
+from dataset_store.local.stat_cache import StatCache
+
+__all__ = ["Folder", "read_file", "read_folder", "remember_folder"]
+
+_NO_BYTES = np.frombuffer(hash32(b""), np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Folder:
+    """What was found: the folder that holds the files, its entries, and the text of each symbolic link by key."""
+
+    root: bytes
+    entries: Entries
+    links: Mapping[PathKey, bytes]
+
+
+@dataclass(slots=True, eq=False)
+class _Block:
+    """One block of a scan with its content ids as far as they are known; shapes (n, 32) and (n,)."""
+
+    rows: DirectoryBlock
+    ids: npt.NDArray[np.uint8]
+    known: npt.NDArray[np.bool_]
+    stat: npt.NDArray[np.uint64]
+
+    def unread(self) -> list[int]:
+        """Rows of files that must be read."""
+        return np.flatnonzero(~self.known).tolist()
+
+
+def read_folder(folder: str, below: PathKey, stats: StatCache, now_ns: int, progress: Progress | None = None) -> Folder:
+    """The entries of a folder.
+
+    Args:
+        folder: Its absolute path.
+        below: The directory of the dataset that its files go to; put before every key.
+        stats: What this machine remembers of files.
+        now_ns: The time now, ns since 1970, before anything is looked at.
+        progress: Told of files and bytes read.
+
+    Raises:
+        PathNotFound, UnsupportedFileType, InvalidPath, AccessDenied, FileChanged: As `scan` and `hash_files`.
+    """
+    root = os.fsencode(folder)
+    return _read(root, list(scan(root, below=below)), stats, now_ns, progress)
+
+
+def read_file(path: str, below: PathKey, stats: StatCache, now_ns: int, progress: Progress | None = None) -> Folder:
+    """The entry of one file, under its own name in the directory `below`. Arguments and errors as `read_folder`."""
+    raw = os.fsencode(path)
+    # Of its own root in the stat cache, so that it does not replace its folder's block.
+    return _read(os.path.dirname(raw), [replace(stat_one(raw), below=below)], stats, now_ns, progress, cache_root=raw)
+
+
+def _read(
+    root: bytes,
+    scanned: Sequence[DirectoryBlock],
+    stats: StatCache,
+    now_ns: int,
+    progress: Progress | None,
+    *,
+    cache_root: bytes | None = None,
+) -> Folder:
+    cached = cache_root or root
+    blocks = [
+        _prepared(rows, known.ids, known.mask)
+        for rows, known in zip(scanned, stats.lookup(cached, scanned), strict=True)
+    ]
+    fresh = [block for block in blocks if not block.known.all()]
+    if fresh:
+        _hash(root, fresh, progress)
+        files = [(block.rows.kind == Kind.FILE) & (block.stat == block.rows.stat).all(axis=0) for block in fresh]
+        stats.record(cached, [block.rows for block in fresh], [block.ids for block in fresh], files, now_ns)
+    links = {block.rows.keys()[row]: target for block in blocks for row, target in block.rows.targets.items()}
+    return Folder(root, sort_rows(_entries(blocks)), links)
+
+
+def _prepared(rows: DirectoryBlock, ids: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]) -> _Block:
+    """A block with the contents that need no reading: links, empty directories and empty files."""
+    ids, known = ids.copy(), known.copy()
+    for row, target in rows.targets.items():
+        ids[row] = np.frombuffer(hash32(target), np.uint8)
+    empty = (rows.kind == Kind.DIRECTORY) | ((rows.kind == Kind.FILE) & (rows.size == 0))
+    ids[empty] = _NO_BYTES
+    known |= empty | (rows.kind == Kind.SYMLINK)
+    return _Block(rows, ids, known, rows.stat.copy())
+
+
+def _hash(root: bytes, blocks: Sequence[_Block], progress: Progress | None) -> None:
+    """Read and hash the rows that are not known; a file's stat becomes that with which it was read."""
+    places = [(block, row) for block in blocks for row in block.unread()]
+    paths = [os.path.join(root, to_path(block.rows.directory), block.rows.names[row]) for block, row in places]
+    expected = [FileStat(*_stat(block, row)) for block, row in places]
+    hashed = hash_files(paths, expected, progress=progress)
+    for (block, row), content_id, found in zip(places, hashed.content_ids, hashed.stats, strict=True):
+        block.ids[row] = content_id
+        block.stat[:4, row] = np.array(found, np.int64).view(np.uint64)
+
+
+def _stat(block: _Block, row: int) -> tuple[int, int, int, int]:
+    size, mtime, ctime, inode = block.stat[:4, row].tolist()
+    return size, _signed(mtime), _signed(ctime), inode
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _entries(blocks: Sequence[_Block]) -> Entries:
+    if not blocks:
+        return Entries.empty()
+    kinds = np.concatenate([block.rows.kind for block in blocks]).astype(np.uint8)
+    executable = np.concatenate([block.rows.executable for block in blocks])
+    stat = np.concatenate([block.stat for block in blocks], axis=1)
+    kinds = np.where(executable & (kinds == Kind.FILE), kinds | EXECUTABLE, kinds).astype(np.uint8)
+    sizes = np.where(kinds == Kind.DIRECTORY, 0, stat[0]).astype(np.uint64)
+    return make_entries(
+        [key for block in blocks for key in block.rows.keys()],
+        kinds,
+        sizes,
+        stat[1].view(np.int64),
+        np.concatenate([block.ids for block in blocks]),
+    )
+
+
+def remember_folder(folder: str, entries: Entries, stats: StatCache, now_ns: int) -> None:
+    """Note the content of files that were just written, so that the next reading opens only what was changed.
+
+    Args:
+        folder: The absolute path of a folder that was filled with `entries` and with nothing else.
+        entries: What was written.
+        stats: Where it is noted.
+        now_ns: The time now, at least `SETTLE_NS` after the last file was written.
+    """
+    root = os.fsencode(folder)
+    blocks = list(scan(root))
+    rows = [entries.find_many(block.keys()) for block in blocks]
+    ids = [entries.content_ids[np.maximum(at, 0)] if len(entries) else np.zeros((len(at), 32), np.uint8) for at in rows]
+    masks = [(at >= 0) & (block.kind == Kind.FILE) for at, block in zip(rows, blocks, strict=True)]
+    stats.record(root, blocks, ids, masks, now_ns)

@@ -1,0 +1,483 @@
+"""Writing entries into a private folder, and removing folders, without ever leaving them.
+
+Promises:
+
+- Whatever the entries say and whatever anyone does to the folder meanwhile, nothing is made outside it: every
+  directory is reached from the root's descriptor one name at a time, and no step follows a link.
+- A file is made once and never overwritten. A link is made only if it cannot leave the folder, and no entry can
+  come to lie below a link.
+- Any depth that a key can express works, with a bounded number of descriptors.
+- A `FolderWriter` may be used by several threads for different files.
+
+The writer never flushes to disk: a copy counts only once its owner has stamped it, and what a power failure left
+without a stamp is thrown away. It never verifies content; that is done before bytes come here. After an error
+the folder is incomplete, and the owner removes it.
+"""
+
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from dataset_store.core.paths import ROOT, PathKey, link_stays_inside, parent_key, to_path
+from dataset_store.errors import (
+    DatasetStoreError,
+    FileChanged,
+    PathNotFound,
+    TargetNotEmpty,
+    UnsupportedFileType,
+)
+from dataset_store.local.os_errors import shown, writing_error
+
+__all__ = ["FolderWriter", "clone", "remove_tree"]
+
+_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_OPEN: Final = 64
+_COPY_BYTES: Final = 1 << 20
+
+# A link that the file system, the kernel's protection of links or the place of the source does not allow.
+_NO_LINK: Final = frozenset(
+    [errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOENT, errno.ELOOP]
+)
+_NO_RANGE_COPY: Final = frozenset([errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM])
+
+
+class FolderWriter:
+    """Makes files, directories and links below one folder.
+
+    Args:
+        root: An existing folder, private to the caller until the work is done.
+        read_only: Files get mode 0444 or 0555, else 0644 or 0755; directories 0755; all less the umask.
+
+    Raises:
+        PathNotFound: There is no such folder.
+        AccessDenied: It cannot be opened.
+    """
+
+    def __init__(self, root: bytes | str, *, read_only: bool = False) -> None:
+        self._root = os.fsencode(root)
+        self._modes = (0o444, 0o555) if read_only else (0o644, 0o755)
+        try:
+            self._directories = _Directories(os.open(self._root, _OPEN_DIRECTORY))
+        except FileNotFoundError as error:
+            raise PathNotFound(f"There is no folder {shown(self._root)}.", "Make it first.") from error
+        except OSError as error:
+            raise writing_error(error, self._root) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give all descriptors back. Nothing may be in progress."""
+        self._directories.close()
+
+    def write_small(
+        self,
+        keys: Sequence[PathKey],
+        contents: Sequence[bytes | memoryview],
+        executable: Sequence[bool],
+        mtimes_ns: Sequence[int],
+    ) -> None:
+        """Make many small files; fastest where keys ascend.
+
+        Args:
+            keys: n files.
+            contents: Their whole content.
+            executable: Their exec bits.
+            mtimes_ns: Their times of modification, ns since 1970.
+
+        Raises:
+            TargetNotEmpty: Something of that name is there.
+            DiskFull, AccessDenied, StorageFailed: The disk refused.
+        """
+        with _Cursor(self._directories) as cursor:
+            for key, content, run, mtime_ns in zip(keys, contents, executable, mtimes_ns, strict=True):
+                with self._naming(key):
+                    opened = os.open(key.rpartition(b"\0")[2], _CREATE, self._modes[run], dir_fd=cursor.at(key))
+                    try:
+                        _write_all(opened, content)
+                        os.utime(opened, ns=(mtime_ns, mtime_ns))
+                    finally:
+                        os.close(opened)
+
+    def create_file(self, key: PathKey, *, executable: bool) -> int:
+        """Make an empty file and open it for writing; `close_file` ends it.
+
+        Raises:
+            TargetNotEmpty: Something of that name is there.
+            DiskFull, AccessDenied, StorageFailed: The disk refused.
+        """
+        with self._naming(key), _Cursor(self._directories) as cursor:
+            return os.open(key.rpartition(b"\0")[2], _CREATE, self._modes[executable], dir_fd=cursor.at(key))
+
+    def close_file(self, opened: int, key: PathKey, mtime_ns: int) -> None:
+        """Set a file's time of modification (ns since 1970) and close it, whatever happens.
+
+        Raises:
+            DiskFull, StorageFailed: What was written could not be kept.
+        """
+        with self._naming(key):
+            try:
+                os.utime(opened, ns=(mtime_ns, mtime_ns))
+            finally:
+                os.close(opened)
+
+    def hard_link(self, source: bytes, key: PathKey) -> bool:
+        """Let a file of the folder be another name of `source`, which lies outside it.
+
+        Returns:
+            False if that is not possible (too many names, another file system, forbidden, no such source): the
+            caller makes the file in another way. Nothing was made then.
+
+        Raises:
+            TargetNotEmpty: Something of that name is there.
+            DiskFull, StorageFailed: The disk refused.
+        """
+        with self._naming(key), _Cursor(self._directories) as cursor:
+            parent = cursor.at(key)
+            try:
+                os.link(source, key.rpartition(b"\0")[2], dst_dir_fd=parent, follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _NO_LINK:
+                    return False
+                raise
+        return True
+
+    def make_directory(self, key: PathKey) -> None:
+        """Make an empty directory, and those above it, where missing.
+
+        Raises:
+            DiskFull, AccessDenied, StorageFailed: The disk refused, or something else has that name.
+        """
+        with self._naming(key), self._directories.borrowed(key):
+            pass
+
+    def symlinks(self, keys: Sequence[PathKey], targets: Sequence[bytes]) -> None:
+        """Make links: the last thing to do, once all files and directories stand.
+
+        Args:
+            keys: n links.
+            targets: Their texts.
+
+        Raises:
+            UnsupportedFileType: A link could leave the folder; none was made.
+            TargetNotEmpty: Something of that name is there.
+            DiskFull, AccessDenied, StorageFailed: The disk refused.
+        """
+        for key, target in zip(keys, targets, strict=True):
+            if not link_stays_inside(key.count(b"\0"), target):
+                raise UnsupportedFileType(
+                    f"The link {shown(to_path(key))} leads to {shown(target)}, which may lie outside the folder.",
+                    "It was not made; remove it from the dataset.",
+                )
+        with _Cursor(self._directories) as cursor:
+            for key, target in zip(keys, targets, strict=True):
+                with self._naming(key):
+                    os.symlink(target, key.rpartition(b"\0")[2], dir_fd=cursor.at(key))
+
+    def _path(self, key: PathKey) -> bytes:
+        return os.path.join(self._root, to_path(key))
+
+    def _naming(self, key: PathKey) -> "_Naming":
+        return _Naming(self._root, key)
+
+
+class _Naming:
+    """Turns an error of the operating system into one that names the entry. A class: it stands around each file."""
+
+    __slots__ = ("_key", "_root")
+
+    def __init__(self, root: bytes, key: PathKey) -> None:
+        self._root = root
+        self._key = key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            raise _named(error, os.path.join(self._root, to_path(self._key))) from error
+
+
+def _named(error: OSError, path: bytes) -> DatasetStoreError:
+    if isinstance(error, FileExistsError):
+        return TargetNotEmpty(
+            f"{shown(path)} is there already, or the file system takes another name for the same.",
+            "Write into an empty folder, on a file system that tells letter case apart.",
+        )
+    return writing_error(error, path)
+
+
+@dataclass(slots=True, eq=False)
+class _Directory:
+    """An open directory and how many are using it now."""
+
+    opened: int
+    users: int
+
+
+class _Directories:
+    """Open directories by key, least recently used first; one in use is never closed."""
+
+    def __init__(self, root: int) -> None:
+        self._root = _Directory(root, 1)  # always in use
+        self._open: OrderedDict[PathKey, _Directory] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def borrow(self, key: PathKey) -> _Directory:
+        """A directory, made where missing; to be given back."""
+        with self._lock:
+            found = self._find(key) or self._make(key)
+            found.users += 1
+            self._shrink()
+            return found
+
+    def give_back(self, directory: _Directory) -> None:
+        with self._lock:
+            directory.users -= 1
+
+    @contextmanager
+    def borrowed(self, key: PathKey) -> Iterator[int]:
+        """A directory's descriptor for a while."""
+        directory = self.borrow(key)
+        try:
+            yield directory.opened
+        finally:
+            self.give_back(directory)
+
+    def close(self) -> None:
+        with self._lock:
+            for directory in self._open.values():
+                os.close(directory.opened)
+            self._open.clear()
+            if self._root.users:
+                self._root.users = 0
+                os.close(self._root.opened)
+
+    def _find(self, key: PathKey) -> _Directory | None:
+        if key == ROOT:
+            return self._root
+        found = self._open.get(key)
+        if found:
+            self._open.move_to_end(key)
+        return found
+
+    def _make(self, key: PathKey) -> _Directory:
+        """Open a directory from the nearest open one above it."""
+        missing = []
+        while (found := self._find(key)) is None:
+            missing.append(key)
+            key = parent_key(key)
+        for below in reversed(missing):
+            name = below.rpartition(b"\0")[2]
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=found.opened)
+            found = self._open[below] = _Directory(os.open(name, _OPEN_DIRECTORY, dir_fd=found.opened), 0)
+        return found
+
+    def _shrink(self) -> None:
+        if len(self._open) <= _MAX_OPEN:
+            return
+        idle = [key for key, directory in self._open.items() if not directory.users]
+        for key in idle[: len(self._open) - _MAX_OPEN]:
+            os.close(self._open.pop(key).opened)
+
+
+class _Cursor:
+    """The directory of the key at hand, kept as long as keys stay in it."""
+
+    __slots__ = ("_directories", "_held", "_key")
+
+    def __init__(self, directories: _Directories) -> None:
+        self._directories = directories
+        self._key = ROOT
+        self._held: _Directory | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._release()
+
+    def at(self, key: PathKey) -> int:
+        """The descriptor of the directory that holds `key`."""
+        directory = parent_key(key)
+        if self._held is None or directory != self._key:
+            self._release()
+            self._held = self._directories.borrow(directory)
+            self._key = directory
+        return self._held.opened
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._directories.give_back(self._held)
+            self._held = None
+
+
+def clone(source: int, target: int, ranges: Sequence[tuple[int, int, int]]) -> None:
+    """Copy ranges of one open file into another, sharing blocks where the file system can.
+
+    Nothing is verified: whoever copies from a file that may have changed hashes the copy.
+
+    Args:
+        source: A descriptor open for reading.
+        target: A descriptor open for writing.
+        ranges: (offset in source, offset in target, length), in bytes.
+
+    Raises:
+        FileChanged: The source ends before a range does.
+        DiskFull, StorageFailed: The disk refused.
+    """
+    try:
+        for start, place, length in ranges:
+            done = _copy_in_kernel(source, target, start, place, length)
+            _copy_through_memory(source, target, start + done, place + done, length - done)
+    except OSError as error:
+        raise writing_error(error, f"/dev/fd/{target}") from error
+
+
+def _copy_in_kernel(source: int, target: int, start: int, place: int, length: int) -> int:
+    """Copy as much as the kernel will; return how many bytes that was."""
+    done = 0
+    try:
+        while done < length:
+            copied = os.copy_file_range(source, target, length - done, start + done, place + done)
+            if not copied:
+                break
+            done += copied
+    except OSError as error:
+        if error.errno not in _NO_RANGE_COPY:
+            raise
+    return done
+
+
+def _copy_through_memory(source: int, target: int, start: int, place: int, length: int) -> None:
+    while length:
+        part = os.pread(source, min(length, _COPY_BYTES), start)
+        if not part:
+            raise FileChanged("A local file became shorter while it was copied.", "Run it again.")
+        written = os.pwrite(target, part, place)
+        start, place, length = start + written, place + written, length - written
+
+
+def _write_all(opened: int, content: bytes | memoryview) -> None:
+    written = os.write(opened, content)
+    while written < len(content):  # a signal, a quota or a very large content
+        content = memoryview(content)[written:]
+        written = os.write(opened, content)
+
+
+def remove_tree(path: bytes | str) -> None:
+    """Remove whatever is at a path, with everything below it; nothing there is fine too.
+
+    A link is removed, never what it leads to, even if directories are swapped for links meanwhile. Read-only
+    directories of the caller's own are no hindrance, nor is any depth.
+
+    Raises:
+        AccessDenied, StorageFailed: Something could not be removed; the rest may be gone.
+    """
+    raw = os.fsencode(path).rstrip(b"/")
+    try:
+        parent = os.open(os.path.dirname(raw) or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise writing_error(error, raw) from error
+    try:
+        _remove(parent, os.path.basename(raw))
+    except OSError as error:
+        raise writing_error(error, raw) from error
+    finally:
+        os.close(parent)
+
+
+def _remove(parent: int, name: bytes) -> None:
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        _unlink(name, parent)
+        return
+    top = _open_own(name, parent)
+    try:
+        while _empty(top, top, 0):
+            pass
+    finally:
+        os.close(top)
+    _rmdir(name, parent)
+
+
+def _empty(opened: int, top: int, depth: int) -> bool:
+    """Remove what a directory holds; say whether anything was moved up to `top` because it lies too deep."""
+    with os.scandir(opened) as found:
+        entries = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in found]
+    moved = False
+    for name, is_directory in entries:
+        if not is_directory:
+            _unlink(name, opened)
+            continue
+        inner = _open_own(name, opened)
+        try:
+            if depth == _MAX_OPEN:
+                os.rename(name, b".removed-" + secrets.token_hex(8).encode(), src_dir_fd=opened, dst_dir_fd=top)
+                moved = True
+                continue
+            moved |= _empty(inner, top, depth + 1)
+        finally:
+            os.close(inner)
+        _rmdir(name, opened)
+    return moved
+
+
+def _open_own(name: bytes, parent: int) -> int:
+    """Open a directory and make sure that its owner may change it."""
+    try:
+        opened = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)  # a mode cannot be set through such a descriptor itself
+        finally:
+            os.close(handle)
+        opened = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+    if os.fstat(opened).st_mode & 0o700 != 0o700:
+        with suppress(PermissionError):  # not ours; then removing from it fails, and says so
+            os.fchmod(opened, 0o700)
+    return opened
+
+
+def _unlink(name: bytes, parent: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=parent)
+
+
+def _rmdir(name: bytes, parent: int) -> None:
+    with suppress(FileNotFoundError):
+        os.rmdir(name, dir_fd=parent)

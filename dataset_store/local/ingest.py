@@ -1,0 +1,418 @@
+"""Packing: files in, frames out, in the order of the files, with only what is not stored yet.
+
+Promises:
+
+- A file is complete only when all its bytes had the content id that was expected, so what is stored is what was
+  added; a file changed since is FileChanged, and no unit that completes it is ever yielded.
+- Units come in the order of the sources. Within one, the block of the short files comes first.
+- A file never has more than 4 reused runs for each 4 MiB of it, and 12 more, however its chunks are scattered over
+  earlier packs: deduplication that would shred a file is refused (`core.segments.bounded_reuse`).
+- Memory: at most 24 MiB of files in flight, 4 MiB more being read, and what these encode to, whatever the sizes.
+
+Reading and cutting a long file happens in the calling thread, its whole hash in one more, and the hashing, lookup
+and compression of its pieces in a pool; everything else in the pool. A source that changed is noticed at its end:
+frames yielded before belong to no file then, which does no harm but the space.
+
+This module never writes, and never knows in which pack a frame ends up: the caller places frames and hands the
+places to a `SegmentAssembler`.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from blake3 import blake3
+
+from dataset_store.core.chunking import ChunkerParams, cut_ends
+from dataset_store.core.digest import ChunkId, ContentId
+from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, FrameCodec, FrameKind
+from dataset_store.core.packfile import Place
+from dataset_store.core.segments import ChunkHit, FileSegments, SegmentBuilder, bounded_reuse
+from dataset_store.errors import FileChanged, InvalidRequest
+from dataset_store.local.os_errors import reading_error, shown
+from dataset_store.local.reading import READ_SIZE, default_workers, fill, open_regular
+
+__all__ = [
+    "FIRST_RUNS",
+    "RUNS_PER_READ",
+    "ChunkLookup",
+    "Ingested",
+    "Piece",
+    "SegmentAssembler",
+    "SourceFile",
+    "ingest",
+]
+
+ChunkLookup = Callable[[Sequence[ChunkId]], Sequence[ChunkHit | None]]
+"""Where chunks are stored already, for each id or None. Called by several threads, by one at a time."""
+
+RUNS_PER_READ: Final = 4
+"""The most reused runs in each 4 MiB of a file."""
+
+FIRST_RUNS: Final = 12
+"""So many more in the first 4 MiB: a file of a few chunks may take each from elsewhere."""
+
+_BLOCK: Final = PLAIN_LIMITS[FrameKind.DATA]
+_UNIT_FILES: Final = 4_096
+_IN_FLIGHT: Final = 24 << 20  # plain bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One content to store.
+
+    Attributes:
+        index: The caller's number for it.
+        path: Of a regular file, or of a link to one.
+        size: Bytes.
+        content_id: What the bytes must hash to.
+        content: The bytes themselves where they are no file's: the text of a link.
+    """
+
+    index: int
+    path: bytes
+    size: int
+    content_id: ContentId
+    content: bytes | None = None
+
+
+class Piece(NamedTuple):
+    """One chunk of a source: in frame number `frame` of its unit, from `start` of the plain bytes on, or at `hit`."""
+
+    source: int
+    chunk_id: ChunkId
+    length: int
+    frame: int
+    start: int
+    hit: ChunkHit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """One unit of work done.
+
+    Attributes:
+        frames: To be stored, in this order.
+        pieces: Chunks of sources, those of each source in order.
+        complete: The index of each source that has no pieces after these.
+    """
+
+    frames: list[EncodedFrame] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    complete: list[int] = field(default_factory=list)
+
+
+class SegmentAssembler:
+    """Makes segments out of units, once their frames have places."""
+
+    __slots__ = ("_builders",)
+
+    def __init__(self) -> None:
+        self._builders: dict[int, SegmentBuilder] = {}
+
+    def add(self, unit: Ingested, places: Sequence[Place]) -> list[tuple[int, FileSegments]]:
+        """Take the next unit, and where each of its frames is; the sources that it completes, by index."""
+        builders = self._builders
+        for piece in unit.pieces:
+            builder = builders.get(piece.source)
+            if builder is None:
+                builder = builders[piece.source] = SegmentBuilder()
+            builder.add(piece.chunk_id, piece.hit or _hit(piece, unit.frames, places))
+        return [(index, self._finish(index)) for index in unit.complete]
+
+    def _finish(self, index: int) -> FileSegments:
+        builder = self._builders.pop(index, None)
+        return builder.finish() if builder else FileSegments()
+
+
+def _hit(piece: Piece, frames: Sequence[EncodedFrame], places: Sequence[Place]) -> ChunkHit:
+    place = places[piece.frame]
+    alone = len(frames[piece.frame].ids) == 1
+    return ChunkHit(place.pack, place.offset, place.stored, piece.start, piece.length, alone)
+
+
+def ingest(
+    sources: Iterable[SourceFile],
+    params: ChunkerParams,
+    lookup: ChunkLookup,
+    *,
+    workers: int | None = None,
+) -> Iterator[Ingested]:
+    """Read, check, cut and encode sources.
+
+    Files of at most `params.minimum` bytes are not looked up, as their one chunk id is known beforehand, and each
+    distinct content is to be given once: the caller leaves out those that are stored, and repetitions. Chunks of
+    longer files that repeat within what is in flight are stored more than once.
+
+    Args:
+        sources: In the order of their keys, for that is the order of frames in packs.
+        params: The store's chunker.
+        lookup: What is stored already. It may answer for frames of earlier units of this very call.
+        workers: Threads; `default_workers()` by default.
+
+    Yields:
+        Units, all sources complete by the last; empty ones without being opened.
+
+    Raises:
+        FileChanged: A source is not what was added.
+        AccessDenied: A source cannot be read.
+        StorageFailed: The disk or the system refused.
+        InvalidRequest: Chunks as long as `params` allows do not fit into a frame.
+    """
+    if params.maximum > _BLOCK:
+        raise InvalidRequest(
+            f"Chunks of {params.maximum} bytes do not fit into a frame.",
+            f"Choose an average chunk length of at most {_BLOCK // 4} bytes.",
+        )
+    with _Pipeline(params, lookup, workers or default_workers()) as pipeline:
+        yield from pipeline.run(sources)
+
+
+@dataclass(slots=True)
+class _LongFile:
+    """A file longer than one buffer while it is read: what is left of it, and the start of a chunk not yet cut."""
+
+    source: SourceFile
+    left: int
+    carry: bytes = b""
+    hasher: blake3 = field(default_factory=blake3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A unit in flight: the plain bytes it holds, the buffer to be used again after it, and what ends a long file."""
+
+    future: Future[Ingested]
+    weight: int
+    buffer: bytearray | None = None
+    hashed: Future[None] | None = None
+    ends: _LongFile | None = None
+
+
+class _Pipeline(AbstractContextManager["_Pipeline"]):
+    """The threads, buffers and codecs of one call of `ingest`."""
+
+    def __init__(self, params: ChunkerParams, lookup: ChunkLookup, workers: int) -> None:
+        self._params = params
+        self._lookup = lookup
+        self._looking = threading.Lock()
+        self._most_tasks = 2 * workers
+        self._pool = ThreadPoolExecutor(workers, "ingest")
+        self._hashing = ThreadPoolExecutor(1, "ingest-whole")  # one thread: updates stay in order
+        self._local = threading.local()
+        self._free: list[bytearray] = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._hashing.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def run(self, sources: Iterable[SourceFile]) -> Iterator[Ingested]:
+        """Keep a bounded window of tasks in flight; their results in order."""
+        window: deque[_Task] = deque()
+        weight = 0
+        for task in self._tasks(sources):
+            window.append(task)
+            weight += task.weight
+            while len(window) >= self._most_tasks or weight > _IN_FLIGHT:
+                weight -= window[0].weight
+                yield self._result(window.popleft())
+        while window:
+            yield self._result(window.popleft())
+
+    def _result(self, task: _Task) -> Ingested:
+        unit = task.future.result()
+        if task.hashed:
+            task.hashed.result()
+        if task.buffer is not None:
+            self._free.append(task.buffer)
+        if task.ends:
+            self._complete(task.ends, unit)
+        return unit
+
+    @staticmethod
+    def _complete(file: _LongFile, unit: Ingested) -> None:
+        if file.hasher.digest() != file.source.content_id:
+            raise _changed(file.source.path)
+        unit.complete.append(file.source.index)
+
+    def _tasks(self, sources: Iterable[SourceFile]) -> Iterator[_Task]:
+        for group in _groups(sources, self._params.minimum):
+            if group[0].size > READ_SIZE and group[0].content is None:
+                yield from self._long_tasks(group[0])
+                continue
+            total = sum(source.size for source in group)
+            only_short = all(source.size <= self._params.minimum for source in group)
+            buffer = None if only_short else self._buffer()
+            yield _Task(self._pool.submit(self._pack_group, group, buffer), total, buffer)
+
+    def _buffer(self) -> bytearray:
+        return self._free.pop() if self._free else bytearray(READ_SIZE + self._params.maximum)
+
+    # --- long files: read and cut here, in order ---
+
+    def _long_tasks(self, source: SourceFile) -> Iterator[_Task]:
+        opened, _ = open_regular(source.path)
+        try:
+            file = _LongFile(source, source.size)
+            while file.left:
+                yield self._next_task(opened, file)
+        finally:
+            os.close(opened)
+
+    def _next_task(self, opened: int, file: _LongFile) -> _Task:
+        source, kept = file.source, len(file.carry)
+        count = min(file.left, READ_SIZE)
+        runs = RUNS_PER_READ + (FIRST_RUNS if file.left == source.size else 0)
+        buffer = self._buffer()
+        view = memoryview(buffer)[: kept + count]
+        view[:kept] = file.carry
+        _read_exactly(opened, view[kept:], source.path)
+        file.left -= count
+        hashed = self._hashing.submit(_update, file.hasher, view[kept:])
+        ends = cut_ends(view, self._params, final=not file.left).tolist()
+        file.carry = bytes(view[ends[-1] :])
+        future = self._pool.submit(self._pack_long, source.index, _cut(view, ends), runs)
+        return _Task(future, len(view), buffer, hashed, None if file.left else file)
+
+    # --- in the pool ---
+
+    def _pack_long(self, index: int, chunks: Sequence[memoryview], runs: int) -> Ingested:
+        unit = Ingested()
+        self._pack_chunks(unit, index, chunks, runs)
+        return unit
+
+    def _pack_group(self, group: Sequence[SourceFile], buffer: bytearray | None) -> Ingested:
+        unit = Ingested()
+        self._pack_block(unit, [source for source in group if 0 < source.size <= self._params.minimum])
+        if buffer is not None:
+            for source in group:
+                if source.size > self._params.minimum:
+                    self._pack_whole(unit, source, memoryview(buffer)[: source.size])
+        unit.complete.extend(source.index for source in group)
+        return unit
+
+    def _pack_block(self, unit: Ingested, sources: Sequence[SourceFile]) -> None:
+        """Add one frame that holds these contents, each a chunk; none makes no frame."""
+        if not sources:
+            return
+        contents = [_read_short(source) for source in sources]
+        start = 0
+        for source in sources:
+            chunk_id = ChunkId(source.content_id)
+            unit.pieces.append(Piece(source.index, chunk_id, source.size, len(unit.frames), start, None))
+            start += source.size
+        ids = [ChunkId(source.content_id) for source in sources]
+        unit.frames.append(self._codec().encode_frame(FrameKind.DATA, contents, ids))
+
+    def _pack_whole(self, unit: Ingested, source: SourceFile, view: memoryview) -> None:
+        """Add a file of several chunks that fits into one buffer."""
+        if source.content is None:
+            opened, _ = open_regular(source.path)
+            try:
+                _read_exactly(opened, view, source.path)
+            finally:
+                os.close(opened)
+        else:
+            view = memoryview(source.content)
+        _check(view, source)
+        ends = cut_ends(view, self._params, final=True).tolist()
+        self._pack_chunks(unit, source.index, _cut(view, ends), RUNS_PER_READ + FIRST_RUNS)
+
+    def _pack_chunks(self, unit: Ingested, index: int, chunks: Sequence[memoryview], runs: int) -> None:
+        """Add consecutive chunks of a file: those not stored yet as frames, each alone."""
+        ids = [ChunkId(blake3(chunk).digest()) for chunk in chunks]
+        with self._looking:
+            found = self._lookup(ids)
+        for chunk_id, chunk, hit in zip(ids, chunks, bounded_reuse(found, runs), strict=True):
+            unit.pieces.append(Piece(index, chunk_id, len(chunk), len(unit.frames), 0, hit))
+            if hit is None:
+                unit.frames.append(self._codec().encode_frame(FrameKind.DATA, [chunk], [chunk_id]))
+
+    def _codec(self) -> FrameCodec:
+        """The calling thread's."""
+        if not hasattr(self._local, "codec"):
+            self._local.codec = FrameCodec()
+        codec: FrameCodec = self._local.codec
+        return codec
+
+
+def _groups(sources: Iterable[SourceFile], minimum: int) -> Iterator[list[SourceFile]]:
+    """Consecutive sources for one unit: the short ones fit into one block, all of them into one buffer.
+
+    A source longer than a buffer stands alone.
+    """
+    group: list[SourceFile] = []
+    block = total = 0
+    for source in sources:
+        short = source.size if source.size <= minimum else 0
+        full = block + short > _BLOCK or total + source.size > READ_SIZE or len(group) == _UNIT_FILES
+        if group and full:
+            yield group
+            group, block, total = [], 0, 0
+        group.append(source)
+        block += short
+        total += source.size
+    if group:
+        yield group
+
+
+def _cut(view: memoryview, ends: Sequence[int]) -> list[memoryview]:
+    return [view[start:end] for start, end in pairwise((0, *ends))]
+
+
+def _update(hasher: blake3, data: memoryview) -> None:
+    hasher.update(data)
+
+
+def _read_exactly(opened: int, buffer: memoryview, path: bytes) -> None:
+    """Fill `buffer`; what a file has gained at its end since it was added is not read."""
+    try:
+        count = fill(opened, buffer)
+    except OSError as error:
+        raise reading_error(error, path) from error
+    if count < len(buffer):
+        raise _changed(path)
+
+
+def _read_short(source: SourceFile) -> bytes:
+    """A content of one chunk, checked."""
+    data = _read_file(source.path, source.size) if source.content is None else source.content
+    _check(data, source)
+    return data
+
+
+def _read_file(path: bytes, size: int) -> bytes:
+    opened, _ = open_regular(path)
+    try:
+        data = os.read(opened, size)
+        while len(data) < size and (more := os.read(opened, size - len(data))):
+            data += more
+    except OSError as error:
+        raise reading_error(error, path) from error
+    finally:
+        os.close(opened)
+    return data
+
+
+def _check(data: bytes | memoryview, source: SourceFile) -> None:
+    if len(data) != source.size or blake3(data).digest() != source.content_id:
+        raise _changed(source.path)
+
+
+def _changed(path: bytes) -> FileChanged:
+    return FileChanged(
+        f"{shown(path)} changed since it was added.",
+        "Nothing was committed; run sync, or add it, again, and then upload.",
+    )

@@ -1,0 +1,275 @@
+"""Turning entries into a folder: linked or cloned from seeds where bytes are on this machine, fetched where not.
+
+Every chunk is hashed before its file is finished, and the folder is private until its owner renames it, so wrong bytes
+never come under a user's path. Work goes to a few threads in units of some MiB; memory is bounded by the units in
+flight.
+
+Where stored bytes come from is a port: a function from places to stored bytes, safe to call from several threads.
+"""
+
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import local
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_store.core.digest import hash32, rows_digest
+from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Bool, Entries
+from dataset_store.core.frames import HEADER_SIZE, Frame, FrameCodec, frame_length
+from dataset_store.core.kinds import Kind
+from dataset_store.core.packfile import PackRef, Place
+from dataset_store.core.paths import PathKey, to_text
+from dataset_store.core.segments import Segment, segments_of
+from dataset_store.errors import CorruptObject, UnsupportedFileType
+from dataset_store.local.folder_writer import FolderWriter
+
+__all__ = ["Fetch", "Progress", "materialise"]
+
+Fetch = Callable[[Sequence[Place]], Iterator[memoryview]]
+Reuse = Callable[[int, Segment, int, int], bool]
+"""Fills one segment of a row into an open file at an offset from bytes on this machine; whether it did."""
+
+Progress = Callable[[int, int], object]
+"""Told of files and bytes finished since the last call; called from several threads."""
+
+Rows = npt.NDArray[np.intp]
+
+_UNIT_BYTES = 4 * 2**20
+_READ_BYTES = 8 * 2**20
+_NEXT_STEP = "Other versions are unaffected; run `dataset-store verify` to see what is."
+
+
+class _Codecs(local):
+    """A codec for each thread."""
+
+    def __init__(self) -> None:
+        self.codec = FrameCodec()
+
+
+def materialise(
+    entries: Entries,
+    writer: FolderWriter,
+    fetch: Fetch,
+    *,
+    done: Bool,
+    reuse: Reuse = lambda _row, _segment, _opened, _target: False,
+    progress: Progress = lambda _files, _bytes: None,
+) -> None:
+    """Write the entries that are not done yet into a fresh private folder.
+
+    Args:
+        entries: Rows with all their segments (lists expanded).
+        writer: The folder.
+        fetch: Reads stored bytes of places, in order.
+        done: Rows that are there already, such as links to seeds; shape (n,).
+        reuse: Asked for each segment of a file of several chunks before it is fetched.
+        progress: Told of what was finished.
+
+    Raises:
+        CorruptObject: Stored bytes are not what the entries say. The folder must be thrown away.
+        ObjectMissing: A pack is not there.
+        DiskFull, AccessDenied, StorageFailed: The disk refused.
+    """
+    kinds = entries.kinds & KIND_BITS
+    _refuse_external(entries, kinds == Kind.EXTERNAL)
+    for row in np.flatnonzero((kinds == Kind.DIRECTORY) & ~done).tolist():
+        writer.make_directory(entries.keys[row])
+    files = (kinds == Kind.FILE) & ~done
+    _write_empty(entries, writer, np.flatnonzero(files & (entries.sizes == 0)))
+    copier = _Copier(entries, writer, fetch, reuse, progress)
+    one_chunk = (entries.kinds & ONE_CHUNK) != 0
+    workers = min(4, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = _jobs(copier, entries, np.flatnonzero(files & one_chunk), np.flatnonzero(files & ~one_chunk))
+        _run(pool, jobs, 2 * workers)
+    _write_links(entries, copier, writer, np.flatnonzero((kinds == Kind.SYMLINK) & ~done))
+
+
+def _run(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], object]], window: int) -> None:
+    """Run jobs with at most `window` of them waiting or running; the first error ends all."""
+    waiting: deque[Future[object]] = deque()
+    try:
+        for job in jobs:
+            if len(waiting) >= window:
+                waiting.popleft().result()
+            waiting.append(pool.submit(job))
+        while waiting:
+            waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _jobs(copier: "_Copier", entries: Entries, small: Rows, large: Rows) -> Iterator[Callable[[], object]]:
+    for rows in _units(entries, small):
+        yield lambda rows=rows: copier.copy_small(rows)
+    for row in large.tolist():
+        if entries.sizes[row]:
+            yield lambda row=row: copier.copy_large(row)
+
+
+def _units(entries: Entries, rows: Rows) -> Iterator[list[int]]:
+    """One-chunk files by place, in units of some MiB of plain bytes; one frame's files stay together."""
+    segments = entries.segments
+    firsts = entries.segment_ends[rows] - 1
+    order = np.lexsort((segments.plain_offset[firsts], segments.offset[firsts], segments.pack[firsts]))
+    rows = rows[order]
+    firsts = firsts[order]
+    places = segments.pack[firsts].astype(np.int64) << 32 | segments.offset[firsts]
+    total = np.cumsum(entries.sizes[rows])
+    start = 0
+    while start < len(rows):
+        limit = int(total[start]) + _UNIT_BYTES
+        stop = max(start + 1, int(np.searchsorted(total, limit)))
+        while stop < len(rows) and places[stop] == places[stop - 1]:
+            stop += 1
+        yield rows[start:stop].tolist()
+        start = stop
+
+
+def _write_empty(entries: Entries, writer: FolderWriter, rows: Rows) -> None:
+    chosen = rows.tolist()
+    writer.write_small(
+        [entries.keys[row] for row in chosen],
+        [b""] * len(chosen),
+        _executable(entries, chosen),
+        entries.mtimes[rows].tolist(),
+    )
+
+
+def _write_links(entries: Entries, copier: "_Copier", writer: FolderWriter, rows: Rows) -> None:
+    targets: dict[int, bytes] = {}
+    for unit in _units(entries, rows):
+        targets.update((row, bytes(content)) for row, content in copier.contents(unit).items())
+    chosen = rows.tolist()
+    writer.symlinks([entries.keys[row] for row in chosen], [targets[row] for row in chosen])
+
+
+def _executable(entries: Entries, rows: Sequence[int]) -> list[bool]:
+    return [bool(entries.kinds[row] & EXECUTABLE) for row in rows]
+
+
+def _refuse_external(entries: Entries, external: Bool) -> None:
+    if external.any():
+        key = entries.keys[int(np.flatnonzero(external)[0])]
+        raise UnsupportedFileType(
+            f"{to_text(key)!r} is an external link, which this version of the package cannot fetch.",
+            "Install a newer version of dataset-store.",
+        )
+
+
+class _Copier:
+    """Fetches, checks and writes; each method is one unit of work and may run in any thread."""
+
+    def __init__(self, entries: Entries, writer: FolderWriter, fetch: Fetch, reuse: Reuse, progress: Progress) -> None:
+        self.entries = entries
+        self.writer = writer
+        self.fetch = fetch
+        self.reuse = reuse
+        self.progress = progress
+        self.threads = _Codecs()
+
+    def contents(self, rows: Sequence[int]) -> dict[int, memoryview]:
+        """The checked contents of one-chunk entries; each frame is read and decoded once."""
+        by_place: defaultdict[Place, list[tuple[int, Segment]]] = defaultdict(list)
+        for row in rows:
+            segment = segments_of(self.entries, row)[0]
+            by_place[Place(segment.pack, segment.offset, segment.stored, 0)].append((row, segment))
+        found: dict[int, memoryview] = {}
+        for (place, pieces), stored in zip(by_place.items(), self.fetch(list(by_place)), strict=True):
+            frame = self.threads.codec.decode_frame(stored, what=_named(place.pack, place.offset))
+            found.update((row, self._checked(frame, row, segment)) for row, segment in pieces)
+        return found
+
+    def _checked(self, frame: Frame, row: int, segment: Segment) -> memoryview:
+        content = frame.plain[segment.plain_offset : segment.plain_offset + segment.plain_length]
+        if hash32(content) != self.entries.content_ids[row].tobytes():
+            raise self._wrong(row, segment)
+        return content
+
+    def copy_small(self, rows: Sequence[int]) -> None:
+        """Write one-chunk files."""
+        contents = self.contents(rows)
+        ordered = sorted(rows)
+        self.writer.write_small(
+            [self.entries.keys[row] for row in ordered],
+            [contents[row] for row in ordered],
+            _executable(self.entries, ordered),
+            self.entries.mtimes[ordered].tolist(),
+        )
+        self.progress(len(ordered), int(self.entries.sizes[ordered].sum()))
+
+    def copy_large(self, row: int) -> None:
+        """Write one file of several chunks, segment by segment."""
+        entries = self.entries
+        key: PathKey = entries.keys[row]
+        opened = self.writer.create_file(key, executable=bool(entries.kinds[row] & EXECUTABLE))
+        try:
+            target = 0
+            for segment in segments_of(entries, row):
+                if not self.reuse(row, segment, opened, target):
+                    self.copy_segment(row, segment, opened, target)
+                target += segment.plain_length
+                self.progress(0, segment.plain_length)
+        finally:
+            self.writer.close_file(opened, key, int(entries.mtimes[row]))
+        self.progress(1, 0)
+
+    def copy_segment(self, row: int, segment: Segment, opened: int, target: int) -> None:
+        """Write one segment into an open private file; its rows are checked when all of it was seen."""
+        ids: list[bytes] = []
+        lengths: list[int] = []
+        skip, left = segment.plain_offset, segment.plain_length
+        for frame in self._frames(row, segment):
+            for chunk in frame.chunks():
+                if skip or not left:
+                    skip -= min(skip, len(chunk))
+                    continue
+                if len(chunk) > left:
+                    raise self._wrong(row, segment)
+                ids.append(hash32(chunk))
+                lengths.append(len(chunk))
+                _pwrite_all(opened, chunk, target)
+                target += len(chunk)
+                left -= len(chunk)
+        if left or rows_digest(ids, lengths) != segment.digest:
+            raise self._wrong(row, segment)
+
+    def _frames(self, row: int, segment: Segment) -> Iterator[Frame]:
+        """The frames of a segment, read some MiB at a time."""
+        what = _named(segment.pack, segment.offset)
+        rest = b""
+        for start in range(0, segment.stored, _READ_BYTES):
+            place = Place(segment.pack, segment.offset + start, min(_READ_BYTES, segment.stored - start), 0)
+            data = memoryview(b"".join((rest, *self.fetch([place]))))
+            at = 0
+            while at + HEADER_SIZE <= len(data):
+                length = frame_length(data[at : at + HEADER_SIZE], what=what)
+                if at + length > len(data):
+                    break
+                yield self.threads.codec.decode_frame(data[at : at + length], what=what)
+                at += length
+            rest = bytes(data[at:])
+        if rest:
+            raise self._wrong(row, segment)
+
+    def _wrong(self, row: int, segment: Segment) -> CorruptObject:
+        return CorruptObject(
+            f"The bytes of {to_text(self.entries.keys[row])!r} at {segment.offset} of pack "
+            f"{segment.pack.name.hex()} are not what the version says.",
+            _NEXT_STEP,
+        )
+
+
+def _named(pack: PackRef, offset: int) -> str:
+    return f"The frame at {offset} of pack {pack.name.hex()}"
+
+
+def _pwrite_all(opened: int, data: memoryview, target: int) -> None:
+    while data:
+        written = os.pwrite(opened, data, target)
+        data = data[written:]
+        target += written

@@ -1,0 +1,428 @@
+"""What a folder holds: names, kinds and stats, one columnar block of up to 4,096 names at a time.
+
+Promises:
+
+- One stat for each entry, and no file is ever opened: a fifo or a device cannot block the scan.
+- Directories come in post-order: the blocks of a directory follow those of all directories below it, siblings
+  in the order of their names. Names ascend within a directory. (Only then is it known which of its
+  subdirectories are empty, hence entries, without looking twice.) Sort `keys()` for the order of a tree.
+- A directory's rows are cut into blocks by position alone, so an unchanged directory gives equal blocks.
+- Any depth that a key can express works, with at most 66 directories open at once; no path of more than one
+  name is ever handed to the kernel for an entry.
+- What is found is stored the same way on every machine, or refused by name: devices, sockets and fifos are
+  refused; a link that stays inside the folder is a link; one that leads to a file outside is that file's bytes;
+  one to a directory outside is refused, or walked with `follow_links`.
+
+This module never reads a file's bytes, except that `open_file` opens one for whoever does, and never changes
+anything.
+"""
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from dataset_store.core.kinds import Kind
+from dataset_store.core.paths import (
+    MAX_COMPONENTS,
+    MAX_PATH_BYTES,
+    ROOT,
+    PathKey,
+    child_key,
+    link_stays_inside,
+    to_key,
+    to_path,
+)
+from dataset_store.errors import FileChanged, InvalidPath, InvalidRequest, PathNotFound, UnsupportedFileType
+from dataset_store.local.listing import BLOCK_NAMES, Columns, DirectoryBlock, Listing, join_keys
+from dataset_store.local.os_errors import reading_error, shown
+
+__all__ = ["BLOCK_NAMES", "DirectoryBlock", "open_file", "scan", "stat_one"]
+
+_MAX_OPEN: Final = 64
+# As plain numbers: numpy asks an enum member for its array protocols at each comparison.
+_FILE, _SYMLINK, _DIRECTORY = int(Kind.FILE), int(Kind.SYMLINK), int(Kind.DIRECTORY)
+
+_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CODEC: Final = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+_DANGLING: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP])
+
+_NOTHING: Final = Columns.of([])
+
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
+def scan(root: bytes | str, *, below: PathKey = ROOT, follow_links: bool = False) -> Iterator[DirectoryBlock]:
+    """Everything below a folder.
+
+    Args:
+        root: The folder; if it is itself a link, what that leads to.
+        below: A directory of the dataset that the keys are put below.
+        follow_links: Walk links to directories outside the folder as if the directories stood in it.
+
+    Yields:
+        Blocks, in the order that the module describes. A directory of nothing but directories has none, nor has
+        an empty root.
+
+    Raises:
+        PathNotFound: There is no such folder.
+        InvalidRequest: `root` is not a folder.
+        UnsupportedFileType: An entry is no file, link or directory, or a link that no store could hold.
+        InvalidPath: A path is too long or too deep.
+        FileChanged: Something was removed or replaced meanwhile.
+        AccessDenied: A directory cannot be read.
+    """
+    walk = _Walk(os.fsencode(root), below, follow_links)
+    try:
+        yield from walk.blocks()
+    finally:
+        walk.close()
+
+
+def stat_one(path: bytes | str) -> DirectoryBlock:
+    """A single file as a block of one row, in the root; a link is followed.
+
+    In the stat cache such a block belongs under a root of its own, the path of the file: under the file's
+    folder it would replace that folder's block.
+
+    Raises:
+        PathNotFound: There is no such file.
+        InvalidRequest: It is a directory.
+        UnsupportedFileType: It is a device, socket or fifo.
+        AccessDenied: It cannot be reached.
+    """
+    raw = os.fsencode(path)
+    try:
+        found = os.stat(raw)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _no_such(raw) from error
+    except OSError as error:
+        raise reading_error(error, raw) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise InvalidRequest(f"{shown(raw)} is a folder.", "Add it as a folder.")
+    if not stat.S_ISREG(found.st_mode):
+        raise _special(raw)
+    name = to_key(os.path.basename(os.path.abspath(raw)))
+    listing = Listing([name], Columns.of([found]))
+    return next(listing.blocks(ROOT, ROOT))
+
+
+def open_file(root: bytes, key: PathKey) -> tuple[int, os.stat_result]:
+    """Open a file that a scan found, for reading, whatever the length of its path.
+
+    Args:
+        root: The folder that was scanned.
+        key: Relative to it (without `below`).
+
+    Returns:
+        A descriptor, which the caller closes, and its stat, to be compared with the scan's.
+
+    Raises:
+        FileChanged: It is gone, or is no regular file any more (a fifo does not block).
+        AccessDenied: It cannot be read.
+    """
+    path = os.path.join(root, to_path(key))
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        opened = _open_long(root, key, flags) if len(path) >= 4_096 else os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a device without a driver
+            raise _replaced(path) from error
+        raise reading_error(error, path) from error
+    found = os.fstat(opened)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(opened)
+        raise _replaced(path)
+    return opened, found
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """The folder that links must not leave: the root, or the directory that a followed link led to."""
+
+    path: bytes
+    depth: int
+
+
+@dataclass(slots=True, eq=False)
+class _Frame:
+    """A directory being walked: open, or closed for the time being and opened again by name."""
+
+    name: bytes
+    row: int
+    followed: bool
+    directory: PathKey
+    depth: int
+    base: _Base
+    identity: Identity
+    opened: int | None
+    listing: Listing = field(default_factory=lambda: Listing([], _NOTHING))
+    pending: list[int] = field(default_factory=list)
+
+    def path(self, name: bytes) -> bytes:
+        """Of an entry, from the folder that links must not leave."""
+        names = to_path(self.directory).split(b"/")[self.base.depth :] if self.directory else []
+        return b"/".join([self.base.path, *names, name])
+
+
+class _Walk:
+    """One scan: a stack of frames from the root down to the directory at hand."""
+
+    def __init__(self, root: bytes, below: PathKey, follow_links: bool) -> None:
+        self._root = root
+        self._below = below
+        self._follow = follow_links
+        self._stack: list[_Frame] = []
+
+    def blocks(self) -> Iterator[DirectoryBlock]:
+        self._enter_root()
+        while self._stack:
+            frame = self._stack[-1]
+            if frame.pending:
+                self._enter(frame, frame.pending.pop())
+                continue
+            self._leave(frame)
+            yield from frame.listing.blocks(self._below, frame.directory)
+
+    def close(self) -> None:
+        for frame in self._stack:
+            if frame.opened is not None:
+                os.close(frame.opened)
+        self._stack.clear()
+
+    def _enter_root(self) -> None:
+        try:
+            opened = os.open(self._root, _OPEN_DIRECTORY)
+        except FileNotFoundError as error:
+            raise _no_such(self._root) from error
+        except NotADirectoryError as error:
+            raise InvalidRequest(f"{shown(self._root)} is not a folder.", "Add it as a file.") from error
+        except OSError as error:
+            raise reading_error(error, self._root) from error
+        self._push(opened, b"", 0, ROOT, _Base(self._root, 0), followed=False)
+
+    def _enter(self, parent: _Frame, row: int) -> None:
+        """Descend into a row of a directory; until it proves empty it is no entry of its own."""
+        name = parent.listing.names[row]
+        followed = row in parent.listing.targets
+        path = parent.path(name)
+        opened = _open_directory(name, self._descriptor(parent), followed, path)
+        if followed:
+            del parent.listing.targets[row]
+        parent.listing.dropped.add(row)
+        base = _Base(path, parent.depth + 1) if followed else parent.base
+        self._push(opened, name, row, child_key(parent.directory, name), base, followed=followed)
+
+    def _push(self, opened: int, name: bytes, row: int, directory: PathKey, base: _Base, *, followed: bool) -> None:
+        found = os.fstat(opened)
+        depth = len(self._stack)
+        identity = (found.st_dev, found.st_ino)
+        cyclic = self._follow and any(frame.identity == identity for frame in self._stack)
+        frame = _Frame(name, row, followed, directory, depth, base, identity, opened)
+        self._stack.append(frame)  # from here on close() knows the descriptor
+        if cyclic:
+            raise UnsupportedFileType(
+                f"The links in {shown(self._root)} lead round in a circle at {shown(to_path(directory))}.",
+                "Remove the link, or add the folder without following links.",
+            )
+        self._list(frame)
+        if depth > _MAX_OPEN:
+            self._rest(self._stack[depth - _MAX_OPEN])
+
+    def _leave(self, frame: _Frame) -> None:
+        self._stack.pop()
+        self._rest(frame)
+        if self._stack and not frame.listing.names:
+            self._stack[-1].listing.dropped.discard(frame.row)
+
+    @staticmethod
+    def _rest(frame: _Frame) -> None:
+        if frame.opened is not None:
+            os.close(frame.opened)
+            frame.opened = None
+
+    def _descriptor(self, frame: _Frame) -> int:
+        """The frame's descriptor; one that was closed is opened again from the root down."""
+        if frame.opened is None:
+            opened = os.dup(self._descriptor(self._stack[0]))  # the root is never closed before the end
+            for step in self._stack[1 : frame.depth + 1]:
+                try:
+                    deeper = _open_directory(step.name, opened, step.followed, step.path(b""))
+                finally:
+                    os.close(opened)
+                opened = deeper
+            frame.opened = opened
+            found = os.fstat(opened)
+            if (found.st_dev, found.st_ino) != frame.identity:
+                raise _replaced(frame.path(b""))
+        return frame.opened
+
+    def _list(self, frame: _Frame) -> None:
+        """Read names and stats of a directory that is open."""
+        opened = self._descriptor(frame)
+        try:
+            with os.scandir(opened) as found:
+                entries = list(found)
+            names = [entry.name.encode(*_CODEC) for entry in entries]
+            order = sorted(range(len(names)), key=names.__getitem__)
+            entries = [entries[i] for i in order]
+            frame.listing = Listing([names[i] for i in order], _columns(entries))
+        except OSError as error:
+            # Of a directory listed by its descriptor the error's file name is the descriptor's number.
+            name = os.fsencode(error.filename) if isinstance(error.filename, str) else b""
+            raise reading_error(error, frame.path(name)) from error
+        self._check_limits(frame)
+        self._classify(frame)
+
+    def _check_limits(self, frame: _Frame) -> None:
+        names = frame.listing.names
+        if not names:
+            return
+        directory = join_keys(self._below, frame.directory)
+        longest = max(names, key=len)
+        names_on_the_way = directory.count(b"\0") + 1 if directory else 0
+        if len(directory) + 1 + len(longest) > MAX_PATH_BYTES or names_on_the_way >= MAX_COMPONENTS:
+            raise InvalidPath(
+                f"The path {shown(to_path(child_key(directory, longest)))} is too long or too deep: at most "
+                f"{MAX_PATH_BYTES:,} bytes and {MAX_COMPONENTS:,} names.",
+                "Move the files up or shorten the names of their folders.",
+            )
+
+    def _classify(self, frame: _Frame) -> None:
+        """Decide about every row that is no regular file; usually there are few."""
+        columns = frame.listing.columns
+        others = np.flatnonzero(columns.kind != _FILE).tolist()
+        for row in others:
+            if columns.kind[row] == _SYMLINK:
+                self._classify_link(frame, row)
+            kind = int(columns.kind[row])
+            if kind == _DIRECTORY:
+                columns.stat[0, row] = 0
+                frame.pending.append(row)
+            elif not kind:
+                raise _special(frame.path(frame.listing.names[row]))
+        frame.pending.reverse()
+
+    def _classify_link(self, frame: _Frame, row: int) -> None:
+        """Give a link's row its text, or the stat of what it leads to."""
+        name = frame.listing.names[row]
+        path = frame.path(name)
+        opened = self._descriptor(frame)
+        try:
+            target = os.readlink(name, dir_fd=opened)
+        except OSError as error:
+            raise _replaced(path) from error
+        depth = frame.depth - frame.base.depth
+        text = target
+        if not link_stays_inside(depth, target):
+            found = _stat_target(name, opened, path)
+            inside = _inside_text(frame, target, found)
+            if inside is None:
+                self._classify_outside(frame, row, target, found)
+                return
+            text = inside
+        frame.listing.targets[row] = text
+        frame.listing.columns.stat[0, row] = len(text)
+
+    def _classify_outside(self, frame: _Frame, row: int, target: bytes, found: os.stat_result | None) -> None:
+        path = frame.path(frame.listing.names[row])
+        if found is None:
+            raise UnsupportedFileType(
+                f"The link {shown(path)} leads to {shown(target)}, which does not exist inside the folder.",
+                "Remove the link or mend it.",
+            )
+        if stat.S_ISDIR(found.st_mode):
+            if not self._follow:
+                raise UnsupportedFileType(
+                    f"The link {shown(path)} leads to {shown(target)}, a folder outside the one that is added.",
+                    "Remove the link, or follow links to add the files of that folder.",
+                )
+            frame.listing.targets[row] = target
+        frame.listing.columns.replace(row, found)
+
+
+def _columns(entries: list[os.DirEntry[str]]) -> Columns:
+    """Stats of the entries themselves, some thousand at a time: as objects they take a kilobyte each."""
+    return Columns.joined(
+        [
+            Columns.of([entry.stat(follow_symlinks=False) for entry in entries[start : start + BLOCK_NAMES]])
+            for start in range(0, len(entries), BLOCK_NAMES)
+        ]
+    )
+
+
+def _open_directory(name: bytes, parent: int, followed: bool, path: bytes) -> int:
+    try:
+        return os.open(name, _OPEN_DIRECTORY | (0 if followed else os.O_NOFOLLOW), dir_fd=parent)
+    except OSError as error:
+        raise reading_error(error, path) from error
+
+
+def _open_long(root: bytes, key: PathKey, flags: int) -> int:
+    """Open a path of any length, one directory after another."""
+    *directories, name = key.split(b"\0")
+    parent = os.open(root, _OPEN_DIRECTORY)
+    for directory in directories:
+        try:
+            deeper = os.open(directory, _OPEN_DIRECTORY, dir_fd=parent)
+        finally:
+            os.close(parent)
+        parent = deeper
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def _stat_target(name: bytes, parent: int, path: bytes) -> os.stat_result | None:
+    """The stat of what a link leads to; None if that does not exist."""
+    try:
+        return os.stat(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno in _DANGLING:
+            return None
+        raise reading_error(error, path) from error
+
+
+def _inside_text(frame: _Frame, target: bytes, found: os.stat_result | None) -> bytes | None:
+    """Another text for a link that stays inside though its own text does not show it; None if it does not.
+
+    Such a link is absolute, or has a `..` after a name. The new text is relative and leads to the same file.
+    """
+    depth = frame.depth - frame.base.depth
+    if found is None:
+        text = os.path.normpath(target)
+        return text if link_stays_inside(depth, text) else None
+    here = frame.path(b"").rstrip(b"/") or b"/"
+    text = os.path.relpath(os.path.realpath(os.path.join(here, target)), os.path.realpath(here))
+    if not link_stays_inside(depth, text):
+        return None
+    try:
+        same = os.path.samestat(found, os.stat(text, dir_fd=frame.opened))
+    except OSError:
+        return None
+    return text if same else None
+
+
+def _special(path: bytes) -> UnsupportedFileType:
+    return UnsupportedFileType(
+        f"{shown(path)} is a device, socket or fifo.",
+        "A dataset holds files, folders and links; remove it or leave it out.",
+    )
+
+
+def _no_such(path: bytes) -> PathNotFound:
+    return PathNotFound(f"There is nothing at {shown(path)}.", "Look at the path; a relative one starts here.")
+
+
+def _replaced(path: bytes) -> FileChanged:
+    return FileChanged(
+        f"{shown(path)} was replaced while the folder was read.",
+        "Nothing was added; run it again when nothing writes to the folder.",
+    )

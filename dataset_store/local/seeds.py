@@ -1,0 +1,201 @@
+"""Seeds: earlier local copies as a source of bytes.
+
+Whole files that did not change are linked into a read-only copy, or copied into a mutable one; of large files that did
+change, the chunks that the earlier file already has are copied from it. Whatever is copied is hashed on the way, so a
+seed that someone has tampered with costs a fetch and never a wrong byte; a link shares the file as it is.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset_store.core.digest import hash32
+from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Bool, Entries, same_identity
+from dataset_store.core.kinds import Kind
+from dataset_store.core.packfile import Footer, PackRef
+from dataset_store.core.paths import PathKey, to_path
+from dataset_store.core.segments import Segment, segments_of
+from dataset_store.local.folder_writer import FolderWriter
+
+__all__ = ["ChunkReuse", "Seed", "copy_unchanged", "link_unchanged"]
+
+_SMALL = 256 * 1024
+_BATCH = 256
+
+Footers = Callable[[PackRef], Footer]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seed:
+    """An earlier local copy: its folder, and the entries that it holds."""
+
+    path: bytes
+    entries: Entries
+
+    def file(self, row: int) -> bytes:
+        """The path of one of its files."""
+        return os.path.join(self.path, to_path(self.entries.keys[row]))
+
+
+def _matches(entries: Entries, seed: Entries, wanted: Bool) -> list[tuple[int, int]]:
+    """Rows of `entries` that are wanted, each with a row of the seed of the same content, exec bit and time."""
+    rows = np.flatnonzero(wanted & ((entries.kinds & KIND_BITS) == Kind.FILE) & (entries.sizes > 0))
+    if not len(rows) or not len(seed):
+        return []
+    at = seed.find_many([entries.keys[row] for row in rows.tolist()])
+    here = rows[at >= 0]
+    there = at[at >= 0]
+    same = same_identity(entries.take(here), seed.take(there)) & (entries.mtimes[here] == seed.mtimes[there])
+    found = list(zip(here[same].tolist(), there[same].tolist(), strict=True))
+    moved = np.setdiff1d(rows, here[same])
+    return found + _moved(entries, seed, moved.tolist())
+
+
+def _moved(entries: Entries, seed: Entries, rows: Sequence[int]) -> list[tuple[int, int]]:
+    """Matches under other keys, such as those of a renamed folder."""
+    if not rows:
+        return []
+    wanted = {entries.content_ids[row].tobytes() for row in rows}
+    held: dict[tuple[bytes, bool, int], int] = {}
+    raw = seed.content_ids.tobytes()
+    for row in range(len(seed)):
+        content = raw[32 * row : 32 * row + 32]
+        if content in wanted and (seed.kinds[row] & KIND_BITS) == Kind.FILE:
+            held.setdefault((content, bool(seed.kinds[row] & EXECUTABLE), int(seed.mtimes[row])), row)
+    found = []
+    for row in rows:
+        key = (entries.content_ids[row].tobytes(), bool(entries.kinds[row] & EXECUTABLE), int(entries.mtimes[row]))
+        if key in held:
+            found.append((row, held[key]))
+    return found
+
+
+def link_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:
+    """Link what the seed has unchanged; the rows that are done now, shape (n,)."""
+    done = done.copy()
+    for row, there in _matches(entries, seed.entries, ~done):
+        done[row] = writer.hard_link(seed.file(there), entries.keys[row])
+    return done
+
+
+def copy_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:
+    """Copy what the seed has unchanged, hashing it; the rows that are done now, shape (n,)."""
+    done = done.copy()
+    batch: list[tuple[int, bytes]] = []
+    for row, there in _matches(entries, seed.entries, ~done):
+        if int(entries.sizes[row]) <= _SMALL:
+            content = _read_small(seed.file(there), int(entries.sizes[row]))
+            if content is not None and hash32(content) == entries.content_ids[row].tobytes():
+                batch.append((row, content))
+        if len(batch) >= _BATCH:
+            _write_batch(entries, writer, batch, done)
+    _write_batch(entries, writer, batch, done)
+    return done
+
+
+def _write_batch(entries: Entries, writer: FolderWriter, batch: list[tuple[int, bytes]], done: Bool) -> None:
+    rows = [row for row, _ in batch]
+    writer.write_small(
+        [entries.keys[row] for row in rows],
+        [content for _, content in batch],
+        [bool(entries.kinds[row] & EXECUTABLE) for row in rows],
+        [int(entries.mtimes[row]) for row in rows],
+    )
+    done[rows] = True
+    batch.clear()
+
+
+def _read_small(path: bytes, size: int) -> bytes | None:
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        content = os.read(opened, size + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(opened)
+    return content if len(content) == size else None
+
+
+class ChunkReuse:
+    """Fills segments of large files from the seed's file of the same path, where that has the chunks.
+
+    Args:
+        entries: The entries being written.
+        seed: Where to look.
+        footers: Gives the footer of a pack, fetched at most once.
+    """
+
+    def __init__(self, entries: Entries, seed: Seed, footers: Footers) -> None:
+        self.entries = entries
+        self.seed = seed
+        self.footers = footers
+
+    def __call__(self, row: int, segment: Segment, opened: int, target: int) -> bool:
+        """Write one segment into an open private file, all of it or none of it that counts; whether it is there."""
+        there = self.seed.entries.find(PathKey(self.entries.keys[row]))
+        if there is None or (self.seed.entries.kinds[there] & (ONE_CHUNK | KIND_BITS)) != Kind.FILE:
+            return False
+        old = segments_of(self.seed.entries, there)
+        if segment.pack not in {one.pack for one in old}:
+            return False
+        wanted = _chunks(segment, self.footers)
+        held = _offsets([chunk for one in old for chunk in _chunks(one, self.footers)])
+        if not all(chunk_id in held for chunk_id, _ in wanted):
+            return False
+        return _copy_chunks(self.seed.file(there), wanted, held, opened, target)
+
+
+def _chunks(segment: Segment, footers: Footers) -> list[tuple[bytes, int]]:
+    """Id and length of each chunk of a segment, by its pack's footer; none if the two do not agree."""
+    footer = footers(segment.pack)
+    first = int(np.searchsorted(footer.offsets, segment.offset))
+    last = int(np.searchsorted(footer.offsets, segment.offset + segment.stored))
+    starts = footer.chunk_starts()
+    low = int(starts[first]) if first < len(starts) else len(footer.lengths)
+    high = int(starts[last]) if last < len(starts) else len(footer.lengths)
+    ends = np.cumsum(footer.lengths[low:high], dtype=np.int64)
+    begin = low + int(np.searchsorted(ends, segment.plain_offset, side="right"))
+    end = low + int(np.searchsorted(ends, segment.plain_offset + segment.plain_length)) + 1
+    if end > high or footer.run_digest(begin, end) != segment.digest:
+        return []
+    ids = footer.ids[begin:end].tobytes()
+    lengths = footer.lengths[begin:end].tolist()
+    return [(ids[32 * at : 32 * at + 32], length) for at, length in enumerate(lengths)]
+
+
+def _offsets(chunks: Sequence[tuple[bytes, int]]) -> dict[bytes, int]:
+    """Where each chunk begins in the file that they make up."""
+    held: dict[bytes, int] = {}
+    at = 0
+    for chunk_id, length in chunks:
+        held.setdefault(chunk_id, at)
+        at += length
+    return held
+
+
+def _copy_chunks(
+    path: bytes, wanted: Sequence[tuple[bytes, int]], held: dict[bytes, int], opened: int, target: int
+) -> bool:
+    """Copy chunks one after another, each hashed; False at the first that is not what it must be."""
+    if not wanted:
+        return False
+    try:
+        source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        for chunk_id, length in wanted:
+            chunk = os.pread(source, length, held[chunk_id])
+            if hash32(chunk) != chunk_id:
+                return False
+            if os.pwrite(opened, chunk, target) != length:
+                return False
+            target += length
+    finally:
+        os.close(source)
+    return True

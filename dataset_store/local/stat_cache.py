@@ -1,0 +1,296 @@
+"""Stat cache: which content a file had when its stat was last seen, so that an unchanged file need not be opened.
+
+One value for each directory block: names, stats and content ids as columns, compared all at once. A file is known
+if a row of its name has the same size, mtime, ctime and inode, and that row was *settled* when it was recorded:
+both times lay far enough back that any later change of the file must show in them. (Git calls the others racily
+clean.) How far that is, the times themselves tell: a file system that keeps fractions of a second stamps a
+change at most one tick of the kernel late, others up to two seconds.
+
+Promises:
+
+- Never an answer that rests on a row whose checksum fails, and never an error: whatever is wrong with the
+  cache, its answer is that nothing is known.
+- Any number of threads and processes at once.
+- Bounded: beyond `max_bytes` the cache is emptied and fills again.
+
+This module never looks at a file and reads no clock. The cache belongs on a local disk. It cannot help against
+somebody who sets the machine's clock back and then changes files.
+"""
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final, TypeVar
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from dataset_store.core.kinds import Kind
+from dataset_store.core.paths import PathKey
+from dataset_store.errors import StorageFailed
+from dataset_store.local.environment import Environment, Transaction, Work, open_environment
+from dataset_store.local.listing import DirectoryBlock
+
+__all__ = ["SETTLE_NS", "Known", "StatCache"]
+
+T = TypeVar("T")
+
+SETTLE_NS: Final = 20_000_000
+"""How long after its last change a file is settled, where time stamps are fine: two ticks of the kernel at 100 Hz.
+
+Whoever has written files itself and knows their content waits this long before it takes `now_ns`.
+"""
+
+_COARSE_SETTLE_NS: Final = 2_000_000_000
+_COARSE_UNIT_NS: Final = 10_000_000  # the finest stamp of a file system that has no nanoseconds
+_MAGIC: Final = b"DSS1"
+_HEADER: Final = struct.Struct("<4sII4x")
+_CHECK_BYTES: Final = 16
+_START: Final = _HEADER.size + _CHECK_BYTES  # a multiple of 8, so that the columns are aligned
+_ROW_BYTES: Final = 4 * 8 + 32 + 1
+_WRITE_BYTES: Final = 32 << 20
+_FILE: Final = int(Kind.FILE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is known of a block's n rows.
+
+    Attributes:
+        ids: u8 (n, 32): content ids; meaningless where not known, and not to be written to.
+        mask: bool (n,): where the content id is known. Only files are ever known, links and directories never.
+    """
+
+    ids: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+
+
+class StatCache:
+    """The stat cache in one folder, which is made when it is first used.
+
+    Args:
+        directory: Used by nothing else.
+        max_bytes: About how much disk it may take; a million files take about 100 MB.
+    """
+
+    def __init__(self, directory: str, *, max_bytes: int = 4 << 30) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._environment: Environment | None = None
+        self._lock = Lock()
+
+    def lookup(self, root: bytes | str, blocks: Sequence[DirectoryBlock]) -> list[Known]:
+        """What is known of these blocks; best for all blocks of a directory together.
+
+        Args:
+            root: The folder that was scanned; relative paths start at the working directory.
+            blocks: Of a scan of it.
+
+        Returns:
+            One for each block.
+        """
+        place = _root_digest(root)
+
+        def work(transaction: Transaction) -> list[Known]:
+            reader = _Reader(transaction)
+            return [reader.known(_directory_digest(place, block.directory), block) for block in blocks]
+
+        found = self._run(work, write=False)
+        return [_unknown(block) for block in blocks] if found is None else found
+
+    def record(
+        self,
+        root: bytes | str,
+        blocks: Sequence[DirectoryBlock],
+        ids: Sequence[NDArray[np.uint8]],
+        masks: Sequence[NDArray[np.bool_]],
+        now_ns: int,
+    ) -> None:
+        """Remember the content of files, in place of what was remembered of these blocks.
+
+        Args:
+            root: As for `lookup`.
+            blocks: The stats with which the content was read: those of a scan before it, where the file's stat
+                was still the same after its last byte was read.
+            ids: For each block (n, 32): content ids.
+            masks: For each block (n,): where the content id is given.
+            now_ns: A moment, ns since 1970, at which the files already had this content: for files that were
+                read, *before* the first was opened (before the scan is fine). A later moment could hide a
+                change that came between.
+        """
+        place = _root_digest(root)
+        batch: list[tuple[bytes, bytes]] = []
+        ends: list[bytes] = []
+        size = 0
+        for block, block_ids, mask in zip(blocks, ids, masks, strict=True):
+            directory = _directory_digest(place, block.directory)
+            value = _encode(block, block_ids, mask & settled(block, now_ns))
+            batch.append((_key(directory, block.number), value))
+            if block.last:
+                ends.append(_key(directory, block.number + 1))
+            size += len(value)
+            if size > _WRITE_BYTES:
+                self._write(batch, ends)
+                batch, ends, size = [], [], 0
+        self._write(batch, ends)
+
+    def _write(self, batch: list[tuple[bytes, bytes]], ends: list[bytes]) -> None:
+        """Store what differs from what is stored, and remove the blocks from each of `ends` on."""
+
+        def changes(transaction: Transaction) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+            stored = transaction.get_many(key for key, _ in batch)
+            differing = [item for item, old in zip(batch, stored, strict=True) if item[1] != old]
+            return sorted(differing), [key for end in ends for key in _following(transaction, end)]
+
+        differing, surplus = self._run(changes, write=False) or ([], [])
+
+        def work(transaction: Transaction) -> None:
+            if transaction.used_bytes() > self._max_bytes:
+                transaction.clear()
+            transaction.delete_many(surplus)
+            transaction.put_many(differing)
+
+        if differing or surplus:
+            self._run(work, write=True)
+
+    def _run(self, work: Work[T], *, write: bool) -> T | None:
+        """Run a transaction; None where the cache cannot be used."""
+        try:
+            environment = self._opened()
+            return environment.write(work) if write else environment.read(work)
+        except StorageFailed:
+            return None
+
+    def _opened(self) -> Environment:
+        with self._lock:
+            if self._environment is None:
+                self._environment = open_environment(self._directory)
+            return self._environment
+
+
+def settled(block: DirectoryBlock, now_ns: int) -> NDArray[np.bool_]:
+    """Which rows of a block would show any change made after `now_ns` in one of their times.
+
+    A time that is a whole multiple of 10 ms is taken for a coarse one; of a fine one that is true by chance once
+    in ten million, and then the file is read once more.
+    """
+    times = block.stat[1:3].view(np.int64)
+    latest = np.where(times % _COARSE_UNIT_NS == 0, now_ns - _COARSE_SETTLE_NS, now_ns - SETTLE_NS)
+    return np.asarray((times <= latest).all(axis=0) & (block.kind == _FILE))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored:
+    """A block as it was recorded: names joined by a zero byte, u64 (4, n), u8 (n, 32) and bool (n,)."""
+
+    names: bytes
+    stat: NDArray[np.uint64]
+    ids: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+
+
+class _Reader:
+    """Lookups within one transaction."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._directory = b""
+        self._ranges: list[tuple[int, bytes, bytes]] = []
+
+    def known(self, directory: bytes, block: DirectoryBlock) -> Known:
+        stored = self._load(directory, block.number)
+        if stored is None or stored.names != b"\0".join(block.names):
+            return self._aligned(directory, block)
+        same = (stored.stat == block.stat[:4]).all(axis=0)
+        return Known(stored.ids, same & stored.mask & (block.kind == _FILE))
+
+    def _aligned(self, directory: bytes, block: DirectoryBlock) -> Known:
+        """The same by name, in whichever blocks the names were before some were added or removed."""
+        near = self._near(directory, block.names[0], block.names[-1]) if block.names else []
+        if not near:
+            return _unknown(block)
+        place = {name: row for row, name in enumerate(b"\0".join(one.names for one in near).split(b"\0"))}
+        rows = np.fromiter((place.get(name, -1) for name in block.names), np.intp, len(block))
+        stat = np.concatenate([one.stat for one in near], axis=1)[:, rows]
+        mask = np.concatenate([one.mask for one in near])[rows]
+        same = (rows >= 0) & (stat == block.stat[:4]).all(axis=0)
+        ids = np.concatenate([one.ids for one in near])[rows]
+        return Known(ids, same & mask & (block.kind == _FILE))
+
+    def _near(self, directory: bytes, first: bytes, last: bytes) -> list[_Stored]:
+        """The stored blocks of a directory that may hold names from `first` to `last`."""
+        if directory != self._directory:
+            self._directory, self._ranges = directory, list(self._all_ranges(directory))
+        numbers = [number for number, low, high in self._ranges if low <= last and first <= high]
+        found = [self._load(directory, number) for number in numbers]
+        return [one for one in found if one is not None]
+
+    def _all_ranges(self, directory: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+        for number, _ in enumerate(_following(self._transaction, _key(directory, 0))):
+            stored = self._load(directory, number)
+            if stored is not None:
+                yield number, stored.names.partition(b"\0")[0], stored.names.rpartition(b"\0")[2]
+
+    def _load(self, directory: bytes, number: int) -> _Stored | None:
+        (value,) = self._transaction.get_many([_key(directory, number)])
+        return None if value is None else _decode(value)
+
+
+def _encode(block: DirectoryBlock, ids: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bytes:
+    names = b"\0".join(block.names)
+    head = _HEADER.pack(_MAGIC, len(block), len(names))
+    columns = [
+        np.ascontiguousarray(block.stat[:4], dtype="<u8").tobytes(),
+        np.ascontiguousarray(ids, dtype=np.uint8).tobytes(),
+        np.ascontiguousarray(mask, dtype=np.bool_).tobytes(),
+    ]
+    body = b"".join([*columns, names])
+    return b"".join([head, _checksum(head, body), body])
+
+
+def _decode(value: bytes) -> _Stored | None:
+    """A stored block as views of its value; None if it is damaged in any way."""
+    if len(value) < _START:
+        return None
+    head, check, body = value[: _HEADER.size], value[_HEADER.size : _START], memoryview(value)[_START:]
+    magic, count, names = _HEADER.unpack(head)
+    if magic != _MAGIC or len(body) != count * _ROW_BYTES + names or check != _checksum(head, body):
+        return None
+    stat_end, ids_end, mask_end = count * 32, count * 64, count * 65
+    return _Stored(
+        bytes(body[mask_end:]),
+        np.frombuffer(body[:stat_end], "<u8").reshape(4, count),
+        np.frombuffer(body[stat_end:ids_end], np.uint8).reshape(count, 32),
+        np.frombuffer(body[ids_end:mask_end], np.bool_),
+    )
+
+
+def _checksum(head: bytes, body: bytes | memoryview) -> bytes:
+    return blake3(head).update(body).digest(_CHECK_BYTES)
+
+
+def _following(transaction: Transaction, key: bytes) -> Iterator[bytes]:
+    """The keys of a directory's stored blocks, from this one on as long as their numbers have no gap."""
+    directory, number = key[:-4], int.from_bytes(key[-4:], "big")
+    while transaction.get_many([_key(directory, number)])[0] is not None:
+        yield _key(directory, number)
+        number += 1
+
+
+def _key(directory: bytes, number: int) -> bytes:
+    return directory + number.to_bytes(4, "big")
+
+
+def _root_digest(root: bytes | str) -> bytes:
+    return blake3(os.path.abspath(os.fsencode(root))).digest(16)
+
+
+def _directory_digest(root: bytes, directory: PathKey) -> bytes:
+    return root + blake3(directory).digest(16)
+
+
+def _unknown(block: DirectoryBlock) -> Known:
+    return Known(np.zeros((len(block), 32), np.uint8), np.zeros(len(block), np.bool_))
