@@ -1,0 +1,258 @@
+"""Making and changing a draft: everything before upload. Nothing here writes to the store."""
+
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset_store.core.catalog import Version
+from dataset_store.core.diff import Difference, diff_entries
+from dataset_store.core.digest import VersionId
+from dataset_store.core.entries import Bool, Changes, Entries, concat, overlay, same_identity, sort_rows
+from dataset_store.core.log_entries import Producer, TreeRootRow
+from dataset_store.core.paths import ROOT, PathKey, portability_problems, to_key, to_text
+from dataset_store.core.producer import current_producer
+from dataset_store.core.tree import lookup, read_all, read_range
+from dataset_store.core.wildcards import matching
+from dataset_store.dataset.lineage import merged_parents
+from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, VersionExists
+from dataset_store.local.drafts import Batch, Draft, Labels, Opened
+from dataset_store.local.folder import Folder, read_file, read_folder
+from dataset_store.storage.trees import root_of
+
+__all__ = ["NewVersion", "add_path", "begin", "current_entries", "remove_paths", "sync"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """What a new version is to be. `number` is an explicit version number."""
+
+    project: str
+    name: str
+    number: str | None
+    parents: tuple[str, ...]
+    tags: tuple[str, ...]
+    description: str | None
+    use_current_task: bool
+
+
+def begin(workspace: Workspace, new: NewVersion) -> Draft:
+    """Make a draft; its base is the first parent's tree and the merge of the others is its first change.
+
+    Raises:
+        DatasetNotFound, NotFinal: A parent is not there or not final.
+        VersionExists: The explicit version number is taken.
+    """
+    catalog = workspace.refresh()
+    parents = [_parent(workspace, parent) for parent in new.parents]
+    series = catalog.series_named(new.project, new.name)
+    if new.number and series and any(v.number == new.number for v in catalog.versions_of(series.id)):
+        raise VersionExists(
+            f"The dataset {new.project}/{new.name} already has a version {new.number}.",
+            "Choose another number, or leave it out to get the next one.",
+        )
+    draft_id = secrets.token_hex(16)
+    base: TreeRootRow | None = parents[0].entry.tree if parents else None
+    opened = Opened(
+        id=draft_id,
+        store=workspace.store_id,
+        project=new.project,
+        name=new.name,
+        series=series.id if series else None,
+        version=new.number,
+        parents=[parent.id for parent in parents],
+        base=base,
+        created=now_ns(),
+        producer=_producer() if new.use_current_task else None,
+    )
+    draft = Draft.create(
+        os.path.join(workspace.drafts_directory, draft_id), opened, Labels(sorted(set(new.tags)), new.description)
+    )
+    if len(parents) > 1:
+        draft.append(Batch.of(merged_parents(workspace, opened.parents)))
+    return draft
+
+
+def _parent(workspace: Workspace, version_id: str) -> Version:
+    if workspace.draft(version_id) is not None and workspace.catalog.version(version_id) is None:
+        raise NotFinal(
+            f"Cannot inherit from a parent that was not finalized/closed: {version_id}.", "Finalize it first."
+        )
+    version = workspace.version(version_id)
+    if version.deleted:
+        raise DatasetNotFound(f"The parent {version_id} was deleted.", "Choose another parent.")
+    return version
+
+
+def _producer() -> Producer | None:
+    producer = current_producer.get()
+    if producer is None:
+        _log.warning("use_current_task=True has no effect: no task is running.")
+    return producer
+
+
+def current_entries(workspace: Workspace, draft: Draft, below: PathKey = ROOT) -> Entries:
+    """The entries of a draft as they are now, all or those below a directory (and the entry of that key itself)."""
+    base = _base_entries(workspace, draft.opened.base, below)
+    changes = draft.changes
+    if below:
+        start, stop = changes.entries.range_of(below)
+        own = changes.entries.find(below)
+        rows = concat([changes.entries.rows(own, own + 1)] if own is not None else [])
+        inside = concat([rows, changes.entries.rows(start, stop)])
+        changes = Changes(inside, [key for key in changes.removed if key == below or key.startswith(below + b"\0")])
+    return overlay(base, changes)
+
+
+def _base_entries(workspace: Workspace, base: TreeRootRow | None, below: PathKey) -> Entries:
+    if base is None:
+        return Entries.empty()
+    nodes = workspace.repository.nodes
+    if not below:
+        return read_all(root_of(base), nodes)
+    itself = lookup(root_of(base), [below], nodes)
+    inside = read_range(root_of(base), PathKey(below + b"\0"), PathKey(below + b"\1"), nodes)
+    return concat([itself, inside])
+
+
+def sync(workspace: Workspace, draft: Draft, folder: str, dataset_path: str | None) -> Difference:
+    """Make the draft's entries below `dataset_path` those of a folder; what that changed."""
+    below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
+    found = read_folder(os.path.abspath(folder), below, workspace.stats, now_ns())
+    difference = diff_entries(current_entries(workspace, draft, below), found.entries)
+    _record(workspace, draft, difference.as_changes(), found, below)
+    return difference
+
+
+def add_path(
+    workspace: Workspace,
+    draft: Draft,
+    path: str,
+    wildcards: Sequence[str],
+    dataset_path: str | None,
+    *,
+    recursive: bool,
+) -> Difference:
+    """Add a file, or the files of a folder, to the draft; what that changed. Nothing is removed but what is in the way."""
+    below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
+    absolute = os.path.abspath(path)
+    if os.path.isdir(absolute):
+        found = read_folder(absolute, below, workspace.stats, now_ns())
+        rows = found.entries.take(_selected(found.entries, below, wildcards, recursive=recursive))
+    else:
+        found = read_file(absolute, below, workspace.stats, now_ns())
+        rows = found.entries
+    difference = diff_entries(_entries_at(workspace, draft, rows.keys), rows)
+    blocked = _in_the_way(workspace, draft, difference.added.keys)
+    changes = difference.as_changes()
+    _record(workspace, draft, Changes(changes.entries, sorted(blocked)), found, below)
+    return Difference(Entries.empty(), difference.added, difference.modified_old, difference.modified_new)
+
+
+def _selected(entries: Entries, below: PathKey, wildcards: Sequence[str], *, recursive: bool) -> Bool:
+    skip = len(below) + 1 if below else 0
+    texts = [to_text(PathKey(key[skip:])) for key in entries.keys]
+    meant = np.zeros(len(texts), np.bool_) if wildcards else np.ones(len(texts), np.bool_)
+    for wildcard in wildcards:
+        meant |= np.array(matching(texts, wildcard, recursive=recursive), np.bool_)
+    if not recursive:
+        meant &= np.array(["/" not in text for text in texts], np.bool_)
+    return meant
+
+
+def _entries_at(workspace: Workspace, draft: Draft, keys: Sequence[PathKey]) -> Entries:
+    """The draft's rows under these sorted keys."""
+    base = draft.opened.base
+    held = lookup(root_of(base), keys, workspace.repository.nodes) if base is not None else Entries.empty()
+    at = draft.changes.entries.find_many(keys)
+    return overlay(held, Changes(draft.changes.entries.take(at[at >= 0]), draft.changes.removed))
+
+
+def _in_the_way(workspace: Workspace, draft: Draft, added: Sequence[PathKey]) -> set[PathKey]:
+    """Entries that added keys make impossible: files (or empty directories) above them, and entries below them."""
+    above = {
+        PathKey(b"\0".join(parts[:depth]))
+        for parts in (key.split(b"\0") for key in added)
+        for depth in range(1, len(parts))
+    }
+    blocked = set(_entries_at(workspace, draft, sorted(above - set(added))).keys)
+    directories = _existing_directories(workspace, draft, added)
+    for key in directories:
+        blocked.update(current_entries(workspace, draft, key).keys)
+    return blocked - set(added)
+
+
+def _existing_directories(workspace: Workspace, draft: Draft, keys: Sequence[PathKey]) -> list[PathKey]:
+    """Those of the keys below which the draft holds entries."""
+    held = current_entries(workspace, draft) if len(keys) > 32 else None
+    found = []
+    for key in keys:
+        if held is not None:
+            start, stop = held.range_of(key)
+            if stop > start:
+                found.append(key)
+        elif len(current_entries(workspace, draft, key)):
+            found.append(key)
+    return found
+
+
+def remove_paths(workspace: Workspace, draft: Draft, pattern: str, *, recursive: bool) -> int:
+    """Remove the entries that a wildcard or directory means; how many."""
+    entries = current_entries(workspace, draft)
+    meant = matching([to_text(key) for key in entries.keys], pattern, recursive=recursive)
+    keys = [key for key, is_meant in zip(entries.keys, meant, strict=True) if is_meant]
+    if keys:
+        _record(workspace, draft, Changes(Entries.empty(), keys), None, ROOT)
+    return len(keys)
+
+
+def _record(workspace: Workspace, draft: Draft, changes: Changes, found: Folder | None, below: PathKey) -> None:
+    """Add changes to the draft, rows as introduced by it."""
+    if not len(changes):
+        return
+    _warn_of_names(changes.entries.keys)
+    rows = changes.entries
+    if len(rows):
+        rows = _as_in_base(workspace, draft, rows.with_origin(VersionId(bytes.fromhex(draft.opened.id))))
+    links = {key: text for key, text in found.links.items() if rows.find(key) is not None} if found else {}
+    draft.change(Batch.of(Changes(rows, changes.removed), found.root if found else b"", below, links))
+
+
+def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
+    """Rows, where one is again what the base holds, as the base holds it: then it is no change and has its segments."""
+    base = draft.opened.base
+    if base is None or not len(rows):
+        return rows
+    held = lookup(root_of(base), rows.keys, workspace.repository.nodes)
+    at = rows.find_many(held.keys)
+    same = same_identity(rows.take(at), held)
+    if not same.any():
+        return rows
+    keep = np.ones(len(rows), np.bool_)
+    keep[at[same]] = False
+    return sort_rows(concat([rows.take(keep), held.take(same)]))
+
+
+def _warn_of_names(keys: Sequence[PathKey]) -> None:
+    problems = portability_problems(keys)
+    for problem in problems[:5]:
+        _log.warning("Some systems cannot hold these names: %s", problem)
+    if len(problems) > 5:
+        _log.warning("… and %d more of this kind.", len(problems) - 5)
+
+
+def require_name(name: str | None) -> str:
+    """A dataset's name.
+
+    Raises:
+        InvalidRequest: It is missing or empty.
+    """
+    if not name:
+        raise InvalidRequest("A dataset needs a name.", "Give dataset_name, or a parent that has one.")
+    return name

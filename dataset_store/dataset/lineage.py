@@ -1,0 +1,105 @@
+"""What versions come from: merging a draft's parents, and comparing a version with its parents."""
+
+from collections.abc import Mapping, Sequence
+
+from dataset_store.core.catalog import Catalog
+from dataset_store.core.digest import PackName, hash32
+from dataset_store.core.entries import Changes, Entries, compose, overlay
+from dataset_store.core.merge import ancestors, common_bases, merge
+from dataset_store.core.nodes import NodeRef
+from dataset_store.core.packfile import PackRef, Place
+from dataset_store.core.tree import NodeReader, TreeRoot, edit, read_all
+from dataset_store.dataset.workspace import Workspace
+from dataset_store.errors import DatasetNotFound
+from dataset_store.storage.trees import root_of
+
+__all__ = ["dependency_graph", "merged_entries", "merged_parents", "tree_of_version"]
+
+_SCRATCH = PackRef(2**32 - 1, PackName(bytes(16)))
+
+
+class _Scratch:
+    """Nodes of intermediate trees, in memory, in front of the stored ones."""
+
+    def __init__(self, stored: NodeReader) -> None:
+        self.stored = stored
+        self.plains: dict[bytes, bytes] = {}
+
+    def write_nodes(self, plains: Sequence[bytes]) -> list[Place]:
+        self.plains.update((hash32(plain), plain) for plain in plains)
+        return [Place(_SCRATCH, 0, 0, len(plain)) for plain in plains]
+
+    def read_nodes(self, refs: Sequence[NodeRef]) -> list[bytes]:
+        wanted = [ref for ref in refs if ref.node_id not in self.plains]
+        found = dict(zip((ref.node_id for ref in wanted), self.stored.read_nodes(wanted), strict=True))
+        return [self.plains.get(ref.node_id) or found[ref.node_id] for ref in refs]
+
+
+def _known_parents(catalog: Catalog, version_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The parents of these versions and of all their ancestors."""
+    known: dict[str, Sequence[str]] = {}
+    waiting = list(version_ids)
+    while waiting:
+        version = catalog.version(waiting.pop())
+        if version is not None and version.id not in known:
+            known[version.id] = version.entry.parents
+            waiting.extend(version.entry.parents)
+    return known
+
+
+def merged_parents(workspace: Workspace, parents: Sequence[str]) -> Changes:
+    """What the merge of the parents changes in the first parent's tree.
+
+    Bases that were deleted are passed over: their nodes may be gone.
+    """
+    catalog = workspace.catalog
+    known = _known_parents(catalog, parents)
+    live = {version: above for version, above in known.items() if not catalog.is_deleted(version)}
+    scratch = _Scratch(workspace.repository.nodes)
+    total = Changes.none()
+    so_far = root_of(workspace.base_of(parents[0]))
+    for at, parent in enumerate(parents[1:], start=1):
+        bases = [root_of(workspace.base_of(base)) for base in sorted(_live_bases(parents[:at], parent, known, live))]
+        step = merge(so_far, root_of(workspace.base_of(parent)), bases, scratch)
+        total = compose(total, step)
+        if len(step) and at + 1 < len(parents):
+            so_far = edit(so_far, step, scratch, scratch).root
+    return total
+
+
+def _live_bases(
+    one: Sequence[str], other: str, known: Mapping[str, Sequence[str]], live: Mapping[str, Sequence[str]]
+) -> set[str]:
+    """The maximal common ancestors that are live, where dead ones let their own ancestors through."""
+    if live.keys() == known.keys():
+        return common_bases(one, other, known)
+    mine = set().union(*(ancestors(version, known) for version in one))
+    common = {version for version in mine & ancestors(other, known) if version in live}
+    lower = {below for version in common for below in ancestors(version, known) - {version}}
+    return common - lower
+
+
+def dependency_graph(catalog: Catalog, version_id: str, parents: Sequence[str]) -> dict[str, list[str]]:
+    """Every version of a lineage with its parents, `version_id` first."""
+    known = _known_parents(catalog, parents)
+    return {version_id: list(parents)} | {version: list(above) for version, above in known.items()}
+
+
+def tree_of_version(workspace: Workspace, version_id: str) -> TreeRoot:
+    """The tree of a live version.
+
+    Raises:
+        DatasetNotFound: It was deleted.
+    """
+    version = workspace.version(version_id)
+    if version.deleted:
+        raise DatasetNotFound(f"The version {version_id} was deleted.", "Its children can still be read.")
+    return root_of(version.entry.tree)
+
+
+def merged_entries(workspace: Workspace, parents: Sequence[str]) -> Entries:
+    """The entries that a draft of these parents begins with."""
+    if not parents:
+        return Entries.empty()
+    first = read_all(tree_of_version(workspace, parents[0]), workspace.repository.nodes)
+    return overlay(first, merged_parents(workspace, parents)) if len(parents) > 1 else first

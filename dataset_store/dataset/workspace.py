@@ -1,0 +1,180 @@
+"""One store together with what this machine keeps for it: the place where storage and local meet.
+
+A workspace is opened once per process and URL. Everything under its cache folder can be deleted at any time.
+"""
+
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from threading import Lock
+
+from dataset_store.core.catalog import Catalog, Query, Version
+from dataset_store.core.envelope import decode_config
+from dataset_store.core.log_entries import TreeRootRow
+from dataset_store.errors import DatasetNotFound, StoreNotFound
+from dataset_store.local.chunk_index import ChunkIndex
+from dataset_store.local.drafts import Draft, draft_ids
+from dataset_store.local.local_copies import LocalCopies
+from dataset_store.local.node_cache import NodeCache
+from dataset_store.local.settings import Settings, load_settings
+from dataset_store.local.stat_cache import StatCache
+from dataset_store.storage.repository import (
+    Repository,
+    backend_at,
+    create_config,
+    fetch_config,
+    open_repository,
+)
+
+__all__ = ["Workspace", "new_commit_id", "now_ns", "open_workspace", "workspace_for"]
+
+_open: dict[tuple[str, str, str], "Workspace"] = {}
+_open_lock = Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A store and this machine's part of it."""
+
+    settings: Settings
+    repository: Repository
+    chunks: ChunkIndex
+    stats: StatCache
+    copies: LocalCopies
+
+    @property
+    def store_id(self) -> str:
+        """The store's id, hex."""
+        return self.repository.config.store
+
+    @property
+    def catalog(self) -> Catalog:
+        """The fold as last read; no request."""
+        return self.repository.catalog.catalog
+
+    def refresh(self) -> Catalog:
+        """The fold brought up to date: one request where nothing is new.
+
+        Raises:
+            FormatTooNew: Reading needs a newer version of this package.
+        """
+        self.repository.catalog.refresh()
+        self.catalog.require("read")
+        return self.catalog
+
+    @property
+    def drafts_directory(self) -> str:
+        """Where this machine keeps its drafts of this store."""
+        return os.path.join(self.settings.data, "drafts", self.store_id)
+
+    def draft(self, draft_id: str) -> Draft | None:
+        """A draft of this machine by its id."""
+        if draft_id not in draft_ids(self.drafts_directory):
+            return None
+        return Draft.load(os.path.join(self.drafts_directory, draft_id))
+
+    def version(self, version_id: str) -> Version:
+        """A version by its id, without a request where this machine has seen it.
+
+        Raises:
+            DatasetNotFound: There is none, or it was deleted.
+        """
+        found = self.catalog.version(version_id) or self.refresh().version(version_id)
+        if found is None:
+            raise DatasetNotFound(
+                f"No version has the id {version_id} in {self.repository.backend.describe()}.",
+                "List versions with `dataset-store list`.",
+            )
+        return found
+
+    def resolve(self, query: Query) -> Version | None:
+        """The version that a query means now; one request where nothing is new."""
+        return self.refresh().resolve(query)
+
+    def base_of(self, version_id: str) -> TreeRootRow:
+        """The tree of a version."""
+        return self.version(version_id).entry.tree
+
+
+def now_ns() -> int:
+    """The wall clock, for labels."""
+    return time.time_ns()
+
+
+def new_commit_id() -> str:
+    """A fresh random commit id."""
+    return secrets.token_hex(16)
+
+
+def open_workspace(store: str | None = None, *, create: bool = False) -> Workspace:
+    """The workspace of a store.
+
+    Args:
+        store: URL or path; by default as the settings say.
+        create: Make the store if there is none.
+
+    Raises:
+        StoreNotFound: There is no store and none was to be made.
+    """
+    settings = load_settings(store)
+    return workspace_for(settings, create=create)
+
+
+def workspace_for(settings: Settings, *, create: bool = False) -> Workspace:
+    """As `open_workspace`, with settings given."""
+    url = settings.store if "://" in settings.store else os.path.abspath(os.path.expanduser(settings.store))
+    identity = (url, settings.cache, settings.data)
+    with _open_lock:
+        held = _open.get(identity)
+        if held is not None and not create:
+            return held
+        workspace = _opened(settings, url, held, create=create)
+        _open[identity] = workspace
+        return workspace
+
+
+def _opened(settings: Settings, url: str, held: Workspace | None, *, create: bool) -> Workspace:
+    backend = backend_at(url)
+    remembered = os.path.join(settings.cache, "stores", hashlib.sha256(url.encode()).hexdigest()[:32])
+    config = None if create else _read(remembered)
+    if config is None:
+        # Whoever is about to write looks at the store itself: it may have been replaced since.
+        config = create_config(backend) if create else fetch_config(backend)
+        if config is None:
+            raise StoreNotFound(
+                f"There is no store at {backend.describe()}.",
+                "Create a dataset to make one, or name another with DATASET_STORE_URL or --store.",
+            )
+        _write(remembered, config)
+    store_id = decode_config(config, f"the config of {backend.describe()}").store
+    if held is not None and held.store_id == store_id:
+        return held
+    folder = os.path.join(settings.cache, store_id)
+    repository = open_repository(
+        backend, config, os.path.join(folder, "catalog"), NodeCache(os.path.join(folder, "nodes"))
+    )
+    return Workspace(
+        settings,
+        repository,
+        ChunkIndex(os.path.join(folder, "chunks")),
+        StatCache(os.path.join(settings.cache, "stats")),
+        LocalCopies(os.path.join(folder, "copies"), settings.cache_bytes),
+    )
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)
