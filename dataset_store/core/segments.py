@@ -10,7 +10,6 @@ stored is worth referring to.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from struct import Struct
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, PackRef, P
 from dataset_store.errors import CorruptObject
 
 __all__ = [
+    "LONG_RUN",
     "MOST_SEGMENTS",
     "ChunkHit",
     "FileSegments",
@@ -40,6 +40,9 @@ __all__ = [
 
 MOST_SEGMENTS: Final = 64
 """A file of more segments has them in a list frame of their own."""
+
+LONG_RUN: Final = 512 << 10
+"""Plain bytes from which a reused run is worth a range of its own, however many there are."""
 
 _NO_DIGEST: Final = bytes(32)
 _COUNTS: Final = Struct("<II")
@@ -157,17 +160,36 @@ def reused_runs(found: Sequence[ChunkHit | None]) -> list[range]:
 
 
 def bounded_reuse(found: Sequence[ChunkHit | None], most_runs: int) -> list[ChunkHit | None]:
-    """The same hits with only the longest `most_runs` runs left; the chunks of the others are to be stored anew.
+    """The same hits without runs that would shred the file; the chunks of those are to be stored anew.
 
-    Each run is one more range to read, forever; storing a short one again costs its bytes once. Of runs of equal
-    length the earlier stays.
+    Each run is one more range to read, forever. Over `most_runs`, short runs are dropped, the shortest first, but only
+    where that saves a range: beside chunks that are stored anyway, or beside another short run, dropped with it. A
+    short run between long ones is kept, as storing it again would cost its bytes and still be a range.
     """
+    kept = list(found)
     runs = reused_runs(found)
-    if len(runs) <= most_runs:
-        return list(found)
-    runs.sort(key=lambda run: -sum(hit.plain_length for row in run if (hit := found[row])))
-    kept = set(chain.from_iterable(runs[:most_runs]))
-    return [hit if row in kept else None for row, hit in enumerate(found)]
+    sizes = {run: sum(hit.plain_length for row in run if (hit := found[row])) for run in runs}
+    short = sorted((run for run in runs if sizes[run] < LONG_RUN), key=lambda run: (sizes[run], run.start))
+    left = len(runs)
+    while left > most_runs:
+        dropped = _worth_dropping(short, kept)
+        if not dropped:
+            break
+        for run in dropped:
+            short.remove(run)
+            kept[run.start : run.stop] = [None] * len(run)
+        left -= len(dropped)
+    return kept
+
+
+def _worth_dropping(short: Sequence[range], kept: Sequence[ChunkHit | None]) -> list[range]:
+    """The shortest run beside chunks that are stored anew; else the first two that touch; else none."""
+    for run in short:
+        before = run.start > 0 and kept[run.start - 1] is None
+        if before or (run.stop < len(kept) and kept[run.stop] is None):
+            return [run]
+    by_start = {run.start: run for run in short}
+    return next(([run, by_start[run.stop]] for run in short if run.stop in by_start), [])
 
 
 def segment_columns(rows: Sequence[Segment]) -> Segments:

@@ -81,10 +81,10 @@ class Dataset:
             raise InvalidRequest("output_uri is not supported yet.", "Leave it out: data goes into the store.")
         workspace = open_workspace(create=True)
         parents = [_id_of(parent) for parent in parent_datasets or ()]
-        last = workspace.version(parents[-1]) if parents and not dataset_name else None
-        series = workspace.catalog.series(last.series) if last else None
+        versions = [drafting.require_final(workspace, parent) for parent in parents]
+        series = workspace.catalog.series(versions[-1].series) if versions else None
         name = drafting.require_name(dataset_name or (series.name if series else None))
-        project = dataset_project if dataset_project is not None else _project_of(workspace, parents)
+        project = dataset_project if dataset_project is not None else (series.project if series else "")
         new = drafting.NewVersion(
             project,
             name,
@@ -480,12 +480,6 @@ def _id_of(dataset: "str | Dataset") -> str:
 
 def _labels(tags: Iterable[str] | str | None) -> list[str]:
     return [tags] if isinstance(tags, str) else list(tags or ())
-
-
-def _project_of(workspace: Workspace, parents: Sequence[str]) -> str:
-    version = workspace.version(parents[-1]) if parents else None
-    series = workspace.catalog.series(version.series) if version else None
-    return series.project if series else ""
 
 
 def _draft_not_final(workspace: Workspace, draft_id: str) -> Draft | None:

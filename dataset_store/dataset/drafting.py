@@ -24,7 +24,7 @@ from dataset_store.local.drafts import Batch, Draft, Labels, Opened
 from dataset_store.local.folder import Folder, read_file, read_folder
 from dataset_store.storage.trees import root_of
 
-__all__ = ["NewVersion", "add_path", "begin", "current_entries", "remove_paths", "sync"]
+__all__ = ["NewVersion", "add_path", "begin", "current_entries", "remove_paths", "require_final", "require_name", "sync"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def begin(workspace: Workspace, new: NewVersion) -> Draft:
         VersionExists: The explicit version number is taken.
     """
     catalog = workspace.refresh()
-    parents = [_parent(workspace, parent) for parent in new.parents]
+    parents = [require_final(workspace, parent) for parent in new.parents]
     series = catalog.series_named(new.project, new.name)
     if new.number and series and any(v.number == new.number for v in catalog.versions_of(series.id)):
         raise VersionExists(
@@ -79,7 +79,13 @@ def begin(workspace: Workspace, new: NewVersion) -> Draft:
     return draft
 
 
-def _parent(workspace: Workspace, version_id: str) -> Version:
+def require_final(workspace: Workspace, version_id: str) -> Version:
+    """A version that may be a parent.
+
+    Raises:
+        DatasetNotFound: There is none, or it was deleted.
+        NotFinal: It is a draft of this machine.
+    """
     if workspace.draft(version_id) is not None and workspace.catalog.version(version_id) is None:
         raise NotFinal(
             f"Cannot inherit from a parent that was not finalized/closed: {version_id}.", "Finalize it first."

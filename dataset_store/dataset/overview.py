@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from threading import local
 
 import numpy as np
@@ -207,13 +208,19 @@ def _draft_row(draft: Draft) -> VersionSummary:
 
 def usage_of(workspace: Workspace) -> StoreUsage:
     """What the store keeps, by listing all of it."""
-    backend = workspace.repository.backend
-    sums = []
-    for prefix in ("packs", "log", "ckpt"):
-        sizes = [info.size for info in backend.list(prefix)]
-        sums += [len(sizes), sum(sizes)]
-    live = list(workspace.refresh().live_versions())
-    return StoreUsage(*sums, versions=len(live), logical_bytes=sum(version.entry.stats.bytes for version in live))
+    packs, pack_bytes = _listed(workspace, "packs")
+    log_entries, log_bytes = _listed(workspace, "log")
+    checkpoints, checkpoint_bytes = _listed(workspace, "ckpt")
+    live = [version.entry.stats.bytes for version in workspace.refresh().live_versions()]
+    return StoreUsage(
+        packs, pack_bytes, log_entries, log_bytes, checkpoints, checkpoint_bytes, len(live), logical_bytes=sum(live)
+    )
+
+
+def _listed(workspace: Workspace, prefix: str) -> tuple[int, int]:
+    """How many objects the store has under a prefix, and their bytes."""
+    sizes = [info.size for info in workspace.repository.backend.list(prefix)]
+    return len(sizes), sum(sizes)
 
 
 # --- changing labels and drafts ----------------------------------------------------------------------------------
@@ -303,7 +310,7 @@ def _scan_folder(folder: str) -> Entries:
         return Entries.empty()
     kinds = np.concatenate([block.kind for block in blocks])
     sizes = np.where(kinds == Kind.DIRECTORY, 0, np.concatenate([block.size for block in blocks]))
-    keys = [key for block in blocks for key in block.keys()]
+    keys = list(chain.from_iterable(block.keys() for block in blocks))
     return sort_rows(make_entries(keys, kinds, sizes.astype(np.uint64)))
 
 
@@ -364,7 +371,7 @@ class _Check:
         """The footers of all packs that the entries name; how many packs these are."""
         used = [self.entries.segments.packs[row] for row in np.unique(self.entries.segments.pack).tolist()]
         for pack in used:
-            self._try("", lambda pack=pack: self.packs.read_footers([pack]))
+            self._try("", partial(self.packs.read_footers, [pack]))
         return len(used)
 
     def _try(self, path: str, work: Callable[[], object]) -> None:
@@ -463,7 +470,7 @@ class _Check:
         return to_text(self.entries.keys[row])
 
     def _content_id(self, row: int) -> bytes:
-        return self.entries.content_ids[row].tobytes()
+        return bytes(self.entries.content_ids[row])
 
 
 class _Codecs(local):

@@ -57,7 +57,7 @@ def blob(number: int = 0) -> Blob:
 def version_entry(number: int, version: str = "1.0.0", **fields: Any) -> VersionEntry:
     """A version whose id is `id_hex(number)`, of series 1 unless `fields` say otherwise."""
     place = PlaceRow(0, id_hex(number), 40, 1000, 2000)
-    values = {
+    values: dict[str, Any] = {
         "series": id_hex(1),
         "parents": (),
         "tree": TreeRootRow(
@@ -128,7 +128,9 @@ def _tags_entries() -> st.SearchStrategy[TagsEntry]:
 
 
 def _metadata_entries() -> st.SearchStrategy[MetadataEntry]:
-    piece = st.one_of(st.just({}), st.fixed_dictionaries({"value": _texts}), st.fixed_dictionaries({"blob": _blobs}))
+    piece: st.SearchStrategy[dict[str, Any]] = st.one_of(
+        st.just({}), st.fixed_dictionaries({"value": _texts}), st.fixed_dictionaries({"blob": _blobs})
+    )
     return piece.flatmap(
         lambda given: st.builds(
             MetadataEntry,

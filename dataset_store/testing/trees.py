@@ -54,9 +54,7 @@ def entries_of(contents: dict[bytes, int]) -> Entries:
     one = np.arange(count, dtype=np.uint32)
     sizes = (numbers % 1000 + 1).astype(np.uint64)
     pack = PackRef(0, PackName(b"made-up-pack-000"))
-    segments = Segments(
-        (pack,), one * 0, one * 100, one * 0 + 50, one * 0, sizes, np.zeros((count, 32), np.uint8)
-    )
+    segments = Segments((pack,), one * 0, one * 100, one * 0 + 50, one * 0, sizes, np.zeros((count, 32), np.uint8))
     kinds = np.where(numbers % 7 == 0, 1 | EXECUTABLE | ONE_CHUNK, 1 | ONE_CHUNK).astype(np.uint8)
     from_version = bytes(16)
     return Entries(

@@ -76,7 +76,7 @@ def test_entries_are_folded_in_slot_order_without_gaps():
 def test_any_sequence_of_entries_can_be_folded(entries):
     catalog = fold(*entries)
     assert catalog.head == len(entries)
-    assert set(ids(catalog.live_versions())).isdisjoint(bad.commit for bad in catalog.invalid)
+    assert {version.slot for version in catalog.live_versions()}.isdisjoint(bad.slot for bad in catalog.invalid)
 
 
 # Versions and series

@@ -28,9 +28,7 @@ names = st.binary(min_size=1, max_size=6).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in {b".", b".."}
 )
 paths = st.lists(names, min_size=1, max_size=4).map(b"/".join)
-hostile = st.lists(st.sampled_from([b"a", b"b", b".", b"..", b"/", b"\0", b"\1", b"\xff"]), max_size=6).map(
-    b"".join
-)
+hostile = st.lists(st.sampled_from([b"a", b"b", b".", b"..", b"/", b"\0", b"\1", b"\xff"]), max_size=6).map(b"".join)
 
 
 def is_key(raw: bytes) -> bool:
@@ -51,9 +49,7 @@ def test_a_path_and_its_key_are_the_same_thing_in_two_forms(path):
 
 @given(st.lists(paths))
 def test_keys_in_byte_order_are_paths_in_order_of_their_names(some):
-    assert [to_path(key) for key in sorted(map(to_key, some))] == sorted(
-        some, key=lambda path: path.split(b"/")
-    )
+    assert [to_path(key) for key in sorted(map(to_key, some))] == sorted(some, key=lambda path: path.split(b"/"))
 
 
 @given(st.lists(paths.map(to_key)), paths.map(to_key))
@@ -130,9 +126,7 @@ def test_a_stored_key_is_valid_only_if_a_path_has_it(raw):
 @example([b"\0".join([b"n"] * 1001)])
 @example([b"\0".join([b"n" * 255] * 65)])
 def test_many_keys_are_checked_by_the_same_rules_as_one(keys):
-    in_order = all(
-        low < high and not starts_below(PathKey(high), PathKey(low)) for low, high in pairwise(keys)
-    )
+    in_order = all(low < high and not starts_below(PathKey(high), PathKey(low)) for low, high in pairwise(keys))
     if in_order and all(map(is_key, keys)):
         assert check_keys(keys) is keys
     else:
@@ -165,9 +159,7 @@ def test_a_link_that_climbs_only_through_real_directories_stays_inside(target):
     assert link_stays_inside(1, target)
 
 
-@pytest.mark.parametrize(
-    "target", [b"", b"/x", b"../../x", b"../..", b"x/../y", b".././../x", b"x\0y", b"x" * 4096]
-)
+@pytest.mark.parametrize("target", [b"", b"/x", b"../../x", b"../..", b"x/../y", b".././../x", b"x\0y", b"x" * 4096])
 def test_a_link_that_could_leave_the_folder_is_told_apart(target):
     assert not link_stays_inside(1, target)
 

@@ -14,6 +14,7 @@ from dataset_store.core.nodes import decode_node, encode_node
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.paths import PathKey
 from dataset_store.core.segments import (
+    LONG_RUN,
     ChunkHit,
     FileSegments,
     Segment,
@@ -156,18 +157,41 @@ hit_lists = st.lists(
 )
 
 
+def ranges(found):
+    """Ranges that a reader will fetch: reused runs, and stretches that are stored anew."""
+    anew = sum(hit is None and (row == 0 or found[row - 1] is not None) for row, hit in enumerate(found))
+    return len(reused_runs(found)) + anew
+
+
 @given(hit_lists, st.integers(0, 6))
-def test_no_more_runs_are_reused_than_allowed_and_the_longest_are(found, most):
+def test_dropping_runs_never_makes_more_ranges_and_drops_whole_runs_only_over_the_allowance(found, most):
     kept = bounded_reuse(found, most)
-    lengths = sorted((sum(found[row].plain_length for row in run) for run in reused_runs(found)), reverse=True)
-    assert len(reused_runs(kept)) == min(most, len(lengths))
-    assert sum(hit.plain_length for hit in kept if hit) == sum(lengths[:most])
+    assert ranges(kept) <= ranges(found)
+    assert set(reused_runs(kept)) <= set(reused_runs(found))
+    assert len(reused_runs(found)) > most or kept == found
     assert all(hit in (None, before) for hit, before in zip(kept, found, strict=True))
 
 
-def test_a_run_is_kept_or_dropped_as_a_whole():
-    short, long = [alone(40)], [alone(1000), alone(1120), alone(1240)]
-    assert bounded_reuse([*short, None, *long], 1) == [None, None, *long]
+@given(hit_lists, st.integers(0, 6))
+def test_short_runs_over_the_allowance_touch_nothing_that_is_stored_anew(found, most):
+    kept = bounded_reuse(found, most)
+    runs = reused_runs(kept)
+    if len(runs) > most:
+        for run in runs:
+            around = [kept[row] for row in (run.start - 1, run.stop) if 0 <= row < len(kept)]
+            assert None not in around
+            assert run.stop not in {other.start for other in runs}
+
+
+def test_a_short_run_beside_new_chunks_is_stored_with_them():
+    short, longer = [alone(40)], [alone(1000), alone(1120), alone(1240)]
+    assert bounded_reuse([*short, None, *longer], 1) == [None, None, *longer]
+
+
+def test_a_short_run_between_long_ones_is_kept():
+    whole = [ChunkHit(PACK, 40, 10, 0, LONG_RUN, True), ChunkHit(OTHER, 40, 10, 0, 100, True)]
+    found = [*whole, ChunkHit(PACK, 90, 10, 0, LONG_RUN, True)]
+    assert bounded_reuse(found, 1) == found
 
 
 # --- columns ---

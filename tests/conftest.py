@@ -1,0 +1,24 @@
+"""What every test gets: a store, a cache and a data folder of its own, and hypothesis profiles."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("deep", deadline=None, max_examples=2000, suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A working folder; the store, cache and data folders are `store`, `cache` and `own` in it."""
+    use_home(tmp_path, monkeypatch.setenv)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def use_home(path, set_variable):
+    set_variable("DATASET_STORE_URL", str(path / "store"))
+    set_variable("DATASET_STORE_CACHE", str(path / "cache"))
+    set_variable("DATASET_STORE_DATA", str(path / "own"))
