@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset_store.core.entries import Changes, Entries, concat, same_identity, sort_rows
-from dataset_store.core.nodes import Children, NodeRef
+from dataset_store.core.nodes import Children, NodeRef, decode_node, node_level
 from dataset_store.core.tree import NodeReader, TreeRoot, read_children
 
 __all__ = ["Difference", "diff", "diff_entries"]
@@ -47,9 +47,9 @@ def diff(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Difference:
     """The difference of two trees, reading nodes in proportion to it, one batch of both sides a level."""
     if old.digest == new.digest:
         return diff_entries(Entries.empty(), Entries.empty())
-    sides: list[Sequence[NodeRef]] = [[old.ref], [new.ref]]
-    levels = [read_children(refs, reader) for refs in sides]
-    heights = [_height(root, reader) for root in (old, new)]
+    plains = reader.read_nodes([old.ref, new.ref])
+    heights = [node_level(plain) for plain in plains]
+    levels = [[decode_node(plain, "a root node")] for plain in plains]
     while heights != [0, 0]:
         top = max(heights)
         rows = [_children(nodes) if height == top else None for nodes, height in zip(levels, heights, strict=True)]
@@ -60,15 +60,6 @@ def diff(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Difference:
                 heights[side] -= 1
     tables = [concat([node for node in nodes if isinstance(node, Entries)]) for nodes in levels]
     return diff_entries(tables[0], tables[1])
-
-
-def _height(root: TreeRoot, reader: NodeReader) -> int:
-    height = 0
-    node = read_children([root.ref], reader)[0]
-    while isinstance(node, Children):
-        height += 1
-        node = read_children([node.ref(0)], reader)[0]
-    return height
 
 
 def _children(nodes: Sequence[Entries | Children]) -> list[Children]:

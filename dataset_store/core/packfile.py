@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_store.core.digest import Buffer, PackName, StoreId, hash32
+from dataset_store.core.envelope import too_new
 from dataset_store.core.frames import (
     HEADER_SIZE,
     PLAIN_LIMITS,
@@ -213,6 +214,7 @@ def tail_length(tail: Buffer, *, what: str) -> int:
 
     Raises:
         CorruptObject: They do not end with the trailer of a pack.
+        FormatTooNew: It is a pack of a later format.
     """
     trailer = _parse_trailer(tail, what)
     return trailer.length + TRAILER_SIZE
@@ -232,6 +234,7 @@ def decode_footer(
 
     Raises:
         CorruptObject: Damaged, cut off, of another store or of another name.
+        FormatTooNew: It is a pack of a later format.
     """
     trailer = _parse_trailer(tail, what)
     size = trailer.start + trailer.length + TRAILER_SIZE
@@ -271,8 +274,10 @@ def check_pack(pack: Buffer, store_id: StoreId, name: PackName, codec: FrameCode
 
     Raises:
         CorruptObject: The header, a frame, a chunk's hash, the footer or the trailer is not as it must be.
+        FormatTooNew: It is a pack of a later format.
     """
     header = _header(store_id, name)
+    _check_magic(bytes(memoryview(pack)[: len(_MAGIC)]), what)
     require(memoryview(pack)[: len(header)] == header, what, "is another pack, or of another store")
     footer = decode_footer(pack, store_id, name, what=what, object_size=len(pack))
     rebuilt = rebuild_footer(pack, codec, what=what)
@@ -332,10 +337,16 @@ def _trailer(header: bytes, start: int, first_node: int, body: bytes) -> bytes:
 def _parse_trailer(tail: Buffer, what: str) -> _Trailer:
     require(len(tail) >= TRAILER_SIZE, what, "is too short to be a pack")
     start, length, first_node, _, magic = _TRAILER.unpack_from(tail, len(tail) - TRAILER_SIZE)
-    require(magic == _MAGIC, what, "does not end like a pack of format version 1")
+    _check_magic(magic, what)
     bounded = start >= PACK_HEADER_SIZE and start + length + TRAILER_SIZE < PACK_LIMIT
     require(bounded and length >= _COUNTS.size, what, "claims impossible lengths")
     return _Trailer(start, length, first_node)
+
+
+def _check_magic(magic: bytes, what: str) -> None:
+    if magic[:7] == _MAGIC[:7] and magic[7:] > _MAGIC[7:]:
+        raise too_new(f"{what} is a pack of format version {magic[7]}.")
+    require(magic == _MAGIC, what, "does not begin and end like a pack")
 
 
 def _parse_columns(body: bytes, what: str) -> Footer:

@@ -10,7 +10,6 @@ Where a chunk is in several packs the pack that was added last has its row: afte
 """
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from struct import Struct
 from typing import Final
@@ -21,9 +20,10 @@ import numpy as np
 from dataset_store.core.digest import ContentId, PackName
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.packfile import Footer, PackRef
+from dataset_store.core.segments import ChunkHit
 from dataset_store.local.environment import BestEffort, Transaction
 
-__all__ = ["ChunkHit", "ChunkIndex"]
+__all__ = ["ChunkIndex"]
 
 _CHUNK: Final = b"c"
 _FOOTER: Final = b"f"
@@ -46,21 +46,6 @@ _COLUMNS: Final = np.dtype(
     ]
 )
 """A chunk id and then its `_ROW`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkHit:
-    """Where a chunk is: bytes `[plain_offset, plain_offset + plain_length)` of one frame's plain bytes.
-
-    The frame is `[offset, offset + stored)` of the pack; `alone` says that it holds only this chunk.
-    """
-
-    pack: PackRef
-    offset: int
-    stored: int
-    plain_offset: int
-    plain_length: int
-    alone: bool
 
 
 class ChunkIndex:

@@ -13,6 +13,7 @@ Not promised: that what was written is there after a power cut, or at all. Never
 where memory maps and locks do not hold.
 """
 
+import errno
 import fcntl
 import os
 import threading
@@ -48,6 +49,13 @@ _DAMAGE: Final = (
     lmdb.PageNotFoundError,
     lmdb.PanicError,
     lmdb.VersionMismatchError,
+)
+_SCARCITY: Final = (
+    lmdb.DiskError,
+    lmdb.LockError,
+    lmdb.MemoryError,
+    lmdb.ReadersFullError,
+    lmdb.TlsFullError,
 )
 _NEXT_STEP: Final = "It holds nothing that cannot be rebuilt: delete that folder, or choose another for caches."
 
@@ -187,7 +195,9 @@ class Environment:
                 _drop_files(self._directory)
             try:
                 return _open_files(self._directory, self._first_map)
-            except lmdb.Error:
+            except lmdb.Error as error:
+                if _is_scarcity(error):
+                    raise
                 _drop_files(self._directory)
                 return _open_files(self._directory, self._first_map)
 
@@ -360,7 +370,21 @@ def _opening_alone(directory: str) -> Iterator[None]:
         os.close(guard)
 
 
+def _is_scarcity(error: lmdb.Error) -> bool:
+    """Whether an error says nothing against the files: it is of a resource, or of the binding (number 0)."""
+    unnamed = type(error) is lmdb.Error and getattr(error, "code", None) in {0, errno.EMFILE, errno.ENFILE}
+    return unnamed or isinstance(error, _SCARCITY)
+
+
 def _open_files(directory: str, map_size: int) -> _Opened:
+    while True:
+        try:
+            return _open_once(directory, map_size)
+        except lmdb.MapResizedError:  # another process wrote between the two looks that opening takes at the size
+            map_size *= 2
+
+
+def _open_once(directory: str, map_size: int) -> _Opened:
     handle = lmdb.open(directory, map_size=map_size, max_readers=_READERS, metasync=False, mode=0o600)
     try:
         handle.reader_check()

@@ -359,7 +359,15 @@ def clone(source: int, target: int, ranges: Sequence[tuple[int, int, int]]) -> N
             done = _copy_in_kernel(source, target, start, place, length)
             _copy_through_memory(source, target, start + done, place + done, length - done)
     except OSError as error:
-        raise writing_error(error, f"/dev/fd/{target}") from error
+        raise writing_error(error, _path_of(target)) from error
+
+
+def _path_of(opened: int) -> str:
+    """Where an open file is, for a message."""
+    place = f"/proc/self/fd/{opened}"
+    with suppress(OSError):
+        return os.readlink(place)
+    return place
 
 
 def _copy_in_kernel(source: int, target: int, start: int, place: int, length: int) -> int:

@@ -5,8 +5,8 @@ Promises:
 - A file is complete only when all its bytes had the content id that was expected, so what is stored is what was
   added; a file changed since is FileChanged, and no unit that completes it is ever yielded.
 - Units come in the order of the sources. Within one, the block of the short files comes first.
-- A file never has more than 4 reused runs for each 4 MiB of it, and 12 more, however its chunks are scattered over
-  earlier packs: deduplication that would shred a file is refused (`core.segments.bounded_reuse`).
+- In each 4 MiB of a file, and with 12 more in the first, at most 4 reused runs are short ones that touch what is
+  stored anew or each other: deduplication that would shred a file is refused (`core.segments.bounded_reuse`).
 - Memory: at most 24 MiB of files in flight, 4 MiB more being read, and what these encode to, whatever the sizes.
 
 Reading and cutting a long file happens in the calling thread, its whole hash in one more, and the hashing, lookup

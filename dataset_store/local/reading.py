@@ -32,7 +32,16 @@ from numpy.typing import NDArray
 from dataset_store.errors import FileChanged
 from dataset_store.local.os_errors import reading_error, shown
 
-__all__ = ["READ_SIZE", "FileStat", "HashedFiles", "default_workers", "fill", "hash_files", "open_regular"]
+__all__ = [
+    "READ_SIZE",
+    "FileStat",
+    "HashedFiles",
+    "Progress",
+    "default_workers",
+    "fill",
+    "hash_files",
+    "open_regular",
+]
 
 READ_SIZE: Final = 4 << 20
 """Bytes read at a time from long files."""

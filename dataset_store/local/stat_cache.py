@@ -127,7 +127,7 @@ class StatCache:
         size = 0
         for block, block_ids, mask in zip(blocks, ids, masks, strict=True):
             directory = _directory_digest(place, block.directory)
-            value = _encode(block, block_ids, mask & settled(block, now_ns))
+            value = _encode(block, block_ids, mask & _settled(block, now_ns))
             batch.append((_key(directory, block.number), value))
             if block.last:
                 ends.append(_key(directory, block.number + 1))
@@ -169,17 +169,6 @@ class StatCache:
             if self._environment is None:
                 self._environment = open_environment(self._directory)
             return self._environment
-
-
-def settled(block: DirectoryBlock, now_ns: int) -> NDArray[np.bool_]:
-    """Which rows of a block would show any change made after `now_ns` in one of their times.
-
-    A time that is a whole multiple of 10 ms is taken for a coarse one; of a fine one that is true by chance once
-    in ten million, and then the file is read once more.
-    """
-    times = block.stat[1:3].view(np.int64)
-    latest = np.where(times % _COARSE_UNIT_NS == 0, now_ns - _COARSE_SETTLE_NS, now_ns - SETTLE_NS)
-    return np.asarray((times <= latest).all(axis=0) & (block.kind == _FILE))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,6 +226,17 @@ class _Reader:
     def _load(self, directory: bytes, number: int) -> _Stored | None:
         (value,) = self._transaction.get_many([_key(directory, number)])
         return None if value is None else _decode(value)
+
+
+def _settled(block: DirectoryBlock, now_ns: int) -> NDArray[np.bool_]:
+    """Which rows of a block would show any change made after `now_ns` in one of their times.
+
+    A time that is a whole multiple of 10 ms is taken for a coarse one; of a fine one that is true by chance once
+    in ten million, and then the file is read once more.
+    """
+    times = block.stat[1:3].view(np.int64)
+    latest = np.where(times % _COARSE_UNIT_NS == 0, now_ns - _COARSE_SETTLE_NS, now_ns - SETTLE_NS)
+    return np.asarray((times <= latest).all(axis=0) & (block.kind == _FILE))
 
 
 def _encode(block: DirectoryBlock, ids: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bytes:

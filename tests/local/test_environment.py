@@ -1,6 +1,7 @@
 """Environments hold what was put, grow, survive damage and forks, and are shared by threads and processes."""
 
 import os
+import signal
 import tempfile
 import threading
 import traceback
@@ -101,7 +102,7 @@ def apply(operation: tuple, environment: Environment, expected: dict[bytes, byte
             return {}
 
 
-KEYS = st.binary(min_size=1, max_size=2)
+KEYS = st.sampled_from([b"a", b"b", b"ab", b"c"])
 OPERATION = st.one_of(
     st.tuples(st.sampled_from(["put", "add"]), st.dictionaries(KEYS, st.binary(max_size=5000))),
     st.tuples(st.just("delete"), st.lists(KEYS)),
@@ -236,6 +237,40 @@ def test_opening_does_not_wait_for_a_writer_of_another_process(folder: str) -> N
     assert seen == [b"value"]
 
 
+def test_opening_while_another_process_writes_and_grows_drops_nothing(folder: str) -> None:
+    def grow() -> None:
+        environment = open_environment(folder, SMALL_MAP)
+        for number in range(400):
+            put(environment, (b"%d" % number, bytes(20_000)))
+
+    child = start_child(grow)
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        get(open_environment(folder, SMALL_MAP), b"0")
+    assert ended == (child, 0)
+    assert get(open_environment(folder), *(b"%d" % number for number in range(400))) == [bytes(20_000)] * 400
+
+
+def test_a_reader_that_was_killed_does_not_make_the_file_grow_once_someone_opens_it(folder: str) -> None:
+    environment = open_environment(folder)
+    put(environment, (b"key", b"value"))
+
+    def die(txn: Transaction) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert not succeeded(start_child(lambda: environment.read(die)))
+    run_in_child(lambda: put(environment, (b"key", b"value")))
+    for _ in range(50):
+        put(environment, (b"key", bytes(100_000)))
+    assert os.stat(os.path.join(folder, "data.mdb")).st_size < 1_000_000
+
+
+def test_files_that_others_hold_in_this_process_are_refused_and_left_alone(folder: str) -> None:
+    put(open_environment(folder), (b"key", b"value"))
+    with lmdb.open(folder), pytest.raises(StorageFailed, match="already open"):
+        open_environment(folder)
+    assert get(open_environment(folder), b"key") == [b"value"]
+
+
 def test_forks_while_other_threads_work_are_safe_for_parent_and_child(environment: Environment) -> None:
     done = threading.Event()
 
@@ -274,6 +309,24 @@ def test_a_damaged_file_is_made_anew(folder: str, damage: Callable[[bytes], byte
     assert get(environment, b"0", b"49") == [None, None]
     put(environment, (b"key", b"value"))
     assert get(environment, b"key") == [b"value"]
+
+
+def test_processes_that_open_damaged_files_at_once_make_them_anew_only_once(folder: str) -> None:
+    os.makedirs(folder)
+    for attempt in range(10):
+        Path(folder, "data.mdb").write_bytes(b"garbage")
+        go = os.pipe()
+
+        def work(number: int, go: tuple[int, int] = go) -> None:
+            os.close(go[1])
+            os.read(go[0], 1)
+            put(open_environment(folder), (b"%d" % number, b"value"))
+
+        children = [start_child(lambda number=number: work(number)) for number in range(5)]
+        os.close(go[0])
+        os.close(go[1])
+        assert [child for child in children if not succeeded(child)] == []
+        assert get(open_environment(folder), *(b"%d" % number for number in range(5))) == [b"value"] * 5, attempt
 
 
 def test_damage_found_by_a_transaction_empties_the_environment_and_runs_it_again(environment: Environment) -> None:

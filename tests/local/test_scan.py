@@ -21,9 +21,10 @@ from dataset_store.errors import (
     PathNotFound,
     UnsupportedFileType,
 )
+from dataset_store.local import listing
 from dataset_store.local import scan as scan_module
 from dataset_store.local.folder_writer import remove_tree
-from dataset_store.local.scan import BLOCK_NAMES, open_file, scan, stat_one
+from dataset_store.local.scan import open_file, scan, stat_one
 
 
 @pytest.fixture
@@ -31,6 +32,18 @@ def root(tmp_path):
     folder = tmp_path / "root"
     folder.mkdir()
     return folder
+
+
+@contextmanager
+def few_open_files(more):
+    """Let this process open only so many files more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @contextmanager
@@ -130,8 +143,10 @@ def test_directories_come_after_what_lies_below_them_and_names_ascend(root):
     assert [block.names for block in scan(root)] == [[b"y"], [b"x"], [b"z"], [b"2"], [b"c"]]
 
 
-def test_a_large_directory_is_cut_into_blocks_by_position(root):
-    count = 2 * BLOCK_NAMES + 5
+def test_a_large_directory_is_cut_into_blocks_by_position(root, monkeypatch):
+    monkeypatch.setattr(scan_module, "BLOCK_NAMES", 40)
+    monkeypatch.setattr(listing, "BLOCK_NAMES", 40)
+    count = 2 * 40 + 5
     descriptor = os.open(root, os.O_RDONLY)
     for number in range(count):
         os.close(os.open(f"{number:05}", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
@@ -142,8 +157,8 @@ def test_a_large_directory_is_cut_into_blocks_by_position(root):
     write(root / "00000d" / "file")
     blocks = [block for block in scan(root) if block.directory == ROOT]
     assert [(block.number, len(block), block.last) for block in blocks] == [
-        (0, BLOCK_NAMES, False),
-        (1, BLOCK_NAMES, False),
+        (0, 40, False),
+        (1, 40, False),
         (2, 7, True),
     ]
     names = [name for block in blocks for name in block.names]
@@ -215,20 +230,15 @@ def test_a_tree_deeper_than_any_path_the_kernel_takes_is_scanned_and_opened(deep
 
 
 def test_a_tree_of_many_levels_needs_few_open_files(deep):
-    make_deep(deep, 300, "d")
+    make_deep(deep, 200, "d")
     step = deep
-    for level in range(0, 300, 7):  # something to come back to on the way up
+    for level in range(0, 200, 7):  # something to come back to on the way up
         os.mkdir(step / "e")
         write(step / "f" / "g", b"x" * level)
         step = step.joinpath(*["d"] * 7)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    in_use = len(os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 70, before[1]))
-    try:
+    with few_open_files(70):
         found = rows(deep)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert len(found) == 3 + 2 * 43
+    assert len(found) == 3 + 2 * 29
     assert found["d/" * 42 + "f/g"][1] == 42
 
 
@@ -335,6 +345,17 @@ def test_a_link_that_winds_through_another_link_leads_where_the_kernel_says(root
     os.symlink("x/y", root / "jump")
     os.symlink("jump/../there", root / "link")
     assert link_text(root, "link") == b"x/there"
+
+
+def test_a_link_gets_no_other_text_than_one_that_leads_to_the_same_file(root, monkeypatch):
+    """Beyond the longest path that the kernel takes, links on the way cannot be resolved."""
+    write(root / "x" / "y" / "z")
+    write(root / "x" / "there", b"right")
+    write(root / "there")
+    os.symlink("x/y", root / "jump")
+    os.symlink("jump/../there", root / "link")
+    monkeypatch.setattr(scan_module.os.path, "realpath", os.path.abspath)
+    assert rows(root)["link"] == (Kind.FILE, 5, False, None)
 
 
 def test_links_in_a_circle_of_their_own_are_kept_as_links(root):

@@ -138,9 +138,9 @@ def test_a_file_that_was_touched_is_not_known_and_the_others_are(cache, folder, 
 
 def test_a_file_rewritten_within_one_time_stamp_was_never_trusted(cache, folder):
     blocks = list(scan(folder))
-    started = max(int(block.ctime_ns.max()) for block in blocks)
-    remember(cache, folder, blocks, started)
-    # Whatever is written from `started` on may leave exactly these stats.
+    first = min(int(block.ctime_ns.min()) for block in blocks)
+    remember(cache, folder, blocks, first)
+    # Whatever is written from then on may leave exactly these stats.
     assert known_names(cache, folder, blocks) == []
 
 
@@ -223,6 +223,19 @@ def test_names_added_and_removed_in_the_middle_of_a_large_directory_cost_only_th
         del rows[b"%05d" % gone]
     rows[b"00050x"] = (1, LONG_AGO)
     assert len(known_names(cache, b"/r", directory_blocks(rows))) == len(rows) - 1
+
+
+def test_names_added_to_several_directories_are_found_in_their_own(cache, monkeypatch):
+    monkeypatch.setattr(listing, "BLOCK_NAMES", 3)
+    small = {b"%d" % number: (0, LONG_AGO) for number in range(2)}
+    large = {b"%d" % number: (1, LONG_AGO) for number in range(9)}
+    remember(cache, b"/r", directory_blocks(small, b"s") + directory_blocks(large, b"t"))
+    added = {b"-": (2, LONG_AGO)}
+    blocks = directory_blocks({**small, **added}, b"s") + directory_blocks({**large, **added}, b"t")
+    assert known_names(cache, b"/r", blocks) == sorted(small) + sorted(large)
+    assert known_names(cache, b"/r", blocks[::-1]) == [
+        name for block in blocks[::-1] for name in block.names if name != b"-"
+    ]
 
 
 def test_recording_again_replaces_what_was_known(cache):
