@@ -154,7 +154,7 @@ class Dataset:
             raise DatasetNotFound(
                 f"Could not find Dataset project/name/version ({dataset_project}, {dataset_name}, {dataset_version})"
                 + (f" with tags {list(tags)}." if tags else "."),
-                "List what there is with `dataset-store list`; a draft must be finalized before it is found by name.",
+                "List what there is with `dataset-store list --versions`; a draft is found by name once it is final.",
             )
         return cls(workspace, None, version.id)
 

@@ -24,7 +24,16 @@ from dataset_store.local.drafts import Batch, Draft, Labels, Opened
 from dataset_store.local.folder import Folder, read_file, read_folder
 from dataset_store.storage.trees import root_of
 
-__all__ = ["NewVersion", "add_path", "begin", "current_entries", "remove_paths", "require_final", "require_name", "sync"]
+__all__ = [
+    "NewVersion",
+    "add_path",
+    "begin",
+    "current_entries",
+    "remove_paths",
+    "require_final",
+    "require_name",
+    "sync",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +154,7 @@ def add_path(
     *,
     recursive: bool,
 ) -> Difference:
-    """Add a file, or the files of a folder, to the draft; what that changed. Nothing is removed but what is in the way."""
+    """Add a file, or the files of a folder, to the draft; what that changed. Only what is in the way is removed."""
     below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
@@ -227,7 +236,7 @@ def _record(workspace: Workspace, draft: Draft, changes: Changes, found: Folder 
     if len(rows):
         rows = _as_in_base(workspace, draft, rows.with_origin(VersionId(bytes.fromhex(draft.opened.id))))
     links = {key: text for key, text in found.links.items() if rows.find(key) is not None} if found else {}
-    draft.change(Batch.of(Changes(rows, changes.removed), found.root if found else b"", below, links))
+    draft.change(Batch.of(Changes(rows, changes.removed), found.root if found else b"", below, links.items()))
 
 
 def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:

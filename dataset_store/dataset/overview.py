@@ -25,7 +25,7 @@ from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Entries, ma
 from dataset_store.core.frames import Frame, FrameCodec, FrameKind, require
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TagsEntry, TreeRootRow
-from dataset_store.core.packfile import Place, pack_key
+from dataset_store.core.packfile import PackRef, Place, pack_key
 from dataset_store.core.paths import ROOT, to_text
 from dataset_store.core.segments import Segment, decode_segment_list, segments_of
 from dataset_store.core.tree import NodeReader, read_all
@@ -334,13 +334,13 @@ def verify_stored(workspace: Workspace, version_id: str, progress: Progress = la
     """
     check = _Check(workspace.repository.packs, _entries(workspace, version_id, _uncached(workspace)), progress)
     check.census(workspace.version(version_id).entry.tree)
-    packs = check.footers()
     with ThreadPoolExecutor(default_workers(), "verify") as pool:
         try:
             damaged = [one for found in pool.map(lambda unit: unit(), check.units()) for one in found]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    packs = check.footers()
     total = int(check.entries.sizes.sum(dtype=np.uint64))
     return StoreReport(len(check.entries), total, packs, tuple(sorted(check.damaged + damaged, key=lambda d: d.path)))
 
@@ -360,6 +360,7 @@ class _Check:
         self.entries = entries
         self.progress = progress
         self.damaged: list[Damage] = []
+        self.listed: set[PackRef] = set()
         self.threads = _Codecs()
 
     def census(self, tree: TreeRootRow) -> None:
@@ -368,11 +369,12 @@ class _Check:
         self._try("", lambda: self.packs.read_whole(FrameKind.CENSUS, wanted))
 
     def footers(self) -> int:
-        """The footers of all packs that the entries name; how many packs these are."""
-        used = [self.entries.segments.packs[row] for row in np.unique(self.entries.segments.pack).tolist()]
-        for pack in used:
+        """The footers of all packs that the version names, lists included once these are read; how many packs."""
+        table = self.entries.segments.packs
+        named = self.listed.union(table[row] for row in np.unique(self.entries.segments.pack).tolist())
+        for pack in sorted(named):
             self._try("", partial(self.packs.read_footers, [pack]))
-        return len(used)
+        return len(named)
 
     def _try(self, path: str, work: Callable[[], object]) -> None:
         self.damaged += _damage_of(path, work)
@@ -448,6 +450,7 @@ class _Check:
         data = self.packs.read_frames([place])[0]
         plain = self.threads.codec.decode_whole(data, FrameKind.LIST, rows[0].digest, what=_named(place))
         listed = decode_segment_list(plain, int(self.entries.sizes[row]), what=_named(place))
+        self.listed.update(listed.packs)
         ends = np.array([len(listed)], np.int64)
         one = replace(self.entries.rows(row, row + 1), segments=listed, segment_ends=ends)
         return segments_of(one, 0)

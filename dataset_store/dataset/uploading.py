@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_store.core.catalog import Catalog
 from dataset_store.core.digest import ChunkId, ContentId, PackName, hash32
 from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Changes, Entries, concat
 from dataset_store.core.frames import FrameCodec, FrameKind
@@ -56,14 +55,15 @@ class UploadReport:
 class _Sender:
     """One upload's packs: places what is appended, and indexes every pack once it was put."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, condemned: frozenset[PackRef]) -> None:
         self.workspace = workspace
+        self.condemned = condemned
         self.packs = 0
         self.stored = 0
         self.writer: PackWriter = workspace.repository.pack_writer(self._on_written)
 
     def _on_written(self, pack: PackRef, footer: Footer) -> None:
-        self.workspace.chunks.add_footer(pack, footer)
+        self.workspace.chunks.add_footer(pack, footer, self.condemned)
         self.packs += 1
         self.stored += footer.frames_end
 
@@ -86,9 +86,10 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
     catalog = workspace.refresh()
     catalog.require("write")
     slot = catalog.head
-    sender = _Sender(workspace)
+    condemned = frozenset(PackRef(row.storage, PackName(bytes.fromhex(row.pack))) for row in catalog.condemned)
+    sender = _Sender(workspace, condemned)
     pending = draft.pending()
-    located, files = _locate(workspace, draft, pending, sender, catalog, show_progress=show_progress)
+    located, files = _locate(draft, pending, sender, show_progress=show_progress)
     rows = with_segments(pending, [located[content] for content in _content_ids(pending)]) if len(pending) else pending
     changes = Changes(_replaced(draft.changes.entries, rows), draft.changes.removed)
     base = draft.opened.base
@@ -119,12 +120,12 @@ def _content_ids(entries: Entries) -> list[bytes]:
 
 
 def _locate(
-    workspace: Workspace, draft: Draft, pending: Entries, sender: _Sender, catalog: Catalog, *, show_progress: bool
+    draft: Draft, pending: Entries, sender: _Sender, *, show_progress: bool
 ) -> tuple[dict[bytes, FileSegments], int]:
     """Where each pending content is, those that the store lacks being appended to packs; and how many were read."""
     if not len(pending):
         return {}, 0
-    condemned = frozenset(PackRef(row.storage, PackName(bytes.fromhex(row.pack))) for row in catalog.condemned)
+    workspace, condemned = sender.workspace, sender.condemned
     wanted = _distinct(pending)
     base = _base_rows(workspace, draft, pending)
     located = _from_entries(base, wanted, condemned)
@@ -172,7 +173,7 @@ def _sources(draft: Draft, pending: Entries, rows: Sequence[int]) -> Iterator[So
 
 
 def _base_rows(workspace: Workspace, draft: Draft, pending: Entries) -> Entries:
-    """Entries of the base tree among which contents are searched: all, or those under the keys that the draft touches."""
+    """Entries of the base tree in which contents are searched: all, or those under the keys that the draft touches."""
     base = draft.opened.base
     if base is None:
         return Entries.empty()
@@ -232,7 +233,7 @@ def _decoded(plain: bytes, size: int) -> tuple[Segment, ...] | None:
 
 
 def _learn_footers(workspace: Workspace, base: Entries, pending: Entries, missing: Sequence[int], minimum: int) -> None:
-    """Fetch the footers of the packs that hold the earlier content of large changed files, so their chunks are found."""
+    """Fetch the footers of packs that hold the earlier content of large changed files, so their chunks are found."""
     packs: set[PackRef] = set()
     for row in missing:
         if pending.sizes[row] > minimum:

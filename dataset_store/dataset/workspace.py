@@ -85,7 +85,7 @@ class Workspace:
         if found is None:
             raise DatasetNotFound(
                 f"No version has the id {version_id} in {self.repository.backend.describe()}.",
-                "List versions with `dataset-store list`.",
+                "List versions with `dataset-store list --versions`.",
             )
         return found
 

@@ -6,7 +6,8 @@ duplicate chunk and never correctness; every value carries a checksum, and a dam
 makes a request, fails (where its folder cannot be used it knows nothing), or knows whether a pack is still there;
 so callers say which packs to avoid.
 
-Where a chunk is in several packs the pack that was added last has its row: after a repack that is the new one.
+Where a chunk is in several packs the first one that was added keeps its row until that pack must be avoided: so the
+layout of a file that is edited again and again is stable.
 """
 
 from collections.abc import Container, Iterable, Sequence
@@ -60,17 +61,18 @@ class ChunkIndex:
     def __init__(self, directory: str) -> None:
         self._environment = BestEffort(directory)
 
-    def add_footer(self, pack: PackRef, footer: Footer) -> None:
+    def add_footer(self, pack: PackRef, footer: Footer, avoid: Container[PackRef] = ()) -> None:
         """Learn the chunks of all data frames of a pack; nothing is done for a pack that is known already.
 
         Args:
             pack: The pack.
             footer: Its footer, trusted.
+            avoid: Packs that must not be used (condemned ones), whose rows give way to this pack's.
         """
         if not self.knows_pack(pack):
             key = _FOOTER + _packed(pack)
             rows = [*_chunk_rows(pack, footer), (key, _sealed(key, footer.encode()))]
-            self._environment.write(partial(_put_pack, rows))
+            self._environment.write(partial(_put_pack, rows, avoid))
 
     def knows_pack(self, pack: PackRef) -> bool:
         """Whether the chunks of a pack have been added."""
@@ -132,10 +134,18 @@ class _UsablePacks(dict[bytes, PackRef | None]):
         return usable
 
 
-def _put_pack(rows: Sequence[tuple[bytes, bytes]], txn: Transaction) -> None:
-    """Rows of a pack, the last of them its footer; unless another writer was first."""
-    if txn.get_many([rows[-1][0]]) == [None]:
-        txn.put_many(rows)
+def _put_pack(rows: Sequence[tuple[bytes, bytes]], avoid: Container[PackRef], txn: Transaction) -> None:
+    """Rows of a pack, the last of them its footer; unless another writer was first. Usable older rows stay."""
+    if txn.get_many([rows[-1][0]]) != [None]:
+        return
+    packs = _UsablePacks(avoid)
+    held = txn.get_many([key for key, _ in rows[:-1]])
+    fresh = [
+        (key, value)
+        for (key, value), old in zip(rows[:-1], held, strict=True)
+        if old is None or _hit(key, old, packs) is None
+    ]
+    txn.put_many([*fresh, rows[-1]])
 
 
 def _chunk_rows(pack: PackRef, footer: Footer) -> list[tuple[bytes, bytes]]:

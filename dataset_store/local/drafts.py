@@ -9,7 +9,7 @@ collects.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from struct import Struct
 
@@ -75,10 +75,10 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
 
     @staticmethod
     def of(
-        changes: Changes, root: bytes = b"", below: PathKey = ROOT, links: Mapping[PathKey, bytes] | None = None
+        changes: Changes, root: bytes = b"", below: PathKey = ROOT, links: Iterable[tuple[bytes, bytes]] = ()
     ) -> "Batch":
         """The batch of some changes whose pending contents lie in `root` and `links`."""
-        return Batch(root, below, encode_node(changes.entries, 0), list(changes.removed), dict(links or {}))
+        return Batch(root, below, encode_node(changes.entries, 0), list(changes.removed), dict(links))
 
 
 class Sent(msgspec.Struct, frozen=True, tag="sent"):

@@ -7,6 +7,7 @@ not opened.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +136,7 @@ def _entries(blocks: Sequence[_Block]) -> Entries:
     kinds = np.where(executable & (kinds == Kind.FILE), kinds | EXECUTABLE, kinds).astype(np.uint8)
     sizes = np.where(kinds == Kind.DIRECTORY, 0, stat[0]).astype(np.uint64)
     return make_entries(
-        [key for block in blocks for key in block.rows.keys()],
+        list(chain.from_iterable(block.rows.keys() for block in blocks)),
         kinds,
         sizes,
         stat[1].view(np.int64),

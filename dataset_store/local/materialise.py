@@ -11,6 +11,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from threading import local
 
 import numpy as np
@@ -105,10 +106,10 @@ def _run(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], object]], window:
 
 def _jobs(copier: "_Copier", entries: Entries, small: Rows, large: Rows) -> Iterator[Callable[[], object]]:
     for rows in _units(entries, small):
-        yield lambda rows=rows: copier.copy_small(rows)
+        yield partial(copier.copy_small, rows)
     for row in large.tolist():
         if entries.sizes[row]:
-            yield lambda row=row: copier.copy_large(row)
+            yield partial(copier.copy_large, row)
 
 
 def _units(entries: Entries, rows: Rows) -> Iterator[list[int]]:

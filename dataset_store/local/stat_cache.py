@@ -21,8 +21,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from threading import Lock
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from blake3 import blake3
@@ -30,13 +29,10 @@ from numpy.typing import NDArray
 
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey
-from dataset_store.errors import StorageFailed
-from dataset_store.local.environment import Environment, Transaction, Work, open_environment
+from dataset_store.local.environment import BestEffort, Transaction
 from dataset_store.local.listing import DirectoryBlock
 
 __all__ = ["SETTLE_NS", "Known", "StatCache"]
-
-T = TypeVar("T")
 
 SETTLE_NS: Final = 20_000_000
 """How long after its last change a file is settled, where time stamps are fine: two ticks of the kernel at 100 Hz.
@@ -77,10 +73,8 @@ class StatCache:
     """
 
     def __init__(self, directory: str, *, max_bytes: int = 4 << 30) -> None:
-        self._directory = directory
+        self._environment = BestEffort(directory)
         self._max_bytes = max_bytes
-        self._environment: Environment | None = None
-        self._lock = Lock()
 
     def lookup(self, root: bytes | str, blocks: Sequence[DirectoryBlock]) -> list[Known]:
         """What is known of these blocks; best for all blocks of a directory together.
@@ -98,7 +92,7 @@ class StatCache:
             reader = _Reader(transaction)
             return [reader.known(_directory_digest(place, block.directory), block) for block in blocks]
 
-        found = self._run(work, write=False)
+        found = self._environment.read(work)
         return [_unknown(block) for block in blocks] if found is None else found
 
     def record(
@@ -145,7 +139,7 @@ class StatCache:
             differing = [item for item, old in zip(batch, stored, strict=True) if item[1] != old]
             return sorted(differing), [key for end in ends for key in _following(transaction, end)]
 
-        differing, surplus = self._run(changes, write=False) or ([], [])
+        differing, surplus = self._environment.read(changes) or ([], [])
 
         def work(transaction: Transaction) -> None:
             if transaction.used_bytes() > self._max_bytes:
@@ -154,21 +148,7 @@ class StatCache:
             transaction.put_many(differing)
 
         if differing or surplus:
-            self._run(work, write=True)
-
-    def _run(self, work: Work[T], *, write: bool) -> T | None:
-        """Run a transaction; None where the cache cannot be used."""
-        try:
-            environment = self._opened()
-            return environment.write(work) if write else environment.read(work)
-        except StorageFailed:
-            return None
-
-    def _opened(self) -> Environment:
-        with self._lock:
-            if self._environment is None:
-                self._environment = open_environment(self._directory)
-            return self._environment
+            self._environment.write(work)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -131,6 +131,7 @@ class PackReader:
         Raises:
             ObjectMissing: A pack is not there; its key, hence its name, is in the message.
             CorruptObject: A pack is damaged or is another pack under this name.
+            FormatTooNew: A pack is of a later format.
             StorageFailed: The storage refused.
         """
         groups = (refs[at : at + _FOOTERS_AT_ONCE] for at in range(0, len(refs), _FOOTERS_AT_ONCE))

@@ -316,7 +316,7 @@ def test_in_a_directory_reached_by_a_link_inside_means_inside_that_directory(roo
     }
 
 
-@pytest.mark.parametrize("target", ["..", "../../", "../around"])
+@pytest.mark.parametrize("target", ["..", "../root/../", "../around"])
 def test_links_that_lead_round_in_a_circle_are_refused(root, tmp_path, target):
     (tmp_path / "around").mkdir()
     os.symlink("..", tmp_path / "around" / "up")

@@ -1,0 +1,123 @@
+"""The command line, `dataset-store`: how a call begins and ends, whatever the command.
+
+Promises: results go to standard output and all else to standard error; an error of this package ends a call with one
+line that says what happened, one that says what to do next, and the exit code of its kind; no traceback is shown
+unless `--debug` is given; the environment is afterwards what it was. Help and usage errors load no engine.
+"""
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+
+from dataset_store.cli.arguments import STORE_VARIABLE, build_parser
+from dataset_store.errors import DatasetStoreError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+_NOBODY_READS = 141
+"""What a shell reports of a process that was ended by SIGINT, and by SIGPIPE."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command.
+
+    Args:
+        argv: The words after the program's name; by default those of this process.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 the call was wrong, 3 not found, 4 conflict, 5 corrupt, 130 interrupted.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        with _environment_kept():
+            code = _outcome(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return _NOBODY_READS
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return code
+
+
+def _outcome(words: Sequence[str]) -> int:
+    """Parse and run; errors become messages and exit codes."""
+    try:
+        return _run(build_parser().parse_args(words))
+    except SystemExit as done:  # argparse's, after help and version
+        return int(done.code or 0)
+    except DatasetStoreError as error:
+        return _failed(words, error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001  (the last resort: whatever it is, no traceback)
+        return _failed_inside(words, error)
+
+
+def _run(arguments: Namespace) -> int:
+    if arguments.command is None:
+        build_parser().print_help()
+        return 2
+    if arguments.store is not None:
+        os.environ[STORE_VARIABLE] = arguments.store
+    module, _, function = arguments.run.partition(":")
+    from dataset_store.cli.session import library_messages
+
+    with library_messages(verbose=getattr(arguments, "verbose", False)):
+        code: int = getattr(import_module(f"dataset_store.cli.{module}"), function)(arguments)
+    return code
+
+
+def _failed(words: Sequence[str], error: DatasetStoreError) -> int:
+    from dataset_store.cli.output import json_out, problem
+
+    _trace(words)
+    problem("Error", error.what, error.next_step)
+    if "--json" in words:
+        json_out({"error": {"kind": error.kind, "what": error.what, "next_step": error.next_step}})
+    return error.exit_code
+
+
+def _failed_inside(words: Sequence[str], error: Exception) -> int:
+    from dataset_store.cli.output import json_out, problem
+
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    _trace(words)
+    problem("Internal error", f"{what}; repeat with --debug")
+    if "--json" in words:
+        json_out({"error": {"kind": "internal", "what": what, "next_step": "repeat with --debug"}})
+    return 1
+
+
+def _trace(words: Sequence[str]) -> None:
+    """Show where the present error came from, if that was asked for."""
+    if "--debug" in words:
+        import traceback
+
+        traceback.print_exc()
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Undo within this process what the command line does to the environment: it names the store."""
+    before = os.environ.get(STORE_VARIABLE)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(STORE_VARIABLE, None)
+        else:
+            os.environ[STORE_VARIABLE] = before
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's end does not complain about it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    finally:
+        os.close(nowhere)

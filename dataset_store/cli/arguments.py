@@ -1,0 +1,286 @@
+"""The grammar of the command line: every command, its flags and its help. It runs nothing and loads nothing heavy.
+
+Names of commands and flags are those of `clearml-data` where there is one. A command names the function that carries
+it out, as `module:function` of this folder, so that help and usage errors load no engine.
+"""
+
+import argparse
+from typing import NoReturn, TypeAlias
+
+from dataset_store import __version__
+from dataset_store.errors import InvalidRequest
+
+__all__ = ["PROGRAM", "STORE_VARIABLE", "build_parser"]
+
+PROGRAM = "dataset-store"
+STORE_VARIABLE = "DATASET_STORE_URL"
+"""The environment variable that names the store where the call does not."""
+
+_NO_EFFECT = "accepted without effect"
+_STORE = f"the store, instead of {STORE_VARIABLE}"
+_STORAGE = "not supported yet: data goes into the store"
+
+_DESCRIPTION = (
+    "Versions of datasets, stored once. A folder remembers the version begun in it, so --id is rarely needed."
+)
+_EXIT_CODES = """\
+exit codes:
+  0 done   1 failed   2 the call was wrong   3 not found   4 conflict   5 corrupt
+
+Example:
+  dataset-store sync --folder ./pictures --project data --name cats
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors of this package."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidRequest(f"{message[:1].upper()}{message[1:]}.", f"See `{self.prog} --help`.")
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line. Its errors are raised as InvalidRequest; help and version exit."""
+    parser = _Parser(
+        prog=PROGRAM,
+        description=_DESCRIPTION,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("--store", metavar="URL", default=None, help=_STORE)
+    parser.add_argument("--debug", action="store_true", default=False, help="show where an error came from")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for add in (
+        _create, _add, _remove, _sync, _upload, _close, _get, _list, _tag, _verify, _stats, _doctor,
+    ):  # fmt: skip
+        add(commands)
+    return parser
+
+
+def _command(commands: Commands, run: str, about: str, example: str) -> argparse.ArgumentParser:
+    """A new command, called like the function that carries it out (without a closing underscore)."""
+    name = run.partition(":")[2].rstrip("_")
+    parser = commands.add_parser(
+        name,
+        help=about,
+        description=about[:1].upper() + about[1:] + ".",
+        epilog=f"Example:\n  {PROGRAM} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    # Not set here unless given, so that what stands before the command counts too.
+    hidden = argparse.SUPPRESS
+    parser.add_argument("--store", metavar="URL", default=hidden, help=_STORE)
+    parser.add_argument("--debug", action="store_true", default=hidden, help="show where an error came from")
+    return parser
+
+
+def _create(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "drafting:create",
+        "begin a new version and print its id",
+        "create --project data --name cats --parents 0123456789abcdef0123456789abcdef",
+    )
+    parser.add_argument("--name", help="the dataset; by default that of the last parent")
+    _labels(parser)
+    parser.add_argument("--description", help="text kept with the version")
+    _storage(parser)
+
+
+def _add(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "drafting:add",
+        "add files, or the content of folders",
+        "add --files ./pictures --wildcard '*.jpg' '*.png' --dataset-folder train",
+    )
+    _id(parser)
+    parser.add_argument("--files", nargs="+", required=True, metavar="PATH", help="files and folders to add")
+    parser.add_argument("--wildcard", nargs="+", metavar="PATTERN", help="add only files that match one of these")
+    parser.add_argument("--dataset-folder", metavar="DIR", help="the directory of the dataset to add to")
+    parser.add_argument("--non-recursive", action="store_true", help="do not look into sub-folders")
+    _verbose(parser)
+    _without_effect(parser, "--max-workers")
+
+
+def _remove(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "drafting:remove",
+        "remove files from the version being made",
+        "remove --files 'train/*.png' notes.txt",
+    )
+    _id(parser)
+    parser.add_argument(
+        "--files", nargs="+", required=True, metavar="PATTERN", help="paths, directories or wildcards of the dataset"
+    )
+    parser.add_argument("--non-recursive", action="store_true", help="keep a wildcard within one directory")
+    _verbose(parser)
+
+
+def _sync(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "drafting:sync",
+        "make a version hold exactly what a folder holds, then upload and finalize it",
+        "sync --folder ./pictures --project data --name cats",
+    )
+    parser.add_argument("--folder", required=True, metavar="DIR", help="the folder to take over")
+    _id(parser)
+    parser.add_argument("--dataset-folder", metavar="DIR", help="the directory of the dataset that it becomes")
+    parser.add_argument("--name", help="begin a version of this dataset first")
+    _labels(parser)
+    parser.add_argument("--skip-close", action="store_true", help="do not upload and finalize")
+    _verbose(parser)
+    _storage(parser)
+    _without_effect(parser, "--chunk-size", "--max-workers")
+
+
+def _upload(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "drafting:upload",
+        "send what the store lacks; repeat it if it was broken off",
+        "upload",
+    )
+    _id(parser)
+    _verbose(parser)
+    _storage(parser)
+    _without_effect(parser, "--chunk-size", "--max-workers")
+
+
+def _close(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "drafting:close",
+        "upload what was not, and make the version final",
+        "close",
+    )
+    _id(parser)
+    parser.add_argument("--disable-upload", action="store_true", help="fail if anything still waits for upload")
+    _verbose(parser)
+    _storage(parser)
+    _without_effect(parser, "--chunk-size", "--max-workers")
+
+
+def _get(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "reading:get",
+        "print the path of a read-only folder that holds a version, or make a copy to change",
+        "get --project data --name cats --copy ./cats",
+    )
+    _which(parser, tags=True)
+    parser.add_argument("--copy", metavar="DIR", help="make a copy in this folder instead, which may be changed")
+    parser.add_argument("--overwrite", action="store_true", help="replace what that folder holds")
+    _json(parser)
+    _without_effect(parser, "--max-workers")
+
+
+def _list(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "reading:list_",
+        "list the files of a version; in a folder that has none, and with --versions, the versions of the store",
+        "list --project data --name cats --filter 'train/*.jpg'",
+    )
+    _which(parser, tags=True)
+    parser.add_argument("--filter", nargs="+", metavar="PATTERN", help="only files that match one of these")
+    parser.add_argument("--modified", action="store_true", help="only what the version changes in its parents")
+    parser.add_argument("--versions", action="store_true", help="list versions, all or those that match, not files")
+    _json(parser)
+
+
+def _tag(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "reading:tag",
+        "change or print the tags of a version, also of a final one",
+        "tag --project data --name cats --add latest --remove candidate",
+    )
+    _which(parser)
+    parser.add_argument("--add", nargs="+", metavar="TAG", help="tags to add")
+    parser.add_argument("--remove", nargs="+", metavar="TAG", help="tags to remove")
+    parser.add_argument("--set", nargs="*", metavar="TAG", help="exactly these tags from now on; none is allowed")
+    _json(parser)
+
+
+def _verify(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "store:verify",
+        "read every byte of a version in the store and check it, or compare a folder with a version",
+        "verify --folder ./cats --project data --name cats",
+    )
+    _which(parser)
+    parser.add_argument("--folder", metavar="DIR", help="compare this folder, reading its files, with the version")
+    parser.add_argument("--filesize", action="store_true", help="with --folder: compare sizes only, read nothing")
+    _verbose(parser)
+    _json(parser)
+
+
+def _stats(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "store:stats",
+        "tell how much a store holds, and how large its versions are",
+        "stats --project data --name cats",
+    )
+    _which(parser)
+    _json(parser)
+
+
+def _doctor(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "store:doctor",
+        "tell what this installation is made of, and whether the store can be reached",
+        "doctor --json",
+    )
+    _json(parser)
+
+
+def _id(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--id", help="the version being made; by default the one begun in this folder")
+
+
+def _which(parser: argparse.ArgumentParser, *, tags: bool = False) -> None:
+    """Flags that say which version is meant."""
+    parser.add_argument("--id", help="the version; by default the one that this folder remembers")
+    parser.add_argument("--project", help="the highest version in this project")
+    parser.add_argument("--name", help="the highest version of this dataset")
+    parser.add_argument("--version", help="exactly this version number")
+    if tags:
+        parser.add_argument("--tags", nargs="+", metavar="TAG", help="the version last finalized with one of these")
+
+
+def _labels(parser: argparse.ArgumentParser) -> None:
+    """Flags of a version to begin, besides its name."""
+    parser.add_argument("--project", help="the project; by default that of the last parent")
+    parser.add_argument("--version", help="its version number; by default the next one")
+    parser.add_argument("--parents", nargs="+", metavar="ID", help="versions that it begins with; later ones win")
+    parser.add_argument("--tags", nargs="+", metavar="TAG", help="tags that it carries from its first moment")
+
+
+def _verbose(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--verbose", action="store_true", help="tell more, on standard error")
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+
+
+def _storage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--storage", "--output-uri", dest="storage", metavar="URL", help=_STORAGE)
+
+
+def _without_effect(parser: argparse.ArgumentParser, *flags: str) -> None:
+    for flag in flags:
+        parser.add_argument(flag, type=int, metavar="N", help=_NO_EFFECT)

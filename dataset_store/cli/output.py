@@ -1,0 +1,97 @@
+"""What the command line writes: results on standard output, everything else on standard error.
+
+Promises: with `--json` standard output gets one document; colour goes to standard error only, where that is a
+terminal and NO_COLOR is not set; text that came from names of files cannot move a terminal's cursor or break a line.
+This module loads nothing of the engine.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+__all__ = ["age", "json_out", "lines_out", "note", "problem", "shown", "size", "table", "timestamp"]
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def shown(text: str) -> str:
+    """Text with everything that is not printable escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def size(count: int) -> str:
+    """Bytes for people: `0 B`, `1.5 KiB`, `20.0 GiB`."""
+    value = float(count)
+    for unit in _UNITS:
+        # What would be shown as 1024.0 belongs to the next unit.
+        if value < 1023.95 or unit == _UNITS[-1]:
+            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError  # the last unit takes all
+
+
+def timestamp(time_ns: int) -> str:
+    """A label of time in UTC, as in ISO 8601; `time_ns` are ns since 1970."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ns // 10**9))
+
+
+def age(time_ns: int) -> str:
+    """A label of time as this machine's clock on the wall shows it, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_ns // 10**9))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Rows in columns, as lines. The columns numbered in `right` are flush right; the last is never padded."""
+    cells = [[shown(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return [_line(row, widths, right) for row in cells]
+
+
+def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
+    padded = (
+        cell.rjust(width) if column in right else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return "  ".join(padded).rstrip()
+
+
+def lines_out(lines: Sequence[str]) -> None:
+    """Write lines to standard output; what its encoding lacks is escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    text = "".join(f"{line}\n" for line in lines)
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def json_out(document: Any) -> None:
+    """Write the one document. Bytes of names that are no text are escaped surrogates."""
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def note(text: str) -> None:
+    """Say something that is no result."""
+    _say(text, "")
+
+
+def problem(label: str, what: str, next_step: str = "") -> None:
+    """Say what went wrong, and on a line of its own what to do next."""
+    _say(shown(what), label)
+    if next_step:
+        _say(shown(next_step), "")
+
+
+def _say(text: str, label: str) -> None:
+    stream = sys.stderr
+    coloured = f"\033[1;31m{label}\033[0m" if _coloured(stream) else label
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    line = f"{coloured}: {text}\n" if label else f"{text}\n"
+    stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+def _coloured(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,288 @@
+"""Commands about what is kept and whether it is sound: verify, stats, doctor."""
+
+import os
+import platform
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from dataset_store import __version__
+from dataset_store.cli.output import json_out, lines_out, problem, shown, size, table
+from dataset_store.cli.presenting import counted, identity, summary_document, title, title_of
+from dataset_store.cli.session import is_named, store_url, version_meant
+from dataset_store.errors import DatasetStoreError, InvalidRequest, NotFinal
+
+if TYPE_CHECKING:
+    from dataset_store.dataset import Dataset
+    from dataset_store.dataset.overview import FolderReport, StoreReport, StoreUsage
+
+__all__ = ["doctor", "stats", "verify"]
+
+_FAILED = 1
+_CORRUPT = 5
+_COPIES = "copies"
+
+
+# --- verify ------------------------------------------------------------------------------------------------------
+
+
+def verify(arguments: Namespace) -> int:
+    """Check a folder against a version, or a version's bytes in the store."""
+    if arguments.filesize and arguments.folder is None:
+        raise InvalidRequest("--filesize compares a folder with a version.", "Add --folder DIR.")
+    dataset = _final(version_meant(arguments))
+    return _verify_stored(dataset, arguments) if arguments.folder is None else _verify_folder(dataset, arguments)
+
+
+def _verify_folder(dataset: "Dataset", arguments: Namespace) -> int:
+    from dataset_store.dataset.overview import verify_folder
+    from dataset_store.dataset.workspace import open_workspace
+
+    report = verify_folder(open_workspace(), dataset.id, arguments.folder, sizes_only=arguments.filesize)
+    found = {"missing": report.missing, "modified": report.modified, "extra": report.extra}
+    if arguments.json:
+        json_out(identity(dataset) | {"folder": arguments.folder, "matches": report.matches} | found)
+    else:
+        lines_out([f"{how}  {shown(path)}" for how, paths in found.items() for path in paths])
+        lines_out([_folder_verdict(dataset, arguments, report)])
+    return 0 if report.matches else _FAILED
+
+
+def _folder_verdict(dataset: "Dataset", arguments: Namespace, report: "FolderReport") -> str:
+    names = f"{shown(arguments.folder)} and {shown(title(dataset))}"
+    if report.matches:
+        same = "sizes" if arguments.filesize else "contents"
+        return f"{names} agree: {counted(report.entries, 'entry')}, equal {same}"
+    sums = f"{len(report.missing)} missing, {len(report.modified)} modified, {len(report.extra)} extra"
+    return f"{names} differ: {sums}"
+
+
+def _verify_stored(dataset: "Dataset", arguments: Namespace) -> int:
+    from dataset_store.dataset.overview import verify_stored
+    from dataset_store.dataset.progress import progress_bar
+    from dataset_store.dataset.workspace import open_workspace
+
+    workspace = open_workspace()
+    total = workspace.version(dataset.id).entry.stats.bytes
+    with progress_bar("verifying", total, show=True) as advance:
+        report = verify_stored(workspace, dataset.id, advance)
+    if arguments.json:
+        json_out(identity(dataset) | _stored_document(report))
+    else:
+        lines_out(list(_stored_lines(report, problems=arguments.verbose)))
+        lines_out([f"{shown(title(dataset))}: {_stored_verdict(report)}"])
+    if report.damaged:
+        problem(
+            "Error",
+            f"The store at {store_url()} is damaged.",
+            "Other versions may be whole; keep any folder that holds these files, and verify other versions.",
+        )
+    return _CORRUPT if report.damaged else 0
+
+
+def _stored_document(report: "StoreReport") -> dict[str, Any]:
+    return {
+        "sound": not report.damaged,
+        "entries": report.entries,
+        "bytes": report.bytes,
+        "packs": report.packs,
+        "damaged": [{"path": one.path or None, "problem": one.problem} for one in report.damaged],
+    }
+
+
+def _stored_lines(report: "StoreReport", *, problems: bool) -> Iterator[str]:
+    for one in report.damaged:
+        # What belongs to no single file is told in any case.
+        told = problems or not one.path
+        yield "  ".join(["damaged", *filter(None, (shown(one.path), shown(one.problem) if told else ""))])
+
+
+def _stored_verdict(report: "StoreReport") -> str:
+    read = f"{counted(report.entries, 'entry')}, {size(report.bytes)}, {counted(report.packs, 'pack')} read"
+    return f"{read}, {len(report.damaged)} damaged" if report.damaged else f"{read}, all sound"
+
+
+def _final(dataset: "Dataset") -> "Dataset":
+    if not dataset.is_final():
+        raise NotFinal(f"The version {dataset.id} is not final.", f"Run `dataset-store close --id {dataset.id}` first.")
+    return dataset
+
+
+# --- stats -------------------------------------------------------------------------------------------------------
+
+
+def stats(arguments: Namespace) -> int:
+    """Tell how much a store holds: one version, or all."""
+    from dataset_store.core.catalog import Query
+    from dataset_store.dataset.overview import summary_of, usage_of, versions_of
+    from dataset_store.dataset.workspace import open_workspace
+
+    chosen = _final(version_meant(arguments)) if is_named(arguments) else None
+    workspace = open_workspace()
+    usage = usage_of(workspace)
+    if chosen is not None:
+        rows = [summary_of(workspace, workspace.version(chosen.id))]
+    else:
+        rows = versions_of(workspace, Query(include_archived=True))
+    if arguments.json:
+        versions = [summary_document(row) for row in rows]
+        json_out({"store": store_url(), "usage": _usage_document(usage), "versions": versions})
+        return 0
+    header = ("DATASET", "VERSION", "ENTRIES", "SIZE", "ADDED", "MODIFIED", "REMOVED", "ID")
+    cells = [
+        (
+            title_of(row.project, row.name, ""),
+            row.number,
+            *map(str, (row.entries, size(row.bytes or 0), row.added, row.modified, row.removed)),
+            row.id,
+        )
+        for row in rows
+    ]
+    lines_out([*table(header, cells, right=range(2, 7)), "", *_usage_lines(usage)])
+    return 0
+
+
+def _usage_document(usage: "StoreUsage") -> dict[str, Any]:
+    return {
+        "packs": {"count": usage.packs, "bytes": usage.pack_bytes},
+        "log": {"count": usage.log_entries, "bytes": usage.log_bytes},
+        "checkpoints": {"count": usage.checkpoints, "bytes": usage.checkpoint_bytes},
+        "stored_bytes": usage.stored_bytes,
+        "versions": usage.versions,
+        "logical_bytes": usage.logical_bytes,
+        "deduplication": usage.deduplication,
+    }
+
+
+def _usage_lines(usage: "StoreUsage") -> list[str]:
+    ratio = usage.deduplication
+    return [
+        f"store          {shown(store_url())}",
+        f"packs          {size(usage.pack_bytes)} in {usage.packs}",
+        f"log            {size(usage.log_bytes)} in {usage.log_entries}, checkpoints {size(usage.checkpoint_bytes)}",
+        f"versions       {size(usage.logical_bytes)} in {usage.versions}",
+        f"deduplication  {'-' if ratio is None else f'{ratio:.2f} bytes of versions for each stored byte'}",
+    ]
+
+
+# --- doctor ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """One thing that doctor looked at. `value` is what `--json` gives, `text` what people read."""
+
+    name: str
+    value: Any
+    text: str
+    sound: bool = True
+
+
+def doctor(arguments: Namespace) -> int:
+    """Tell what this installation is made of, and whether the store can be reached."""
+    findings = [*_installation(), *_store_findings(), *_folders()]
+    sound = all(finding.sound for finding in findings)
+    if arguments.json:
+        json_out({finding.name: finding.value for finding in findings} | {"sound": sound})
+    else:
+        rows = [("ok" if one.sound else "!!", one.name.replace("_", " "), one.text) for one in findings]
+        lines_out(table(("", "WHAT", ""), rows)[1:])
+    return 0 if sound else _FAILED
+
+
+def _fact(name: str, value: str, about: str = "") -> _Finding:
+    return _Finding(name, value, f"{value} ({about})" if about else value)
+
+
+def _installation() -> Iterator[_Finding]:
+    import blake3
+    import lmdb
+    import numpy as np
+    import zstandard
+
+    from dataset_store.core.chunking import ACTIVE_KERNEL
+
+    native = find_spec("dataset_store.core._cdc")
+    yield _fact("version", __version__)
+    yield _fact("python", platform.python_version(), sys.executable)
+    yield _fact("platform", platform.platform())
+    yield _fact("chunking_kernel", ACTIVE_KERNEL, "compiled" if ACTIVE_KERNEL == "c" else "slower, same cuts")
+    yield _Finding(
+        "native_file",
+        native.origin if native else None,
+        str(native.origin) if native else "absent: reinstall where there is a C compiler",
+        # Absent is slow; there and not usable is broken.
+        sound=native is None or ACTIVE_KERNEL == "c",
+    )
+    yield _fact("lmdb", ".".join(map(str, lmdb.version())), f"python package {lmdb.__version__}")
+    yield _fact("zstd", ".".join(map(str, zstandard.ZSTD_VERSION)), f"python package {zstandard.__version__}")
+    yield _fact("blake3", blake3.__version__)
+    yield _fact("numpy", np.__version__)
+
+
+def _store_findings() -> Iterator[_Finding]:
+    """Whether the store answers, asked of itself: what this machine remembers of it does not count."""
+    from dataset_store.core.envelope import decode_config
+    from dataset_store.storage.repository import backend_at, fetch_config
+
+    url = store_url()
+    yield _fact("store", url)
+    try:
+        backend = backend_at(url)
+        config = fetch_config(backend)
+        store_id = decode_config(config, f"the config of {backend.describe()}").store if config is not None else None
+    except DatasetStoreError as error:
+        yield _Finding("reachable", False, shown(str(error)), sound=False)
+        yield _Finding("store_id", None, "unknown")
+        return
+    yield _Finding("reachable", True, "yes")
+    yield _Finding("store_id", store_id, store_id or "no store yet: the first `dataset-store create` makes it")
+
+
+def _folders() -> Iterator[_Finding]:
+    """Where this machine keeps things, and how much."""
+    from dataset_store.local.settings import config_file, load_settings
+
+    settings = load_settings()
+    written = config_file()
+    yield _fact("settings_file", written, "" if os.path.exists(written) else "does not exist")
+    yield _fact("cache", settings.cache)
+    indexes = _disk_bytes(settings.cache)
+    yield _Finding("index_bytes", indexes, size(indexes))
+    copies = _local_copies(settings.cache)
+    yield _Finding("local_copies", len(copies), str(len(copies)))
+    yield _Finding("local_copy_bytes", sum(copies), f"{size(sum(copies))} of at most {size(settings.cache_bytes)}")
+    yield _fact("data", settings.data)
+    drafts = os.path.join(settings.data, "drafts")
+    count = sum(len(_names(os.path.join(drafts, store))) for store in _names(drafts))
+    yield _Finding("drafts", count, f"{count}, {size(_disk_bytes(drafts))}")
+
+
+def _local_copies(cache: str) -> list[int]:
+    """The bytes of each local copy, of whatever store, as its stamp says; their files are not looked at."""
+    from dataset_store.local.local_copies import LocalCopies
+
+    folders = [os.path.join(cache, store, _COPIES) for store in _names(cache)]
+    return [copy.stamp.size for folder in folders for copy in LocalCopies(folder, 0).all()]
+
+
+def _disk_bytes(folder: str) -> int:
+    """What the files below a folder take on the disk, local copies left out."""
+    total = 0
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != _COPIES]
+        for name in files:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(here, name)).st_blocks * 512
+    return total
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,179 @@
+"""Making versions from a shell: create, add, remove, sync, upload, close."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+HEX32 = re.compile(r"[0-9a-f]{32}")
+
+
+def files_of(shell, *words):
+    """The paths that `list` shows."""
+    return [row["path"] for row in json.loads(shell("list", "--json", *words).out)["files"]]
+
+
+def test_create_prints_the_id_and_nothing_else(shell):
+    made = shell("create", "--project", "data", "--name", "cats", "--tags", "new", "--description", "all of them")
+    assert made.code == 0
+    assert HEX32.fullmatch(made.out.strip())
+    assert made.err == ""
+
+
+def test_the_seven_steps_of_a_version_as_separate_commands(shell, pictures):
+    version = shell("create", "--project", "data", "--name", "cats").out.strip()
+    assert shell("add", "--files", str(pictures)).out == "3 files added\n"
+    assert shell("remove", "--files", "train/*.png").out == "1 file removed\n"
+    assert files_of(shell) == ["a.txt", "train/b.jpg"]
+    assert shell("upload").out == f"data/cats 1.0.0 is uploaded: {version}\n"
+    assert shell("close").out == f"data/cats 1.0.0 is final: {version}\n"
+    copied = Path(shell("get").out.strip())
+    assert sorted(path.name for path in copied.rglob("*")) == ["a.txt", "b.jpg", "train"]
+
+
+def test_close_uploads_what_was_not(shell, pictures):
+    shell("create", "--name", "cats")
+    shell("add", "--files", str(pictures))
+    assert shell("close").code == 0
+    assert (Path(shell("get").out.strip()) / "a.txt").read_text() == "alpha"
+
+
+def test_close_with_disable_upload_fails_while_files_wait_and_works_after_upload(shell, pictures):
+    shell("create", "--name", "cats")
+    shell("add", "--files", str(pictures))
+    refused = shell("close", "--disable-upload")
+    assert (refused.code, refused.out) == (4, "")
+    assert "dataset-store upload" in refused.err
+    shell("upload")
+    assert shell("close", "--disable-upload").code == 0
+
+
+def test_add_puts_files_below_the_dataset_folder_and_takes_wildcards(shell, pictures):
+    shell("create", "--name", "cats")
+    added = shell("add", "--files", str(pictures), "--wildcard", "*.jpg", "*.png", "--dataset-folder", "raw")
+    assert added.out == "2 files added\n"
+    assert files_of(shell) == ["raw/train/b.jpg", "raw/train/c.png"]
+
+
+def test_add_without_recursion_leaves_sub_folders_alone(shell, pictures):
+    shell("create", "--name", "cats")
+    assert shell("add", "--files", str(pictures), "--non-recursive").out == "1 file added\n"
+
+
+def test_add_takes_several_files_and_says_more_when_verbose(shell, pictures):
+    shell("create", "--name", "cats")
+    added = shell("add", "--verbose", "--files", str(pictures / "a.txt"), str(pictures / "train" / "b.jpg"))
+    assert added.out == "2 files added\n"
+    assert "1 files added, 0 modified" in added.err
+    assert files_of(shell) == ["a.txt", "b.jpg"]
+
+
+def test_remove_without_recursion_keeps_a_wildcard_within_one_directory(shell, pictures):
+    shell("create", "--name", "cats")
+    shell("add", "--files", str(pictures))
+    assert shell("remove", "--files", "*", "--non-recursive").out == "1 file removed\n"
+    assert files_of(shell) == ["train/b.jpg", "train/c.png"]
+
+
+def test_create_then_sync_then_get_as_two_commands(shell, pictures, machine):
+    shell("create", "--project", "data", "--name", "dataset")
+    synced = shell("sync", "--folder", "./pictures")
+    assert synced.code == 0
+    assert synced.lines[0] == "0 files removed, 3 added, 0 modified"
+    target = machine / "out"
+    assert shell("get", "--copy", str(target)).out == f"{target}\n"
+    assert (target / "train" / "b.jpg").read_bytes() == (pictures / "train" / "b.jpg").read_bytes()
+
+
+def test_sync_with_a_name_makes_uploads_and_finalizes_a_version(shell, pictures, closed):
+    listed = json.loads(shell("list", "--project", "data", "--name", "cats", "--json").out)
+    assert (listed["id"], listed["state"], listed["version"]) == (closed, "final", "1.0.0")
+    assert listed["total"] == {"files": 3, "bytes": 1605}
+
+
+def test_sync_with_parents_makes_the_next_version_of_the_same_dataset(shell, pictures, closed):
+    (pictures / "a.txt").write_text("changed")
+    (pictures / "train" / "b.jpg").unlink()
+    (pictures / "new").write_text("new")
+    synced = shell("sync", "--folder", str(pictures), "--parents", closed, "--tags", "second")
+    assert synced.lines[0] == "1 file removed, 1 added, 1 modified"
+    listed = json.loads(shell("list", "--json", "--tags", "second").out)
+    assert (listed["name"], listed["version"]) == ("cats", "1.0.1")
+
+
+def test_sync_of_no_change_discards_the_version_that_it_made_and_says_so(shell, pictures, closed, machine):
+    synced = shell("sync", "--folder", str(pictures), "--parents", closed)
+    assert synced.code == 0
+    assert synced.lines[-1] == "Nothing changed: the new version was discarded."
+    versions = json.loads(shell("list", "--versions", "--json").out)["versions"]
+    assert [version["id"] for version in versions] == [closed]
+
+
+def test_a_sync_that_fails_leaves_no_draft_behind(shell, pictures, closed):
+    failed = shell("sync", "--folder", "no such folder", "--parents", closed)
+    assert failed.code == 3
+    versions = json.loads(shell("list", "--versions", "--json").out)["versions"]
+    assert [version["id"] for version in versions] == [closed]
+
+
+def test_sync_with_skip_close_leaves_a_draft_to_go_on_with(shell, pictures):
+    synced = shell("sync", "--folder", str(pictures), "--name", "cats", "--skip-close")
+    draft = HEX32.search(synced.out)[0]
+    (pictures / "a.txt").unlink()
+    assert shell("sync", "--folder", str(pictures)).lines == [
+        "1 file removed, 0 added, 0 modified",
+        f"cats 1.0.0 is final: {draft}",
+    ]
+
+
+def test_sync_of_a_dataset_folder_leaves_the_rest_alone(shell, pictures, closed):
+    shell("sync", "--folder", str(pictures / "train"), "--dataset-folder", "more", "--parents", closed)
+    assert files_of(shell) == ["a.txt", "more/b.jpg", "more/c.png", "train/b.jpg", "train/c.png"]
+
+
+@pytest.mark.parametrize("extra", [["--project", "data"], ["--version", "2.0"], ["--tags", "x"]])
+def test_sync_refuses_flags_of_a_new_version_where_it_makes_none(shell, pictures, extra):
+    shell("create", "--name", "cats")
+    refused = shell("sync", "--folder", str(pictures), *extra)
+    assert refused.code == 2
+    assert "--name or --parents" in refused.err
+
+
+def test_sync_refuses_an_id_together_with_a_name(shell, pictures, closed):
+    assert shell("sync", "--folder", str(pictures), "--id", closed, "--name", "cats").code == 2
+
+
+def test_an_explicit_version_number_can_be_taken_once(shell, pictures):
+    sync = ("sync", "--folder", str(pictures), "--name", "cats", "--version", "3.0")
+    assert shell(*sync).code == 0
+    assert shell(*sync).code == 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["create", "--name", "cats", "--storage", "s3://bucket"],
+        ["create", "--name", "cats", "--output-uri", "s3://bucket"],
+        ["sync", "--folder", ".", "--storage", "s3://bucket"],
+        ["upload", "--storage", "s3://bucket"],
+        ["close", "--storage", "s3://bucket"],
+    ],
+)
+def test_storage_elsewhere_is_refused_by_name(shell, words):
+    refused = shell(*words)
+    assert refused.code == 2
+    assert "not supported yet" in refused.err
+
+
+def test_flags_without_effect_are_accepted(shell, pictures):
+    shell("create", "--name", "cats")
+    assert shell("add", "--files", str(pictures), "--max-workers", "4").code == 0
+    assert shell("upload", "--chunk-size", "512", "--max-workers", "4").code == 0
+    assert shell("close", "--chunk-size", "-1", "--max-workers", "4").code == 0
+
+
+def test_create_without_a_name_takes_that_of_the_parent_and_without_one_is_refused(shell, closed):
+    assert shell("create").code == 2
+    shell("create", "--parents", closed)
+    assert json.loads(shell("list", "--json").out)["name"] == "cats"

@@ -1,0 +1,219 @@
+"""How calls end: exit codes, messages, help, documents, start-up."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dataset_store import __version__, errors
+from dataset_store.cli import main
+from dataset_store.cli.arguments import build_parser
+
+COMMANDS = ["create", "add", "remove", "sync", "upload", "close", "get", "list", "tag", "verify", "stats", "doctor"]
+READING = ["get", "list", "tag", "verify", "stats", "doctor"]
+ENGINE = ["numpy", "lmdb", "blake3", "msgspec", "zstandard", "rich", "platformdirs", "dataset_store.dataset"]
+
+
+def every_error(kind=errors.DatasetStoreError):
+    return [kind, *(below for child in kind.__subclasses__() for below in every_error(child))]
+
+
+@pytest.fixture
+def fails(monkeypatch):
+    """Makes `doctor` raise."""
+
+    def arrange(error):
+        def doctor(_arguments):
+            raise error
+
+        monkeypatch.setattr("dataset_store.cli.store.doctor", doctor)
+
+    return arrange
+
+
+def process(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "dataset_store.cli", *words], capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.kind)
+def test_every_error_ends_with_its_own_code_two_lines_and_no_traceback(shell, fails, kind):
+    fails(kind("What happened.", "What to do."))
+    answer = shell("doctor")
+    assert answer.code == kind.exit_code
+    assert answer.out == ""
+    assert answer.err == "Error: What happened.\nWhat to do.\n"
+
+
+def test_exit_codes_are_those_of_the_help():
+    codes = {kind.kind: kind.exit_code for kind in every_error()}
+    meant = ("error", "invalid-request", "not-found", "conflict", "corrupt")
+    assert [codes[kind] for kind in meant] == [1, 2, 3, 4, 5]
+
+
+def test_debug_shows_where_an_error_came_from(shell, fails):
+    fails(errors.NotFound("What happened.", "What to do."))
+    answer = shell("doctor", "--debug")
+    assert answer.code == 3
+    assert "Traceback" in answer.err
+    assert answer.err.endswith("Error: What happened.\nWhat to do.\n")
+
+
+def test_an_unexpected_error_is_one_line(shell, fails):
+    fails(KeyError("x"))
+    answer = shell("doctor")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == "Internal error: KeyError: 'x'; repeat with --debug\n"
+    assert "Traceback" in shell("--debug", "doctor").err
+
+
+def test_with_json_an_error_is_a_document_too(shell, fails):
+    fails(errors.StoreNotFound("What happened.", "What to do."))
+    answer = shell("doctor", "--json")
+    assert json.loads(answer.out) == {
+        "error": {"kind": "store-not-found", "what": "What happened.", "next_step": "What to do."}
+    }
+    assert answer.err.startswith("Error: ")
+
+
+def test_an_interrupt_ends_with_130(shell, fails):
+    fails(KeyboardInterrupt())
+    assert shell("doctor").code == 130
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nothing"],
+        ["add"],
+        ["sync"],
+        ["add", "--files"],
+        ["upload", "--chunk-size", "many"],
+        ["list", "--proj", "data"],
+        ["get", "--link", "x"],
+    ],
+)
+def test_a_wrong_call_is_an_error_like_any_other_and_points_to_help(shell, words):
+    answer = shell(*words)
+    assert (answer.code, answer.out) == (2, "")
+    first, second = answer.err.splitlines()
+    assert first.startswith("Error: ")
+    assert re.fullmatch(r"See `dataset-store.* --help`\.", second)
+
+
+def test_no_command_prints_help_and_counts_as_a_wrong_call(shell):
+    answer = shell()
+    assert answer.code == 2
+    assert "usage: dataset-store" in answer.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example_that_parses(shell, command):
+    answer = shell(command, "--help")
+    assert answer.code == 0
+    example = answer.out.partition("Example:\n  dataset-store ")[2].strip()
+    words = [word.strip("'") for word in example.split()]
+    assert build_parser().parse_args(words).command == command
+
+
+def test_help_names_every_command_and_no_other():
+    (choices,) = (action.choices for action in build_parser()._actions if action.dest == "command")
+    assert list(choices) == COMMANDS
+
+
+def test_version_is_that_of_the_package(shell):
+    assert shell("--version").out == f"dataset-store {__version__}\n"
+
+
+@pytest.mark.parametrize("command", READING)
+def test_every_command_that_reads_prints_one_document(shell, closed, command):
+    answer = shell(command, "--json")
+    assert answer.code == 0
+    assert isinstance(json.loads(answer.out), dict)
+
+
+def test_the_store_can_be_named_before_and_after_the_command(shell, machine):
+    one, other = str(machine / "one"), str(machine / "other")
+    assert json.loads(shell("--store", one, "doctor", "--json").out)["store"] == one
+    assert json.loads(shell("doctor", "--store", other, "--json").out)["store"] == other
+    assert json.loads(shell("doctor", "--json").out)["store"] == str(machine / "url")
+
+
+def test_errors_of_the_engine_keep_their_codes(shell, machine, closed):
+    assert shell("list", "--id", "0" * 32).code == 3
+    assert shell("list", "--store", str(machine / "nowhere")).code == 3
+    assert shell("list", "--store", "s3://bucket/x").code == 2
+    (machine / "file").touch()
+    assert shell("create", "--name", "cats", "--store", str(machine / "file" / "below")).code == 1
+    for pack in (machine / "url" / "packs").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+    assert shell("get", "--id", closed).code == 5
+
+
+def test_warnings_go_to_standard_error(shell, pictures):
+    (pictures / "aux").write_text("x")
+    shell("create", "--name", "cats")
+    added = shell("add", "--files", str(pictures))
+    assert added.out == "4 files added\n"
+    assert added.err.startswith("Warning: ")
+
+
+def test_help_and_wrong_calls_load_no_engine():
+    code = f"""
+import sys
+from dataset_store.cli import main
+assert main(["--help"]) == 0 and main(["sync", "--help"]) == 0 and main(["sync"]) == 2 and main(["--version"]) == 0
+print([name for name in {ENGINE} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_the_module_and_the_function_answer_alike(machine, capsys):
+    done = process("list", "--id", "0" * 32)
+    assert main(["list", "--id", "0" * 32]) == done.returncode == 3
+    assert done.stderr == capsys.readouterr().err
+
+
+def test_commands_of_separate_processes_go_on_with_one_version(machine, pictures):
+    made = process("create", "--project", "data", "--name", "cats")
+    assert (made.returncode, made.stderr) == (0, "")
+    synced = process("sync", "--folder", "pictures")
+    assert (synced.returncode, synced.stderr) == (0, "")
+    got = process("get", "--copy", "out")
+    assert (got.returncode, got.stdout) == (0, f"{machine / 'work' / 'out'}\n")
+    assert (machine / "work" / "out" / "a.txt").read_text() == "alpha"
+
+
+def test_a_reader_that_leaves_early_causes_no_complaint(machine, closed):
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "dataset_store.cli", "list", "--versions"]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_an_interrupted_process_shows_no_traceback(machine, pictures):
+    os.mkfifo(machine / "work" / "pipe")
+    code = """
+import os, sys
+import dataset_store.cli.store as store
+def doctor(arguments):
+    os.close(os.open("pipe", os.O_WRONLY))
+    while True: os.read(os.open("pipe", os.O_RDONLY), 1)
+store.doctor = doctor
+from dataset_store.cli import main
+sys.exit(main(["doctor"]))
+"""
+    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    os.close(os.open("pipe", os.O_RDONLY))
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=20)
+    assert (running.returncode, said) == (130, b"")

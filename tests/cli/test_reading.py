@@ -1,0 +1,147 @@
+"""Looking at versions from a shell: get, list, tag."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def second(shell, pictures, closed):
+    """A second version of data/cats, tagged `second`: a.txt modified, train/c.png removed, new.txt added."""
+    (pictures / "a.txt").write_text("changed")
+    (pictures / "train" / "c.png").unlink()
+    (pictures / "new.txt").write_text("new")
+    made = shell("sync", "--folder", str(pictures), "--parents", closed, "--tags", "second")
+    return made.lines[-1].rpartition(" ")[2]
+
+
+def test_get_prints_the_path_of_a_read_only_copy(shell, closed):
+    path = Path(shell("get", "--id", closed).out.removesuffix("\n"))
+    assert (path / "a.txt").read_text() == "alpha"
+    assert not os.stat(path / "a.txt").st_mode & 0o222
+
+
+def test_get_finds_by_name_by_number_and_by_tag(shell, closed, second):
+    name = ("--project", "data", "--name", "cats")
+    assert json.loads(shell("get", "--json", *name).out)["id"] == second
+    assert json.loads(shell("get", "--json", *name, "--version", "1.0.0").out)["id"] == closed
+    assert json.loads(shell("get", "--json", "--tags", "none", "second").out)["id"] == second
+
+
+def test_get_makes_a_copy_to_change_and_overwrites_only_when_told(shell, closed, machine):
+    target = machine / "out"
+    assert json.loads(shell("get", "--id", closed, "--copy", str(target), "--json").out)["mutable"] is True
+    (target / "a.txt").write_text("mine")
+    refused = shell("get", "--id", closed, "--copy", str(target))
+    assert refused.code == 4
+    assert "--overwrite" in refused.err
+    assert (target / "a.txt").read_text() == "mine"
+    assert shell("get", "--id", closed, "--copy", str(target), "--overwrite").code == 0
+    assert (target / "a.txt").read_text() == "alpha"
+
+
+def test_overwrite_without_copy_is_refused(shell, closed):
+    assert shell("get", "--id", closed, "--overwrite").code == 2
+
+
+def test_get_of_a_draft_says_that_it_is_not_final(shell):
+    shell("create", "--name", "cats")
+    assert shell("get").code == 4
+
+
+def test_list_shows_sizes_content_ids_and_paths_with_a_total(shell, closed):
+    lines = shell("list", "--id", closed).lines
+    assert lines[0] == f"data/cats 1.0.0 {closed}"
+    assert lines[1].split() == ["SIZE", "CONTENT", "ID", "PATH"]
+    assert [line.split()[-1] for line in lines[2:5]] == ["a.txt", "train/b.jpg", "train/c.png"]
+    assert "1.5 KiB" in lines[3]
+    assert lines[5] == "3 files, 1.6 KiB"
+
+
+def test_list_filters_by_any_of_several_patterns(shell, closed):
+    listed = json.loads(shell("list", "--id", closed, "--filter", "*.jpg", "a.txt", "--json").out)
+    assert [row["path"] for row in listed["files"]] == ["a.txt", "train/b.jpg"]
+    assert listed["total"] == {"files": 2, "bytes": 1505}
+
+
+def test_list_of_what_a_version_changes(shell, second):
+    changes = json.loads(shell("list", "--id", second, "--modified", "--json").out)
+    assert (changes["added"], changes["modified"], changes["removed"]) == (["new.txt"], ["a.txt"], ["train/c.png"])
+    shown = shell("list", "--id", second, "--modified", "--filter", "*.txt").lines
+    assert [line.split() for line in shown[2:]] == [
+        ["modified", "a.txt"],
+        ["added", "new.txt"],
+        ["1", "added,", "1", "modified,", "0", "removed"],
+    ]
+
+
+def test_list_of_nothing_in_a_folder_without_a_version_is_the_table_of_versions(shell, second, machine, monkeypatch):
+    (machine / "elsewhere").mkdir()
+    monkeypatch.chdir(machine / "elsewhere")
+    lines = shell("list").lines
+    assert [line.split()[:2] for line in lines[:-1]] == [
+        ["DATASET", "VERSION"],
+        ["data/cats", "1.0.0"],
+        ["data/cats", "1.0.1"],
+    ]
+    assert lines[-1].startswith("2 versions, 0 drafts in ")
+
+
+def test_list_versions_selects_marks_the_current_one_and_shows_drafts(shell, closed):
+    draft = shell("create", "--name", "dogs", "--tags", "new").out.strip()
+    starred = [line for line in shell("list", "--versions").lines if line.startswith("*")]
+    assert [line.rpartition(" ")[2] for line in starred] == [draft]
+    by_tag = json.loads(shell("list", "--versions", "--tags", "new", "--json").out)["versions"]
+    assert [(row["id"], row["state"], row["bytes"]) for row in by_tag] == [(draft, "draft", None)]
+    by_name = json.loads(shell("list", "--versions", "--name", "cats", "--json").out)["versions"]
+    assert [(row["id"], row["state"], row["bytes"]) for row in by_name] == [(closed, "final", 1605)]
+
+
+@pytest.mark.parametrize("extra", [["--modified"], ["--filter", "*"], ["--id", "0" * 32]])
+def test_list_versions_refuses_flags_about_files(shell, closed, extra):
+    assert shell("list", "--versions", *extra).code == 2
+
+
+def test_list_escapes_names_that_would_disturb_a_terminal(shell, pictures):
+    os.rename(pictures / "a.txt", pictures / "a\x1b[2J\nb")
+    (Path(os.fsdecode(os.fsencode(pictures) + b"/\xff"))).write_text("x")
+    shell("sync", "--folder", str(pictures), "--name", "cats")
+    listed = shell("list")
+    assert r"a\x1b[2J\nb" in listed.out
+    assert r"\udcff" in listed.out
+    assert len(listed.lines) == 2 + 4 + 1
+    paths = [row["path"] for row in json.loads(shell("list", "--json").out)["files"]]
+    assert os.fsdecode(b"\xff") in paths
+
+
+def test_tag_adds_removes_sets_clears_and_prints(shell, closed):
+    assert shell("tag", "--id", closed, "--add", "b", "a").out == "a\nb\n"
+    assert shell("tag", "--id", closed, "--remove", "b", "--add", "c").out == "a\nc\n"
+    assert shell("tag", "--id", closed).out == "a\nc\n"
+    assert json.loads(shell("tag", "--id", closed, "--set", "x", "--json").out)["tags"] == ["x"]
+    assert shell("tag", "--id", closed, "--set").out == ""
+
+
+def test_tag_finds_its_version_by_name(shell, closed, second):
+    shell("tag", "--project", "data", "--name", "cats", "--version", "1.0.0", "--add", "old")
+    assert json.loads(shell("get", "--tags", "old", "--json").out)["id"] == closed
+
+
+def test_tag_works_on_a_draft(shell):
+    shell("create", "--name", "cats", "--tags", "a")
+    assert shell("tag", "--add", "b", "--remove", "a").out == "b\n"
+    assert shell("close").code == 0
+    assert shell("tag").out == "b\n"
+
+
+def test_tags_that_change_nothing_write_nothing(shell, closed, machine):
+    shell("tag", "--id", closed, "--add", "a")
+    before = sorted((machine / "url" / "log").rglob("*"))
+    assert shell("tag", "--id", closed, "--add", "a", "--remove", "b").out == "a\n"
+    assert sorted((machine / "url" / "log").rglob("*")) == before
+
+
+def test_tag_refuses_set_together_with_add(shell, closed):
+    assert shell("tag", "--id", closed, "--set", "x", "--add", "y").code == 2

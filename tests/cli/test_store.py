@@ -1,0 +1,190 @@
+"""What is kept and whether it is sound, from a shell: verify, stats, doctor."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from dataset_store import __version__
+
+
+def packs_of(machine: Path) -> list[Path]:
+    return sorted(path for path in (machine / "url" / "packs").rglob("*") if path.is_file())
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one byte of a file, whatever its mode."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.unlink()
+    path.write_bytes(data)
+
+
+# --- verify ------------------------------------------------------------------------------------------------------
+
+
+def test_verify_reads_a_sound_version(shell, closed):
+    checked = shell("verify", "--id", closed)
+    assert checked.code == 0
+    assert checked.out == "data/cats 1.0.0: 3 entries, 1.6 KiB, 1 pack read, all sound\n"
+
+
+def test_verify_reads_every_kind_of_entry_and_files_of_many_chunks(shell, pictures):
+    (pictures / "large").write_bytes(random.Random(1).randbytes(3 << 20))
+    (pictures / "zeros").write_bytes(bytes(3 << 20))
+    (pictures / "empty").touch()
+    (pictures / "nothing").mkdir()
+    (pictures / "link").symlink_to("a.txt")
+    shell("sync", "--folder", str(pictures), "--name", "cats")
+    report = json.loads(shell("verify", "--json").out)
+    assert (report["sound"], report["damaged"], report["entries"]) == (True, [], 8)
+
+
+def test_verify_reads_the_packs_that_only_a_list_of_segments_names(shell, machine, pictures):
+    parts = [random.Random(seed).randbytes(200_000) for seed in range(50)]
+    (pictures / "large").write_bytes(b"".join(parts))
+    first = shell("sync", "--folder", str(pictures), "--name", "cats").lines[-1].rpartition(" ")[2]
+    (old,) = packs_of(machine)
+    (pictures / "large").write_bytes(b"".join(part[:100_000] + b"!" + part[100_000:] for part in parts))
+    (machine / "only").mkdir()
+    os.rename(pictures / "large", machine / "only" / "large")
+    shell("sync", "--folder", str(machine / "only"), "--parents", first)
+    assert json.loads(shell("verify", "--json").out)["packs"] == 2
+    old.unlink()
+    damaged = json.loads(shell("verify", "--json").out)["damaged"]
+    assert {row["path"] for row in damaged} == {"large", None}
+
+
+def test_verify_names_exactly_the_files_that_a_damaged_chunk_belongs_to(shell, machine, pictures):
+    (pictures / "large").write_bytes(random.Random(2).randbytes(2 << 20))
+    version = shell("sync", "--folder", str(pictures), "--name", "cats").lines[-1].rpartition(" ")[2]
+    (pack,) = packs_of(machine)
+    flip(pack, pack.stat().st_size // 2)
+    found = shell("verify", "--id", version, "--json")
+    assert found.code == 5
+    report = json.loads(found.out)
+    assert [row["path"] for row in report["damaged"]] == ["large"]
+    shown = shell("verify", "--id", version)
+    assert shown.lines[0] == "damaged  large"
+    assert "is damaged" in shown.err
+
+
+def test_verify_of_a_lost_pack_names_what_needed_it(shell, machine, pictures, closed):
+    (first,) = packs_of(machine)
+    (pictures / "new").write_text("new")
+    shell("sync", "--folder", str(pictures), "--parents", closed)
+    first.unlink()
+    found = shell("verify")
+    assert found.code == 5
+    assert {line.split()[1] for line in found.lines if line.startswith("damaged")} >= {"a.txt", "train/b.jpg"}
+    assert "damaged  new" not in found.out
+
+
+def test_verify_passes_by_what_this_machine_remembers(shell, machine, closed):
+    assert Path(shell("get", "--id", closed).out.strip()).is_dir()
+    for pack in packs_of(machine):
+        pack.unlink()
+    assert shell("get", "--id", closed).code == 0
+    assert shell("verify", "--id", closed).code == 5
+
+
+def test_verify_compares_a_folder_by_content(shell, closed, pictures):
+    assert shell("verify", "--id", closed, "--folder", str(pictures)).code == 0
+    old = os.stat(pictures / "a.txt")
+    (pictures / "a.txt").write_text("omega")
+    os.utime(pictures / "a.txt", ns=(old.st_atime_ns, old.st_mtime_ns))
+    (pictures / "train" / "b.jpg").unlink()
+    (pictures / "new").touch()
+    found = shell("verify", "--id", closed, "--folder", str(pictures))
+    assert found.code == 1
+    assert found.lines[:3] == ["missing  train/b.jpg", "modified  a.txt", "extra  new"]
+    report = json.loads(shell("verify", "--id", closed, "--folder", str(pictures), "--json").out)
+    assert (report["matches"], report["modified"]) == (False, ["a.txt"])
+
+
+def test_verify_by_file_size_opens_no_file(shell, closed, pictures):
+    (pictures / "a.txt").write_text("omega")
+    assert shell("verify", "--id", closed, "--folder", str(pictures), "--filesize").code == 0
+    (pictures / "a.txt").write_text("longer than before")
+    assert shell("verify", "--id", closed, "--folder", str(pictures), "--filesize").code == 1
+
+
+def test_a_copy_is_what_verify_compares_it_with(shell, pictures, machine):
+    (pictures / "link").symlink_to("a.txt")
+    (pictures / "nothing").mkdir()
+    os.chmod(pictures / "a.txt", 0o755)
+    shell("sync", "--folder", str(pictures), "--name", "cats")
+    shell("get", "--copy", str(machine / "out"))
+    for folder in (machine / "out", shell("get").out.strip()):
+        assert shell("verify", "--folder", str(folder)).code == 0
+        assert shell("verify", "--folder", str(folder), "--filesize").code == 0
+
+
+def test_verify_of_a_draft_or_of_sizes_without_a_folder_is_refused(shell, closed):
+    assert shell("verify", "--id", closed, "--filesize").code == 2
+    shell("create", "--name", "dogs")
+    assert shell("verify").code == 4
+
+
+# --- stats -------------------------------------------------------------------------------------------------------
+
+
+def test_stats_sums_what_the_store_keeps(shell, machine, closed, pictures):
+    usage = json.loads(shell("stats", "--json").out)["usage"]
+    assert usage["packs"] == {"count": 1, "bytes": sum(pack.stat().st_size for pack in packs_of(machine))}
+    logs = [path.stat().st_size for path in (machine / "url" / "log").rglob("*") if path.is_file()]
+    assert usage["log"] == {"count": 1, "bytes": sum(logs)}
+    assert (usage["versions"], usage["logical_bytes"]) == (1, 1605)
+    assert usage["stored_bytes"] == usage["packs"]["bytes"] + usage["log"]["bytes"]
+    assert usage["deduplication"] == pytest.approx(1605 / usage["stored_bytes"])
+
+
+def test_stats_tells_what_each_version_changed(shell, closed, pictures):
+    (pictures / "a.txt").write_text("changed")
+    shell("sync", "--folder", str(pictures), "--parents", closed)
+    versions = json.loads(shell("stats", "--json").out)["versions"]
+    assert [(row["entries"], row["added"], row["modified"]) for row in versions] == [(3, 3, 0), (3, 0, 1)]
+    one = json.loads(shell("stats", "--id", closed, "--json").out)["versions"]
+    assert [row["id"] for row in one] == [closed]
+    assert closed in shell("stats", "--name", "cats", "--version", "1.0.0").out
+
+
+def test_stats_of_a_store_without_versions(shell):
+    shell("create", "--name", "cats")
+    usage = json.loads(shell("stats", "--json").out)["usage"]
+    assert (usage["versions"], usage["deduplication"]) == (0, None)
+    assert "deduplication  -" in shell("stats").out
+
+
+# --- doctor ------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_of_a_sound_installation(shell, machine, closed):
+    shell("get", "--id", closed)
+    answer = shell("doctor", "--json")
+    found = json.loads(answer.out)
+    assert answer.code == 0
+    assert (found["version"], found["store"], found["reachable"]) == (__version__, str(machine / "url"), True)
+    assert len(found["store_id"]) == 32
+    assert (found["local_copies"], found["local_copy_bytes"], found["drafts"]) == (1, 1605, 0)
+    assert found["chunking_kernel"] in {"c", "numpy"}
+    assert (found["native_file"] is None) == (found["chunking_kernel"] == "numpy")
+    assert all(line.startswith("ok  ") for line in shell("doctor").lines)
+
+
+def test_doctor_says_where_there_is_no_store_yet(shell):
+    answer = shell("doctor")
+    assert answer.code == 0
+    assert "no store yet" in answer.out
+
+
+@pytest.mark.parametrize("content", [b"", b"no config of any store"])
+def test_doctor_asks_the_store_itself_and_fails_where_it_is_not_sound(shell, machine, closed, content):
+    config = machine / "url" / "config"
+    config.unlink()
+    config.write_bytes(content)
+    answer = shell("doctor", "--json")
+    assert answer.code == 1
+    assert json.loads(answer.out)["sound"] is False
