@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
 from dataset_store.core.entries import LISTED, ONE_CHUNK, U8, Entries, Segments, first_use
-from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, PackRef, Place
+from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, Footer, PackRef, Place
 from dataset_store.errors import CorruptObject
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "decode_segment_list",
     "encode_segment_list",
     "reused_runs",
+    "segment_chunks",
     "segment_columns",
     "segment_rows",
     "segments_of",
@@ -246,6 +247,30 @@ def _rows(segments: Segments, start: int, stop: int) -> Iterator[Segment]:
 def segment_rows(segments: Segments) -> tuple[Segment, ...]:
     """Columns as rows."""
     return tuple(_rows(segments, 0, len(segments)))
+
+
+def segment_chunks(segment: Segment, footer: Footer) -> list[tuple[ChunkId, ChunkHit]]:
+    """Id and place of each chunk of a segment, by its pack's footer; none if the two do not agree."""
+    first, last = np.searchsorted(footer.offsets, (segment.offset, segment.offset + segment.stored)).tolist()
+    ends_of_frames = np.cumsum(footer.chunk_counts, dtype=np.int64)
+    low = int(ends_of_frames[first - 1]) if first else 0
+    high = int(ends_of_frames[last - 1]) if last else 0
+    ends = np.cumsum(footer.lengths[low:high], dtype=np.int64)
+    begin = low + int(np.searchsorted(ends, segment.plain_offset, side="right"))
+    end = low + int(np.searchsorted(ends, segment.plain_offset + segment.plain_length)) + 1
+    if end > high or footer.run_digest(begin, end) != segment.digest:
+        return []
+    frames = footer.frame_of_chunk()[begin:end]
+    ids = footer.ids[begin:end].tobytes()
+    columns = (
+        footer.offsets[frames],
+        footer.stored[frames],
+        footer.plain_offsets()[begin:end],
+        footer.lengths[begin:end],
+        footer.chunk_counts[frames] == 1,
+    )
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [(ChunkId(ids[32 * at : 32 * at + 32]), ChunkHit(segment.pack, *row)) for at, row in enumerate(rows)]
 
 
 def encode_segment_list(segments: Segments) -> bytes:

@@ -9,21 +9,12 @@ from contextlib import ExitStack
 import numpy as np
 
 from dataset_store.core.catalog import Version
-from dataset_store.core.digest import NodeId
-from dataset_store.core.entries import LISTED, ONE_CHUNK, Bool, Entries
-from dataset_store.core.frames import FrameKind
+from dataset_store.core.entries import Bool, Entries
 from dataset_store.core.log_entries import TreeRootRow
-from dataset_store.core.nodes import NodeRef
-from dataset_store.core.packfile import Footer, PackRef, Place
-from dataset_store.core.segments import (
-    FileSegments,
-    decode_segment_list,
-    segment_rows,
-    segments_of,
-    with_segments,
-)
+from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.tree import read_all
 from dataset_store.dataset.lineage import dependency_graph
+from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import DatasetNotFound, TargetNotEmpty
 from dataset_store.local.folder import remember_folder
@@ -120,12 +111,9 @@ def _reuse(workspace: Workspace, entries: Entries, seeds: Sequence[Seed]) -> Reu
     footers: dict[PackRef, Footer] = {}
 
     def footer(pack: PackRef) -> Footer:
-        known = footers.get(pack) or workspace.chunks.footer(pack)
-        if known is None:
-            known = workspace.repository.packs.read_footers([pack])[0]
-            workspace.chunks.add_footer(pack, known)
-        footers[pack] = known
-        return known
+        if pack not in footers:
+            footers[pack] = workspace.footers([pack])[pack]
+        return footers[pack]
 
     sources = [ChunkReuse(entries, seed, footer) for seed in seeds]
     return lambda row, segment, opened, target: any(one(row, segment, opened, target) for one in sources)
@@ -133,26 +121,8 @@ def _reuse(workspace: Workspace, entries: Entries, seeds: Sequence[Seed]) -> Reu
 
 def version_entries(workspace: Workspace, tree: TreeRootRow) -> Entries:
     """All entries of a tree, with every segment list expanded."""
-    entries = read_all(root_of(tree), workspace.repository.nodes)
-    listed = np.flatnonzero(entries.kinds & LISTED).tolist()
-    if not listed:
-        return entries
-    places = [segments_of(entries, row)[0] for row in listed]
-    refs = [NodeRef(NodeId(one.digest), Place(one.pack, one.offset, one.stored, one.plain_length)) for one in places]
-    plains = workspace.repository.nodes.read(FrameKind.LIST, refs)
-    expanded = {
-        row: decode_segment_list(plain, int(entries.sizes[row]), what="of a large file")
-        for row, plain in zip(listed, plains, strict=True)
-    }
-    return with_segments(
-        entries,
-        [
-            FileSegments(segment_rows(expanded[row]))
-            if row in expanded
-            else FileSegments(tuple(segments_of(entries, row)), int(entries.kinds[row]) & ONE_CHUNK)
-            for row in range(len(entries))
-        ],
-    )
+    nodes = workspace.repository.nodes
+    return with_lists(read_all(root_of(tree), nodes), nodes)
 
 
 def _prime_stat_cache(workspace: Workspace, version: Version, folder: str) -> None:

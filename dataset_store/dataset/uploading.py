@@ -23,12 +23,14 @@ from dataset_store.core.segments import (
     SegmentBuilder,
     decode_segment_list,
     encode_segment_list,
+    segment_chunks,
     segment_columns,
     segment_rows,
     segments_of,
     with_segments,
 )
 from dataset_store.core.tree import lookup, read_all
+from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject
@@ -135,15 +137,20 @@ def _locate(
         workspace, {c: r for c, r in wanted.items() if c not in located}, pending, minimum, condemned
     )
     missing = [row for content, row in wanted.items() if content not in located]
-    _learn_footers(workspace, base, pending, missing, minimum)
+    earlier = _earlier_chunks(workspace, base, pending, missing)
+
+    def find(ids: Sequence[ChunkId]) -> list[ChunkHit | None]:
+        found = [earlier.get(chunk) for chunk in ids]
+        others = [chunk for chunk, hit in zip(ids, found, strict=True) if hit is None or hit.pack in condemned]
+        indexed = dict(zip(others, workspace.chunks.find_many(others, condemned), strict=True))
+        return [indexed.get(chunk, hit) for chunk, hit in zip(ids, found, strict=True)]
+
     sources = list(_sources(draft, pending, missing))
     assembler = SegmentAssembler()
     lists: list[tuple[bytes, FileSegments]] = []
     total = sum(source.size for source in sources)
     with progress_bar("uploading", total, show=show_progress) as advance:
-        for unit in ingest(
-            sources, workspace.repository.chunker, lambda ids: workspace.chunks.find_many(ids, condemned)
-        ):
+        for unit in ingest(sources, workspace.repository.chunker, find):
             places = sender.writer.append(unit.frames)
             lists += [(sources[index].content_id, found) for index, found in assembler.add(unit, places)]
             advance(sum(piece.length for piece in unit.pieces))
@@ -232,17 +239,20 @@ def _decoded(plain: bytes, size: int) -> tuple[Segment, ...] | None:
         return None
 
 
-def _learn_footers(workspace: Workspace, base: Entries, pending: Entries, missing: Sequence[int], minimum: int) -> None:
-    """Fetch the footers of packs that hold the earlier content of large changed files, so their chunks are found."""
-    packs: set[PackRef] = set()
-    for row in missing:
-        if pending.sizes[row] > minimum:
-            there = base.find(pending.keys[row])
-            if there is not None and not base.kinds[there] & LISTED:
-                packs |= {segment.pack for segment in segments_of(base, there)}
-    unknown = sorted(pack for pack in packs if not workspace.chunks.knows_pack(pack))
-    for pack, footer in zip(unknown, workspace.repository.packs.read_footers(unknown), strict=True):
-        workspace.chunks.add_footer(pack, footer)
+def _earlier_chunks(
+    workspace: Workspace, base: Entries, pending: Entries, missing: Sequence[int]
+) -> dict[ChunkId, ChunkHit]:
+    """The chunks of what large changed files were before, where they lie in the base tree.
+
+    They come before what the chunk index knows, so that a file that is edited again and again keeps its layout.
+    """
+    minimum = workspace.repository.chunker.minimum
+    at = base.find_many([pending.keys[row] for row in missing if pending.sizes[row] > minimum])
+    earlier = with_lists(base.take(np.unique(at[at >= 0])), workspace.repository.nodes)
+    large = np.flatnonzero(earlier.sizes > minimum).tolist()
+    segments = [segment for row in large for segment in segments_of(earlier, row)]
+    footers = workspace.footers({segment.pack for segment in segments})
+    return {chunk: hit for segment in segments for chunk, hit in segment_chunks(segment, footers[segment.pack])}
 
 
 def _remember(workspace: Workspace, rows: Entries) -> None:

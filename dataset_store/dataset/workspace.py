@@ -7,12 +7,14 @@ import hashlib
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
 
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.envelope import decode_config
 from dataset_store.core.log_entries import TreeRootRow
+from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.errors import DatasetNotFound, StoreNotFound
 from dataset_store.local.chunk_index import ChunkIndex
 from dataset_store.local.drafts import Draft, draft_ids
@@ -92,6 +94,15 @@ class Workspace:
     def resolve(self, query: Query) -> Version | None:
         """The version that a query means now; one request where nothing is new."""
         return self.refresh().resolve(query)
+
+    def footers(self, packs: Iterable[PackRef]) -> dict[PackRef, Footer]:
+        """The footers of packs; one batch of reads for those that this machine has not seen."""
+        known = {pack: self.chunks.footer(pack) for pack in packs}
+        unknown = sorted(pack for pack, footer in known.items() if footer is None)
+        fetched = dict(zip(unknown, self.repository.packs.read_footers(unknown), strict=True))
+        for pack, footer in fetched.items():
+            self.chunks.add_footer(pack, footer)
+        return {pack: footer for pack, footer in known.items() if footer is not None} | fetched
 
     def base_of(self, version_id: str) -> TreeRootRow:
         """The tree of a version."""

@@ -5,7 +5,7 @@ Promises:
 - A file is complete only when all its bytes had the content id that was expected, so what is stored is what was
   added; a file changed since is FileChanged, and no unit that completes it is ever yielded.
 - Units come in the order of the sources. Within one, the block of the short files comes first.
-- In each 4 MiB of a file, and with 12 more in the first, at most 4 reused runs are short ones that touch what is
+- In each 4 MiB of a file, and with 8 more in the first, at most 8 reused runs are short ones that touch what is
   stored anew or each other: deduplication that would shred a file is refused (`core.segments.bounded_reuse`).
 - Memory: at most 24 MiB of files in flight, 4 MiB more being read, and what these encode to, whatever the sizes.
 
@@ -53,10 +53,10 @@ __all__ = [
 ChunkLookup = Callable[[Sequence[ChunkId]], Sequence[ChunkHit | None]]
 """Where chunks are stored already, for each id or None. Called by several threads, by one at a time."""
 
-RUNS_PER_READ: Final = 4
+RUNS_PER_READ: Final = 8
 """The most reused runs in each 4 MiB of a file."""
 
-FIRST_RUNS: Final = 12
+FIRST_RUNS: Final = 8
 """So many more in the first 4 MiB: a file of a few chunks may take each from elsewhere."""
 
 _BLOCK: Final = PLAIN_LIMITS[FrameKind.DATA]

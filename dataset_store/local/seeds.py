@@ -16,7 +16,7 @@ from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Bool, E
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.paths import PathKey, to_path
-from dataset_store.core.segments import Segment, segments_of
+from dataset_store.core.segments import Segment, segment_chunks, segments_of
 from dataset_store.local.folder_writer import FolderWriter
 
 __all__ = ["ChunkReuse", "Seed", "copy_unchanged", "link_unchanged"]
@@ -151,21 +151,8 @@ class ChunkReuse:
 
 
 def _chunks(segment: Segment, footers: Footers) -> list[tuple[bytes, int]]:
-    """Id and length of each chunk of a segment, by its pack's footer; none if the two do not agree."""
-    footer = footers(segment.pack)
-    first = int(np.searchsorted(footer.offsets, segment.offset))
-    last = int(np.searchsorted(footer.offsets, segment.offset + segment.stored))
-    starts = footer.chunk_starts()
-    low = int(starts[first]) if first < len(starts) else len(footer.lengths)
-    high = int(starts[last]) if last < len(starts) else len(footer.lengths)
-    ends = np.cumsum(footer.lengths[low:high], dtype=np.int64)
-    begin = low + int(np.searchsorted(ends, segment.plain_offset, side="right"))
-    end = low + int(np.searchsorted(ends, segment.plain_offset + segment.plain_length)) + 1
-    if end > high or footer.run_digest(begin, end) != segment.digest:
-        return []
-    ids = footer.ids[begin:end].tobytes()
-    lengths = footer.lengths[begin:end].tolist()
-    return [(ids[32 * at : 32 * at + 32], length) for at, length in enumerate(lengths)]
+    """Id and length of each chunk of a segment."""
+    return [(chunk_id, hit.plain_length) for chunk_id, hit in segment_chunks(segment, footers(segment.pack))]
 
 
 def _offsets(chunks: Sequence[tuple[bytes, int]]) -> dict[bytes, int]:
