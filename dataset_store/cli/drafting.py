@@ -58,7 +58,7 @@ def sync(arguments: Namespace) -> int:
     changes = _synced(dataset, arguments, discard_on_error=begins)
     lines_out([_changed(changes)])
     if begins and not any(changes) and not arguments.skip_close:
-        _discard(dataset)
+        dataset.discard()
         lines_out(["Nothing changed: the new version was discarded."])
         return 0
     if begins:
@@ -131,15 +131,8 @@ def _synced(dataset: "Dataset", arguments: Namespace, *, discard_on_error: bool)
         return dataset.sync_folder(arguments.folder, dataset_path=arguments.dataset_folder, verbose=arguments.verbose)
     except BaseException:
         if discard_on_error:
-            _discard(dataset)
+            dataset.discard()
         raise
-
-
-def _discard(dataset: "Dataset") -> None:
-    from dataset_store.dataset.overview import discard_draft
-    from dataset_store.dataset.workspace import open_workspace
-
-    discard_draft(open_workspace(), dataset.id)
 
 
 def _close(dataset: "Dataset", verbose: bool) -> None:

@@ -55,16 +55,13 @@ def tag(arguments: Namespace) -> int:
 
 def _changed_tags(dataset: "Dataset", arguments: Namespace) -> list[str]:
     """The tags that a version has once those that were asked for are changed."""
-    add, remove = frozenset(arguments.add or ()), frozenset(arguments.remove or ())
     if arguments.set is not None:
         dataset.tags = arguments.set
-    elif (add or remove) and not dataset.is_final():
-        dataset.tags = sorted((add | set(dataset.tags)) - remove)
-    elif add or remove:
-        from dataset_store.dataset.overview import change_tags
-        from dataset_store.dataset.workspace import open_workspace
-
-        return change_tags(open_workspace(), dataset.id, add, remove)
+    add, remove = set(arguments.add or ()), set(arguments.remove or ())
+    if add - remove:
+        dataset.add_tags(sorted(add - remove))
+    if remove:
+        dataset.remove_tags(sorted(remove))
     return sorted(dataset.tags)
 
 

@@ -18,7 +18,8 @@ from dataset_store.errors import DatasetStoreError, InvalidRequest, NotFinal
 
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
-    from dataset_store.dataset.overview import FolderReport, StoreReport, StoreUsage
+    from dataset_store.dataset.overview import StoreUsage
+    from dataset_store.dataset.verifying import FolderReport, StoreReport
 
 __all__ = ["doctor", "stats", "verify"]
 
@@ -39,7 +40,7 @@ def verify(arguments: Namespace) -> int:
 
 
 def _verify_folder(dataset: "Dataset", arguments: Namespace) -> int:
-    from dataset_store.dataset.overview import verify_folder
+    from dataset_store.dataset.verifying import verify_folder
     from dataset_store.dataset.workspace import open_workspace
 
     report = verify_folder(open_workspace(), dataset.id, arguments.folder, sizes_only=arguments.filesize)
@@ -62,8 +63,8 @@ def _folder_verdict(dataset: "Dataset", arguments: Namespace, report: "FolderRep
 
 
 def _verify_stored(dataset: "Dataset", arguments: Namespace) -> int:
-    from dataset_store.dataset.overview import verify_stored
     from dataset_store.dataset.progress import progress_bar
+    from dataset_store.dataset.verifying import verify_stored
     from dataset_store.dataset.workspace import open_workspace
 
     workspace = open_workspace()

@@ -30,6 +30,7 @@ __all__ = [
     "Segments",
     "compose",
     "concat",
+    "concat_segments",
     "first_use",
     "make_entries",
     "overlay",
@@ -245,26 +246,28 @@ def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return np.concatenate(parts)
 
 
+def concat_segments(parts: Sequence[Segments]) -> Segments:
+    """The rows of several tables of segments, one table after another; packs in common are listed once."""
+    packs, maps = _merge_tables([part.packs for part in parts])
+    columns = [m[part.pack] if len(m) else part.pack for m, part in zip(maps, parts, strict=True)]
+    return Segments(
+        packs,
+        _joined(columns),
+        _joined([part.offset for part in parts]),
+        _joined([part.stored for part in parts]),
+        _joined([part.plain_offset for part in parts]),
+        _joined([part.plain_length for part in parts]),
+        _joined([part.digest for part in parts]),
+    )
+
+
 def concat(parts: Sequence[Entries]) -> Entries:
     """The rows of several tables, one table after another; the caller keeps key order."""
     parts = [part for part in parts if len(part)]
     if len(parts) < 2:
         return parts[0] if parts else Entries.empty()
-    packs, pack_maps = _merge_tables([part.segments.packs for part in parts])
     origin_ids, origin_maps = _merge_tables([part.origin_ids for part in parts])
     totals = accumulate((len(part.segments) for part in parts), initial=0)
-    pack_columns = [
-        m[part.segments.pack] if len(m) else part.segments.pack for m, part in zip(pack_maps, parts, strict=True)
-    ]
-    segments = Segments(
-        packs,
-        _joined(pack_columns),
-        _joined([part.segments.offset for part in parts]),
-        _joined([part.segments.stored for part in parts]),
-        _joined([part.segments.plain_offset for part in parts]),
-        _joined([part.segments.plain_length for part in parts]),
-        _joined([part.segments.digest for part in parts]),
-    )
     return Entries(
         list(chain.from_iterable(part.keys for part in parts)),
         _joined([part.kinds for part in parts]),
@@ -274,7 +277,7 @@ def concat(parts: Sequence[Entries]) -> Entries:
         _joined([m[part.origins] for m, part in zip(origin_maps, parts, strict=True)]),
         origin_ids,
         _joined([part.segment_ends + total for part, total in zip(parts, totals, strict=False)]),
-        segments,
+        concat_segments([part.segments for part in parts]),
     )
 
 

@@ -8,7 +8,7 @@ This module never reads a pack and never decides what is stored; `bounded_reuse`
 stored is worth referring to.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Any, Final
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
-from dataset_store.core.entries import LISTED, ONE_CHUNK, U8, Entries, Segments, first_use
+from dataset_store.core.entries import LISTED, ONE_CHUNK, U8, Entries, Segments, concat_segments, first_use
 from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, Footer, PackRef, Place
 from dataset_store.errors import CorruptObject
 
@@ -37,6 +37,7 @@ __all__ = [
     "segment_rows",
     "segments_of",
     "with_segments",
+    "with_segments_at",
 ]
 
 MOST_SEGMENTS: Final = 64
@@ -211,11 +212,32 @@ def segment_columns(rows: Sequence[Segment]) -> Segments:
 
 def with_segments(entries: Entries, per_row: Sequence[FileSegments]) -> Entries:
     """The same entries with these segments, one `FileSegments` a row, in place of those they had."""
-    ends = np.cumsum([len(one.rows) for one in per_row], dtype=np.int64)
-    bits = np.array([one.bits for one in per_row], np.uint8)
-    kinds = (entries.kinds & np.uint8(0xFF ^ (ONE_CHUNK | LISTED))) | bits
-    columns = segment_columns([row for one in per_row for row in one.rows])
-    return replace(entries, kinds=kinds, segment_ends=ends, segments=columns)
+    bare = replace(entries, segment_ends=np.zeros(len(entries), np.int64), segments=Segments.empty())
+    return with_segments_at(bare, dict(enumerate(per_row)))
+
+
+def with_segments_at(entries: Entries, found: Mapping[int, FileSegments]) -> Entries:
+    """The same entries, where the rows in `found` have those segments in place of what they had.
+
+    What it costs follows `found`: the segments of all other rows are moved as columns.
+    """
+    rows = np.array(sorted(found), np.int64)
+    chosen = [found[row] for row in rows.tolist()]
+    replaced = np.zeros(len(entries), np.bool_)
+    replaced[rows] = True
+    counts = entries.segment_counts
+    kept = np.flatnonzero(~np.repeat(replaced, counts))
+    counts[rows] = [len(one.rows) for one in chosen]
+    kinds = entries.kinds.copy()
+    kinds[rows] &= np.uint8(0xFF ^ (ONE_CHUNK | LISTED))
+    kinds[rows] |= np.array([one.bits for one in chosen], np.uint8)
+    fresh = np.repeat(replaced, counts)
+    order = np.empty(len(fresh), np.int64)
+    order[~fresh] = kept
+    order[fresh] = len(entries.segments) + np.arange(int(fresh.sum()))
+    added = segment_columns([segment for one in chosen for segment in one.rows])
+    columns = concat_segments([entries.segments, added]).take(order)
+    return replace(entries, kinds=kinds, segment_ends=np.cumsum(counts), segments=columns)
 
 
 def segments_of(entries: Entries, row: int) -> list[Segment]:

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataset_store.core.catalog import Query, Version
 from dataset_store.core.diff import Difference, diff, diff_entries
 from dataset_store.core.entries import Entries
-from dataset_store.core.log_entries import TagsEntry
 from dataset_store.core.tree import read_all
 from dataset_store.dataset import drafting
 from dataset_store.dataset.committing import finalize_draft
 from dataset_store.dataset.copying import local_copy, mutable_copy
 from dataset_store.dataset.lineage import dependency_graph, merged_entries
 from dataset_store.dataset.listing import FileEntry, file_entries, paths_of
+from dataset_store.dataset.tagging import change_tags
 from dataset_store.dataset.uploading import upload_draft
-from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns, open_workspace
+from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import (
     DatasetNotFound,
     InvalidRequest,
@@ -134,7 +134,7 @@ class Dataset:
             raise InvalidRequest("An id and a project, name or version were given.", "Give one or the other.")
         workspace = open_workspace()
         if dataset_id is not None:
-            draft = None if only_completed else _draft_not_final(workspace, dataset_id)
+            draft = None if only_completed else drafting.open_draft(workspace, dataset_id)
             if draft is None:
                 _require_live(workspace.version(dataset_id))
             return cls(workspace, draft, dataset_id)
@@ -199,21 +199,29 @@ class Dataset:
         if self._draft is not None:
             self._draft.append(Labels(sorted(wanted), self._draft.labels.description))
             return
-        commit = new_commit_id()
+        change_tags(self._workspace, self.id, lambda _now: frozenset(wanted))
 
-        def entry(catalog: object) -> TagsEntry:
-            now = self._workspace.catalog.tags_of(self.id)
-            return TagsEntry(
-                commit=commit,
-                time=now_ns(),
-                version=self.id,
-                add=tuple(sorted(wanted - now)),
-                remove=tuple(sorted(now - wanted)),
-            )
+    def add_tags(self, tags: Sequence[str] | str) -> None:
+        """Add a tag or several, also after finalize; tags that others add meanwhile stay."""
+        self._change_tags(set(_labels(tags)), set())
 
-        self._workspace.refresh()
-        if self._workspace.catalog.tags_of(self.id) != wanted:
-            self._workspace.repository.catalog.commit(entry)
+    def remove_tags(self, tags: Sequence[str] | str) -> None:
+        """Remove a tag or several, also after finalize; tags that others add meanwhile stay."""
+        self._change_tags(set(), set(_labels(tags)))
+
+    def _change_tags(self, add: set[str], remove: set[str]) -> None:
+        if self._draft is not None:
+            self.tags = sorted((set(self.tags) | add) - remove)
+        else:
+            change_tags(self._workspace, self.id, lambda now: (now | add) - remove)
+
+    def discard(self) -> None:
+        """Forget a draft of this machine; what it uploaded is left to gc.
+
+        Raises:
+            VersionIsFinal: It is finalized.
+        """
+        self._open_draft("discard").discard()
 
     def is_final(self) -> bool:
         """Whether it is finalized."""
@@ -261,7 +269,7 @@ class Dataset:
         source = os.fspath(path)
         if not os.path.lexists(source):
             raise PathNotFound(f"There is nothing at {source!r}.", "Give an existing file or folder.")
-        inside = _below_base(source, local_base_folder, dataset_path)
+        inside = drafting.below_base(source, local_base_folder, dataset_path)
         wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
         found = drafting.add_path(self._workspace, draft, source, wildcards, inside, recursive=recursive)
         if verbose:
@@ -482,31 +490,6 @@ def _labels(tags: Iterable[str] | str | None) -> list[str]:
     return [tags] if isinstance(tags, str) else list(tags or ())
 
 
-def _draft_not_final(workspace: Workspace, draft_id: str) -> Draft | None:
-    """The draft of that id, unless its commit has landed meanwhile: then the draft is done with."""
-    draft = workspace.draft(draft_id)
-    if draft is None:
-        return None
-    landed = workspace.catalog.version(draft_id)
-    if landed is None and draft.committing:
-        landed = workspace.refresh().version(draft_id)
-    if landed is not None:
-        draft.discard()
-        return None
-    return draft
-
-
 def _require_live(version: Version) -> None:
     if version.deleted:
         raise DatasetNotFound(f"The version {version.id} was deleted.", "Its children can still be read.")
-
-
-def _below_base(source: str, base: str | None, dataset_path: str | None) -> str | None:
-    """The dataset directory of files whose paths are to be relative to `base`."""
-    if base is None:
-        return dataset_path
-    start = source if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
-    inside = os.path.relpath(os.path.abspath(start), os.path.abspath(base))
-    if inside == os.pardir or inside.startswith(os.pardir + os.sep):
-        raise InvalidRequest(f"{source!r} is not inside {base!r}.", "local_base_folder must hold the path.")
-    return os.path.normpath(os.path.join((dataset_path or "").strip("/"), inside))

@@ -11,7 +11,8 @@ import numpy as np
 from dataset_store.core.catalog import Version
 from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import VersionId
-from dataset_store.core.entries import Bool, Changes, Entries, concat, overlay, same_identity, sort_rows
+from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, concat, overlay, same_identity, sort_rows
+from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import Producer, TreeRootRow
 from dataset_store.core.paths import ROOT, PathKey, portability_problems, to_key, to_text
 from dataset_store.core.producer import current_producer
@@ -28,7 +29,9 @@ __all__ = [
     "NewVersion",
     "add_path",
     "begin",
+    "below_base",
     "current_entries",
+    "open_draft",
     "remove_paths",
     "require_final",
     "require_name",
@@ -140,9 +143,18 @@ def sync(workspace: Workspace, draft: Draft, folder: str, dataset_path: str | No
     """Make the draft's entries below `dataset_path` those of a folder; what that changed."""
     below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
     found = read_folder(os.path.abspath(folder), below, workspace.stats, now_ns())
-    difference = diff_entries(current_entries(workspace, draft, below), found.entries)
+    difference = diff_entries(_replaced_by(workspace, draft, found.entries, below), found.entries)
     _record(workspace, draft, difference.as_changes(), found, below)
     return difference
+
+
+def _replaced_by(workspace: Workspace, draft: Draft, rows: Entries, below: PathKey) -> Entries:
+    """The draft's entries whose place `rows` take: those below the directory, and files that stand where it must be."""
+    inside = current_entries(workspace, draft, below)
+    if not below or not len(rows):
+        return inside
+    # At most one entry lies above, and its key comes before all keys below it.
+    return concat([_entries_at(workspace, draft, _directories_above(below)), inside])
 
 
 def add_path(
@@ -163,11 +175,19 @@ def add_path(
     else:
         found = read_file(absolute, below, workspace.stats, now_ns())
         rows = found.entries
+    rows = _without_held_directories(workspace, draft, rows)
     difference = diff_entries(_entries_at(workspace, draft, rows.keys), rows)
     blocked = _in_the_way(workspace, draft, difference.added.keys)
     changes = difference.as_changes()
     _record(workspace, draft, Changes(changes.entries, sorted(blocked)), found, below)
     return Difference(Entries.empty(), difference.added, difference.modified_old, difference.modified_new)
+
+
+def _without_held_directories(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
+    """The rows but for empty directories below which the draft holds entries: there they are, and not empty."""
+    empty = np.flatnonzero((rows.kinds & KIND_BITS) == Kind.DIRECTORY).tolist()
+    held = set(_existing_directories(workspace, draft, [rows.keys[row] for row in empty]))
+    return rows.take(np.array([key not in held for key in rows.keys], np.bool_)) if held else rows
 
 
 def _selected(entries: Entries, below: PathKey, wildcards: Sequence[str], *, recursive: bool) -> Bool:
@@ -191,16 +211,18 @@ def _entries_at(workspace: Workspace, draft: Draft, keys: Sequence[PathKey]) -> 
 
 def _in_the_way(workspace: Workspace, draft: Draft, added: Sequence[PathKey]) -> set[PathKey]:
     """Entries that added keys make impossible: files (or empty directories) above them, and entries below them."""
-    above = {
-        PathKey(b"\0".join(parts[:depth]))
-        for parts in (key.split(b"\0") for key in added)
-        for depth in range(1, len(parts))
-    }
+    above = {directory for key in added for directory in _directories_above(key)}
     blocked = set(_entries_at(workspace, draft, sorted(above - set(added))).keys)
     directories = _existing_directories(workspace, draft, added)
     for key in directories:
         blocked.update(current_entries(workspace, draft, key).keys)
     return blocked - set(added)
+
+
+def _directories_above(key: PathKey) -> list[PathKey]:
+    """The keys of all directories above a key, in order."""
+    parts = key.split(b"\0")
+    return [PathKey(b"\0".join(parts[:depth])) for depth in range(1, len(parts))]
 
 
 def _existing_directories(workspace: Workspace, draft: Draft, keys: Sequence[PathKey]) -> list[PathKey]:
@@ -212,7 +234,7 @@ def _existing_directories(workspace: Workspace, draft: Draft, keys: Sequence[Pat
             start, stop = held.range_of(key)
             if stop > start:
                 found.append(key)
-        elif len(current_entries(workspace, draft, key)):
+        elif any(other != key for other in current_entries(workspace, draft, key).keys):
             found.append(key)
     return found
 
@@ -271,3 +293,28 @@ def require_name(name: str | None) -> str:
     if not name:
         raise InvalidRequest("A dataset needs a name.", "Give dataset_name, or a parent that has one.")
     return name
+
+
+def open_draft(workspace: Workspace, draft_id: str) -> Draft | None:
+    """The draft of that id, unless its commit has landed meanwhile: then the draft is done with."""
+    draft = workspace.draft(draft_id)
+    if draft is None:
+        return None
+    landed = workspace.catalog.version(draft_id)
+    if landed is None and draft.committing:
+        landed = workspace.refresh().version(draft_id)
+    if landed is not None:
+        draft.discard()
+        return None
+    return draft
+
+
+def below_base(source: str, base: str | None, dataset_path: str | None) -> str | None:
+    """The dataset directory of files whose paths are to be relative to `base`."""
+    if base is None:
+        return dataset_path
+    start = source if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
+    inside = os.path.relpath(os.path.abspath(start), os.path.abspath(base))
+    if inside == os.pardir or inside.startswith(os.pardir + os.sep):
+        raise InvalidRequest(f"{source!r} is not inside {base!r}.", "local_base_folder must hold the path.")
+    return os.path.normpath(os.path.join((dataset_path or "").strip("/"), inside))

@@ -3,11 +3,11 @@
 import numpy as np
 
 from dataset_store.core.digest import NodeId
-from dataset_store.core.entries import LISTED, ONE_CHUNK, Entries
+from dataset_store.core.entries import LISTED, Entries
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.nodes import NodeRef
 from dataset_store.core.packfile import Place
-from dataset_store.core.segments import FileSegments, decode_segment_list, segment_rows, segments_of, with_segments
+from dataset_store.core.segments import FileSegments, decode_segment_list, segment_rows, segments_of, with_segments_at
 from dataset_store.storage.trees import StoredNodes
 
 __all__ = ["with_lists"]
@@ -24,8 +24,4 @@ def with_lists(entries: Entries, nodes: StoredNodes) -> Entries:
         row: FileSegments(segment_rows(decode_segment_list(plain, int(entries.sizes[row]), what="of a large file")))
         for row, plain in zip(listed, nodes.read(FrameKind.LIST, refs), strict=True)
     }
-    kept = (
-        FileSegments(tuple(segments_of(entries, row)), int(entries.kinds[row]) & ONE_CHUNK)
-        for row in range(len(entries))
-    )
-    return with_segments(entries, [expanded.get(row, one) for row, one in enumerate(kept)])
+    return with_segments_at(entries, expanded)

@@ -72,10 +72,14 @@ class Workspace:
         return os.path.join(self.settings.data, "drafts", self.store_id)
 
     def draft(self, draft_id: str) -> Draft | None:
-        """A draft of this machine by its id."""
+        """A draft of this machine by its id; None where there is none."""
         if draft_id not in draft_ids(self.drafts_directory):
             return None
-        return Draft.load(os.path.join(self.drafts_directory, draft_id))
+        try:
+            return Draft.load(os.path.join(self.drafts_directory, draft_id))
+        except DatasetNotFound:
+            # What a call that was broken off leaves: a folder made before its journal, or removed after it.
+            return None
 
     def version(self, version_id: str) -> Version:
         """A version by its id, without a request where this machine has seen it.

@@ -2,8 +2,9 @@
 
 A draft's state is the fold of its journal's records, as the store's is of its log's. Each record is durable when the
 call that made it returns, so the steps of a draft may be separate processes. A torn last record is one whose call
-never returned; it is cut off. A draft is in no log: discarding one leaves nothing in the store but packs that gc
-collects.
+never returned; it is cut off. A record that follows from a state is refused where the journal has gone on since that
+state was read, so nothing that another process added is passed over. A draft is in no log: discarding one leaves
+nothing in the store but packs that gc collects.
 """
 
 import fcntl
@@ -133,11 +134,15 @@ class Draft:
         self.sent: Sent | None = None
         self.committing = False
         self.changes = Changes.none()
+        self._end = 0  # bytes of the journal that this state is the fold of
 
     @staticmethod
     def create(directory: str, opened: Opened, labels: Labels) -> "Draft":
         """Begin a draft in a folder that does not exist yet."""
-        os.makedirs(directory, mode=0o700)
+        parent = os.path.dirname(directory)
+        os.makedirs(parent, mode=0o700, exist_ok=True)
+        os.mkdir(directory, 0o700)
+        _sync_directory(parent)
         draft = Draft(directory)
         draft.append(opened, labels)
         return draft
@@ -151,22 +156,35 @@ class Draft:
             CorruptObject: Its journal is damaged before its end.
         """
         draft = Draft(directory)
-        records, _ = draft._read()
+        records, draft._end = draft._read()
         if not records or not isinstance(records[0], Opened):
-            draft_id = os.path.basename(directory)
             raise DatasetNotFound(
-                f"There is no draft {draft_id} on this machine.", "Drafts live where they were created."
+                f"There is no draft {draft._name} on this machine.", "Drafts live where they were created."
             )
         for record in records:
             draft._fold(record)
         draft.changes = _compose_all([batch.changes() for batch in draft.batches])
         return draft
 
+    def is_current(self) -> bool:
+        """Whether the journal says no more than this state; what a broken-off call left behind it counts too."""
+        try:
+            return os.stat(self.path).st_size == self._end
+        except FileNotFoundError:
+            return False
+
     def append(self, *records: Record) -> None:
-        """Make records durable, then part of the state."""
+        """Make records durable, then part of the state.
+
+        Raises:
+            Conflict: Another process is changing the draft, or has since this state was read; nothing was added.
+            DatasetNotFound: The draft was finalized or discarded meanwhile.
+        """
         framed = b"".join(_framed(_encoder.encode(record)) for record in records)
         with self._locked():
             _, end = self._read()
+            if end != self._end:
+                raise Conflict(f"Another process has changed the draft {self._name}.", "Get it again, then repeat.")
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.ftruncate(descriptor, end)
@@ -176,6 +194,7 @@ class Draft:
             finally:
                 os.close(descriptor)
             _sync_directory(self.directory)
+        self._end += len(framed)
         for record in records:
             self._fold(record)
             if isinstance(record, Batch):
@@ -242,15 +261,24 @@ class Draft:
                 "Finish it with that version, or discard it.",
             ) from error
 
+    @property
+    def _name(self) -> str:
+        return os.path.basename(self.directory)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise DatasetNotFound(
+                f"The draft {self._name} is no longer on this machine.", "It was finalized or discarded meanwhile."
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError as error:
             raise Conflict(
-                f"Another process is changing the draft {os.path.basename(self.directory)}.",
+                f"Another process is changing the draft {self._name}.",
                 "Wait for it to finish, then repeat.",
             ) from error
         finally:

@@ -1,0 +1,315 @@
+"""Verifying: is what the store holds of a version sound, and does a folder agree with it?
+
+Nothing that this machine keeps is trusted: neither cached nodes nor the stat cache.
+"""
+
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from threading import local
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from dataset_store.core.diff import diff_entries
+from dataset_store.core.digest import hash32, rows_digest
+from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Entries, make_entries, sort_rows
+from dataset_store.core.frames import Frame, FrameCodec, FrameKind, require
+from dataset_store.core.kinds import Kind
+from dataset_store.core.log_entries import TreeRootRow
+from dataset_store.core.packfile import PackRef, Place, pack_key
+from dataset_store.core.paths import ROOT, to_text
+from dataset_store.core.segments import Segment, decode_segment_list, segments_of
+from dataset_store.core.tree import NodeReader, read_all
+from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.errors import Corrupt, NotFinal
+from dataset_store.local.folder import read_folder
+from dataset_store.local.reading import default_workers
+from dataset_store.local.scan import scan
+from dataset_store.local.stat_cache import StatCache
+from dataset_store.storage.packs import PackReader
+from dataset_store.storage.trees import NoKeeper, StoredNodes, place_of, root_of
+
+__all__ = ["Damage", "FolderReport", "StoreReport", "verify_folder", "verify_stored"]
+
+_UNIT_BYTES = 4 * 2**20
+
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something of a version that the store does not hold as it must. `path` is empty where it is no single file."""
+
+    path: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """What was checked of a version, and what is wrong with it, by path."""
+
+    entries: int
+    bytes: int
+    packs: int
+    damaged: tuple[Damage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReport:
+    """How a folder differs from a version: paths, sorted. `entries` is what the version holds."""
+
+    entries: int
+    missing: tuple[str, ...]
+    modified: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def matches(self) -> bool:
+        """Whether the folder holds exactly the version."""
+        return not (self.missing or self.modified or self.extra)
+
+
+# --- verifying a folder ------------------------------------------------------------------------------------------
+
+
+def verify_folder(workspace: Workspace, version_id: str, folder: str, *, sizes_only: bool = False) -> FolderReport:
+    """Compare what a folder holds with a version, by kind, size and content id; the exec bit does not count.
+
+    Every file is read, whatever this machine remembers of it; with `sizes_only` none is.
+
+    Raises:
+        DatasetNotFound, NotFinal: There is no such final version.
+        PathNotFound, AccessDenied, FileChanged: The folder cannot be read.
+    """
+    wanted = _contents(_entries(workspace, version_id, workspace.repository.nodes))
+    found = _scan_folder(folder) if sizes_only else _contents(_read_folder(folder))
+    if sizes_only:
+        wanted = replace(wanted, content_ids=np.zeros_like(wanted.content_ids))
+    difference = diff_entries(wanted, found)
+    return FolderReport(
+        entries=len(wanted),
+        missing=_paths(difference.removed),
+        modified=_paths(difference.modified_new),
+        extra=_paths(difference.added),
+    )
+
+
+def _entries(workspace: Workspace, version_id: str, nodes: NodeReader) -> Entries:
+    version = workspace.catalog.version(version_id)
+    if version is None and workspace.draft(version_id) is not None:
+        raise NotFinal(f"The version {version_id} is not final.", "Upload and finalize it first.")
+    return read_all(root_of(workspace.version(version_id).entry.tree), nodes)
+
+
+def _contents(entries: Entries) -> Entries:
+    """The same rows without bits that say nothing of the content."""
+    return replace(entries, kinds=entries.kinds & np.uint8(KIND_BITS))
+
+
+def _paths(entries: Entries) -> tuple[str, ...]:
+    return tuple(to_text(key) for key in entries.keys)
+
+
+def _read_folder(folder: str) -> Entries:
+    """The rows of a folder, every file read, as by a machine that remembers nothing."""
+    with tempfile.TemporaryDirectory(prefix="dataset-store-") as blank:
+        return read_folder(os.path.abspath(folder), ROOT, StatCache(blank), now_ns()).entries
+
+
+def _scan_folder(folder: str) -> Entries:
+    """The rows of a folder, no file opened: without content ids."""
+    blocks = list(scan(os.path.abspath(folder)))
+    if not blocks:
+        return Entries.empty()
+    kinds = np.concatenate([block.kind for block in blocks])
+    sizes = np.where(kinds == Kind.DIRECTORY, 0, np.concatenate([block.size for block in blocks]))
+    keys = list(chain.from_iterable(block.keys() for block in blocks))
+    return sort_rows(make_entries(keys, kinds, sizes.astype(np.uint64)))
+
+
+# --- verifying what the store holds ------------------------------------------------------------------------------
+
+
+def verify_stored(workspace: Workspace, version_id: str, progress: Progress = lambda _bytes: None) -> StoreReport:
+    """Read every byte that a version needs from the store, and check it against its hash.
+
+    Nodes, segment lists, chunks, whole files, and the footers of the packs are checked; caches are passed by.
+
+    Args:
+        workspace: The store.
+        version_id: A final version.
+        progress: Told of bytes of files checked since its last call; called from several threads.
+
+    Raises:
+        CorruptObject, ObjectMissing: The tree itself is damaged, so that it is not known which files there are.
+        DatasetNotFound, NotFinal: There is no such final version.
+        StorageFailed: The store cannot be read now; nothing is known to be damaged.
+    """
+    check = _Check(workspace.repository.packs, _entries(workspace, version_id, _uncached(workspace)), progress)
+    check.census(workspace.version(version_id).entry.tree)
+    with ThreadPoolExecutor(default_workers(), "verify") as pool:
+        try:
+            damaged = [one for found in pool.map(lambda unit: unit(), check.units()) for one in found]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    packs = check.footers()
+    total = int(check.entries.sizes.sum(dtype=np.uint64))
+    return StoreReport(len(check.entries), total, packs, tuple(sorted(check.damaged + damaged, key=lambda d: d.path)))
+
+
+def _uncached(workspace: Workspace) -> StoredNodes:
+    return StoredNodes(workspace.repository.packs, NoKeeper())
+
+
+Unit = Callable[[], list[Damage]]
+
+
+class _Check:
+    """One version being checked. Units may run in any thread; each tells what it found damaged and goes on."""
+
+    def __init__(self, packs: PackReader, entries: Entries, progress: Progress) -> None:
+        self.packs = packs
+        self.entries = entries
+        self.progress = progress
+        self.damaged: list[Damage] = []
+        self.listed: set[PackRef] = set()
+        self.threads = _Codecs()
+
+    def census(self, tree: TreeRootRow) -> None:
+        """The frame that tells where the nodes are."""
+        wanted = [(place_of(tree.census.place), bytes.fromhex(tree.census.id))]
+        self._try("", lambda: self.packs.read_whole(FrameKind.CENSUS, wanted))
+
+    def footers(self) -> int:
+        """The footers of all packs that the version names, lists included once these are read; how many packs."""
+        table = self.entries.segments.packs
+        named = self.listed.union(table[row] for row in np.unique(self.entries.segments.pack).tolist())
+        for pack in sorted(named):
+            self._try("", partial(self.packs.read_footers, [pack]))
+        return len(named)
+
+    def _try(self, path: str, work: Callable[[], object]) -> None:
+        self.damaged += _damage_of(path, work)
+
+    def units(self) -> Iterator[Unit]:
+        """Work that covers every entry."""
+        kinds = self.entries.kinds & KIND_BITS
+        has_content = (kinds == Kind.FILE) | (kinds == Kind.SYMLINK)
+        one_chunk = (self.entries.kinds & ONE_CHUNK) != 0
+        for rows in self._by_frame(np.flatnonzero(has_content & one_chunk)):
+            yield partial(self.check_small, rows)
+        for row in np.flatnonzero(has_content & ~one_chunk).tolist():
+            yield partial(self.check_large, row)
+
+    def _by_frame(self, rows: npt.NDArray[np.intp]) -> Iterator[list[int]]:
+        """Rows of one-chunk contents in the order of their places, some MiB at a time."""
+        firsts = self.entries.segment_ends[rows] - 1
+        segments = self.entries.segments
+        rows = rows[np.lexsort((segments.offset[firsts], segments.pack[firsts]))]
+        unit = np.cumsum(self.entries.sizes[rows]) // _UNIT_BYTES
+        for part in np.split(rows, np.flatnonzero(np.diff(unit)) + 1):
+            if len(part):
+                yield part.tolist()
+
+    def check_small(self, rows: Sequence[int]) -> list[Damage]:
+        """Contents of one chunk: each frame is read and decoded once."""
+        by_frame: defaultdict[Place, list[tuple[int, Segment]]] = defaultdict(list)
+        for row in rows:
+            segment = segments_of(self.entries, row)[0]
+            by_frame[Place(segment.pack, segment.offset, segment.stored, 0)].append((row, segment))
+        try:
+            stored: Sequence[memoryview | None] = self.packs.read_frames(list(by_frame))
+        except Corrupt:
+            stored = [None] * len(by_frame)  # one of them; read one by one below
+        damaged: list[Damage] = []
+        for (place, pieces), data in zip(by_frame.items(), stored, strict=True):
+            damaged += self._check_frame(place, pieces, data)
+        self.progress(int(self.entries.sizes[list(rows)].sum()))
+        return damaged
+
+    def _check_frame(
+        self, place: Place, pieces: Sequence[tuple[int, Segment]], stored: memoryview | None
+    ) -> list[Damage]:
+        try:
+            data = self.packs.read_frames([place])[0] if stored is None else stored
+            frame = self.threads.codec.decode_frame(data, what=_named(place))
+        except Corrupt as error:
+            return [Damage(self._path(row), error.what) for row, _ in pieces]
+        return [damage for row, segment in pieces for damage in self._check_piece(frame, row, segment)]
+
+    def _check_piece(self, frame: Frame, row: int, segment: Segment) -> list[Damage]:
+        content = frame.plain[segment.plain_offset : segment.plain_offset + segment.plain_length]
+        if len(content) == self.entries.sizes[row] and hash32(content) == self._content_id(row):
+            return []
+        return [Damage(self._path(row), f"It is not what pack {segment.pack.name.hex()} holds at {segment.offset}.")]
+
+    def check_large(self, row: int) -> list[Damage]:
+        """A content of several chunks, or of none: its segments one after another, and the hash of the whole."""
+        return _damage_of(self._path(row), lambda: self._check_large(row))
+
+    def _check_large(self, row: int) -> None:
+        whole = blake3()
+        for segment in self._segments(row):
+            self._check_segment(segment, whole)
+            self.progress(segment.plain_length)
+        require(whole.digest() == self._content_id(row), "The file", "does not have its content id")
+
+    def _segments(self, row: int) -> list[Segment]:
+        rows = segments_of(self.entries, row)
+        if not self.entries.kinds[row] & LISTED:
+            return rows
+        place = Place(rows[0].pack, rows[0].offset, rows[0].stored, rows[0].plain_length)
+        data = self.packs.read_frames([place])[0]
+        plain = self.threads.codec.decode_whole(data, FrameKind.LIST, rows[0].digest, what=_named(place))
+        listed = decode_segment_list(plain, int(self.entries.sizes[row]), what=_named(place))
+        self.listed.update(listed.packs)
+        ends = np.array([len(listed)], np.int64)
+        one = replace(self.entries.rows(row, row + 1), segments=listed, segment_ends=ends)
+        return segments_of(one, 0)
+
+    def _check_segment(self, segment: Segment, whole: blake3) -> None:
+        """Hash one run of chunks, a frame at a time; `whole` is told of its bytes."""
+        place = Place(segment.pack, segment.offset, segment.stored, 0)
+        frames = self.threads.codec.decode_frames(self.packs.read_frames([place])[0], what=_named(place))
+        ids, lengths, at = [], [], 0
+        for chunk in (chunk for frame in frames for chunk in frame.chunks()):
+            if segment.plain_offset <= at < segment.plain_offset + segment.plain_length:
+                whole.update(chunk)
+                ids.append(hash32(chunk))
+                lengths.append(len(chunk))
+            at += len(chunk)
+        same = sum(lengths) == segment.plain_length and rows_digest(ids, lengths) == segment.digest
+        require(same, _named(place), "holds other bytes than the segment's digest says")
+
+    def _path(self, row: int) -> str:
+        return to_text(self.entries.keys[row])
+
+    def _content_id(self, row: int) -> bytes:
+        return bytes(self.entries.content_ids[row])
+
+
+class _Codecs(local):
+    """A codec for each thread."""
+
+    def __init__(self) -> None:
+        self.codec = FrameCodec()
+
+
+def _damage_of(path: str, work: Callable[[], object]) -> list[Damage]:
+    try:
+        work()
+    except Corrupt as error:
+        return [Damage(path, error.what)]
+    return []
+
+
+def _named(place: Place) -> str:
+    return f"The frame at {place.offset} of {pack_key(place.pack.name)}"

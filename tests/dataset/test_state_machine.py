@@ -1,0 +1,563 @@
+"""Everything that users do, in any order, against a model in a page of dictionaries."""
+
+import fnmatch
+import os
+import random
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from blake3 import blake3
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from dataset_store import Dataset
+from dataset_store.core.version_numbers import increment, rank
+from dataset_store.dataset import workspace as workspaces
+from dataset_store.errors import DatasetNotFound, FileChanged, PendingUploads, VersionExists, VersionIsFinal
+
+SCRATCH = "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One path of a version. `content` is a link's text too; as drawn, a file's is a name of `CONTENTS`."""
+
+    kind: str
+    executable: bool
+    content: bytes | str
+    mtime: int = 0
+    origin: str = ""
+
+    @property
+    def real(self):
+        return self._replace(content=CONTENTS[self.content]) if self.kind == "file" else self
+
+    @property
+    def identity(self):
+        return self.kind, self.executable, len(self.content), blake3(self.content).hexdigest()
+
+
+@dataclass
+class Version:
+    """A draft, and after finalize a version."""
+
+    id: str
+    name: str
+    number: str | None
+    parents: list[str]
+    merged: dict[str, Entry]
+    tags: set[str]
+    tree: dict[str, Entry] = field(default_factory=dict)
+    slot: int | None = None
+    sources: dict[str, tuple[Path, bytes]] = field(default_factory=dict)
+    waits: bool = False
+
+
+def above(path):
+    """The directories above a path."""
+    parts = path.split("/")
+    return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+
+
+def meant(path, pattern):
+    """Whether a recursive wildcard means a path: it, a directory above it, or its name."""
+    wanted = (pattern or "*").strip("/")
+    return any(fnmatch.fnmatchcase(each, wanted) for each in {path, path.rpartition("/")[2], *above(path)})
+
+
+def merge(one, other, bases):
+    """Two trees as docs/format.md §10 folds them."""
+
+    def kept(mine, theirs):
+        was = [{base[path].identity for base in bases if path in base} for path in mine]
+        return {p: e for (p, e), before in zip(mine.items(), was, strict=True) if p in theirs or e.identity not in before}
+
+    left, right = kept(one, other), kept(other, one)
+    left = {p: e for p, e in left.items() if not any(p in above(o) or o in above(p) for o in right)}
+    same = {p: one[p] for p in right if p in one and one[p].identity == right[p].identity}
+    return left | right | same
+
+
+class Model:
+    """What a store holds, as dictionaries."""
+
+    def __init__(self):
+        self.versions: dict[str, Version] = {}
+
+    def final(self):
+        return [version for version in self.versions.values() if version.slot is not None]
+
+    def drafts(self):
+        return [version for version in self.versions.values() if version.slot is None]
+
+    def series(self, name):
+        return [version for version in self.final() if version.name == name]
+
+    def lineage(self, ids):
+        found, waiting = {}, list(ids)
+        while waiting:
+            at = waiting.pop()
+            if at not in found:
+                found[at] = self.versions[at].parents
+                waiting += found[at]
+        return found
+
+    def merged(self, parents):
+        tree = dict(self.versions[parents[0]].tree) if parents else {}
+        for at, parent in enumerate(parents[1:], start=1):
+            common = self.lineage(parents[:at]).keys() & self.lineage([parent]).keys()
+            lower = {below for each in common for below in self.lineage(self.versions[each].parents)}
+            tree = merge(tree, self.versions[parent].tree, [self.versions[base].tree for base in common - lower])
+        return tree
+
+    def highest(self, versions):
+        return max(versions, key=lambda version: (rank(version.number), version.slot))
+
+    def next_number(self, name):
+        taken = self.series(name)
+        number = increment(self.highest(taken).number) if taken else "1.0.0"
+        while number in {version.number for version in taken}:
+            number = increment(number)
+        return number
+
+    def is_taken(self, name, number):
+        return number is not None and number in {version.number for version in self.series(name)}
+
+    def put(self, draft, rows):
+        """Add rows, each over whatever is in its way; how many were not there."""
+        rows = {p: e for p, e in rows.items() if e.kind != "directory" or not any(p in above(o) for o in draft.tree)}
+        added = rows.keys() - draft.tree.keys()
+        self.drop(draft, [p for p in draft.tree if p not in rows and any(p in above(a) or a in above(p) for a in added)])
+        base = self.versions[draft.parents[0]].tree if draft.parents else {}
+        for path, entry in rows.items():
+            there = draft.tree.get(path)
+            if there is None or there.identity != entry.identity:
+                own = entry._replace(origin=draft.id)
+                draft.tree[path] = base[path] if path in base and base[path].identity == own.identity else own
+                draft.waits |= draft.tree[path] is own and entry.kind != "directory" and len(entry.content) > 0
+        return len(added)
+
+    def drop(self, draft, paths):
+        for path in paths:
+            del draft.tree[path]
+        return len(paths)
+
+    def sync(self, draft, rows, below):
+        """Make a directory of a draft hold exactly `rows`; how many were removed, added and modified."""
+        inside = {p for p in draft.tree if not below or p == below or below in above(p)}
+        blocking = above(below + "/x") & draft.tree.keys() if below and rows else set()
+        removed = self.drop(draft, (inside | blocking) - rows.keys())
+        modified = sum(p in draft.tree and draft.tree[p].identity != e.identity for p, e in rows.items())
+        return removed, self.put(draft, rows), modified
+
+    def finalize(self, draft):
+        draft.number = draft.number or self.next_number(draft.name)
+        draft.slot = max((version.slot for version in self.final()), default=-1) + 1
+
+
+def files(tree, paths):
+    return sorted(path for path in paths if tree[path].kind != "directory")
+
+
+def in_tree_order(tree):
+    return sorted(tree, key=lambda path: os.fsencode(path).replace(b"/", b"\0"))
+
+
+# --- pools ---------------------------------------------------------------------------------------------------------
+
+_random = random.Random(7)
+_LONG = _random.randbytes(300_000)
+CONTENTS = {
+    "nothing": b"",
+    "a": b"a",
+    "b": b"b",
+    "lines": b"text\n" * 600,
+    "middling": _random.randbytes(40_000),
+    "zeros": bytes(150_000),
+    "long": _LONG,
+    "inserted": _LONG[:90_000] + b"put in between" + _LONG[90_000:],
+    "swapped": _LONG[150_000:] + _LONG[:150_000],
+    "headed": _random.randbytes(50_000) + _LONG[:200_000],
+}
+NAMES = ["a", "b.txt", "d", "d/a", "d/b.txt", "d/e", "d/e/c.txt", "x/y/z", "x", "[a]*", os.fsdecode(b"\xff\xfe"), "ä/b"]
+DIRECTORIES = [None, None, "d", "d/e", "x/y", "new"]
+PATTERNS = ["*.txt", "d", "d/", "d/*", "a", "nothing", "[[]a]*", None]
+NUMBERS = [None, None, None, "1.0.0", "2.0", "1.10", "nightly"]
+TAGS = ["t", "u", "ü"]
+
+_file = st.builds(Entry, st.just("file"), st.booleans(), st.sampled_from(list(CONTENTS)))
+_link = st.builds(Entry, st.just("symlink"), st.just(False), st.sampled_from([b"a", b"d/e", b"nowhere"]))
+_empty = st.just(Entry("directory", False, b""))
+_picks = st.integers(0, 60)
+
+
+@st.composite
+def folders(draw):
+    """What a folder holds; of two paths of which one is above the other the first drawn stays."""
+    drawn = draw(st.dictionaries(st.sampled_from(NAMES), st.one_of(_file, _file, _file, _link, _empty), max_size=6))
+    kept = {}
+    for path, entry in drawn.items():
+        if not any(path in above(other) or other in above(path) for other in kept):
+            kept[path] = entry
+    return kept
+
+
+def make_folder(folder, tree):
+    """Make a folder hold `tree`, touching only what differs; the tree with its times."""
+    folder.mkdir(exist_ok=True)
+    there = read_folder(folder)
+    for path, entry in there.items():
+        if path not in tree or tree[path].identity != entry.identity:
+            _remove(folder, path)
+    for path, entry in tree.items():
+        if path not in there or there[path].identity != entry.identity:
+            _make(folder / path, entry)
+    return {p: e._replace(mtime=(folder / p).lstat().st_mtime_ns) for p, e in tree.items()}
+
+
+def _make(path, entry):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if entry.kind == "file":
+        path.write_bytes(entry.content)
+        path.chmod(0o755 if entry.executable else 0o644)
+    elif entry.kind == "symlink":
+        path.symlink_to(os.fsdecode(entry.content))
+    else:
+        path.mkdir()
+
+
+def _remove(folder, path):
+    at = folder / path
+    at.rmdir() if at.is_dir() and not at.is_symlink() else at.unlink()
+    for parent in at.parents:
+        if parent == folder or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def read_folder(folder):
+    """Every file, link and empty directory of a folder, with its time."""
+    found = {}
+    for root, directories, names in os.walk(folder):
+        for name in [*names, *directories]:
+            path = Path(root, name)
+            if path.is_symlink():
+                found[str(path.relative_to(folder))] = Entry("symlink", False, os.fsencode(os.readlink(path)))
+            elif path.is_file():
+                state = path.stat()
+                executable = bool(state.st_mode & 0o100)
+                entry = Entry("file", executable, path.read_bytes(), state.st_mtime_ns)
+                found[str(path.relative_to(folder))] = entry
+            elif not any(path.iterdir()):
+                found[str(path.relative_to(folder))] = Entry("directory", False, b"")
+    return found
+
+
+# --- the machine ---------------------------------------------------------------------------------------------------
+
+
+class DatasetMachine(RuleBasedStateMachine):
+    """One store, two machines, and whatever users do."""
+
+    @initialize()
+    def begin(self):
+        self.home = Path(tempfile.mkdtemp(prefix="dataset-", dir=SCRATCH))
+        self.variables = dict(os.environ)
+        self.model = Model()
+        self.handles = {}
+        self.folders = 0
+        self.be_machine("1")
+
+    def be_machine(self, name):
+        os.environ["DATASET_STORE_URL"] = str(self.home / "store")
+        os.environ["DATASET_STORE_CACHE"] = str(self.home / f"cache{name}")
+        os.environ["DATASET_STORE_DATA"] = str(self.home / f"own{name}")
+
+    def teardown(self):
+        if not hasattr(self, "home"):
+            return
+        try:
+            self.read_everything_on_another_machine()
+        finally:
+            os.environ.clear()
+            os.environ.update(self.variables)
+            workspaces._open.clear()
+            shutil.rmtree(self.home)
+
+    # What the rules are about
+
+    def draft(self, pick, *, fresh):
+        drafts = self.model.drafts()
+        chosen = drafts[pick % len(drafts)]
+        if fresh:
+            return chosen, Dataset.get(chosen.id)
+        return chosen, self.handles[chosen.id]
+
+    def version(self, pick):
+        final = self.model.final()
+        return final[pick % len(final)]
+
+    def folder(self, tree, *, in_place):
+        self.folders += not in_place
+        folder = self.home / ("work" if in_place else f"in{self.folders}")
+        return folder, make_folder(folder, {path: entry.real for path, entry in tree.items()})
+
+    def note_sources(self, draft, folder, rows, below):
+        for path, entry in rows.items():
+            if entry.kind == "file" and entry.content:
+                there = folder / (path[len(below) + 1 :] if below else path)
+                draft.sources[path] = (there, entry.content)
+
+    # Rules
+
+    @rule(
+        picks=st.lists(_picks, max_size=3),
+        name=st.sampled_from([None, "one", "two"]),
+        number=st.sampled_from(NUMBERS),
+        tags=st.sets(st.sampled_from(TAGS), max_size=2),
+    )
+    def create(self, picks, name, number, tags):
+        parents = [self.version(pick).id for pick in picks] if self.model.final() else []
+        expected = name or (self.model.versions[parents[-1]].name if parents else "one")
+        wanted = {
+            "dataset_project": "p",
+            "dataset_name": name if parents else expected,
+            "dataset_version": number,
+            "dataset_tags": sorted(tags),
+            "parent_datasets": parents,
+        }
+        if self.model.is_taken(expected, number):
+            with pytest.raises(VersionExists):
+                Dataset.create(**wanted)
+            return
+        made = Dataset.create(**wanted)
+        merged = self.model.merged(parents)
+        self.model.versions[made.id] = Version(made.id, expected, number, parents, merged, tags, dict(merged))
+        self.handles[made.id] = made
+        assert made.name == expected
+        assert made.version == (number or self.model.next_number(expected))
+        self.check(self.model.versions[made.id], made)
+
+    @precondition(lambda self: self.model.drafts())
+    @rule(
+        pick=_picks,
+        fresh=st.booleans(),
+        tree=folders(),
+        in_place=st.booleans(),
+        below=st.sampled_from(DIRECTORIES),
+        pattern=st.sampled_from([None, None, "*.txt", ["a", "d"]]),
+    )
+    def add_folder(self, pick, fresh, tree, in_place, below, pattern):
+        draft, handle = self.draft(pick, fresh=fresh)
+        folder, rows = self.folder(tree, in_place=in_place)
+        patterns = [pattern] if isinstance(pattern, str) else pattern
+        chosen = {p: e for p, e in rows.items() if patterns is None or any(meant(p, each) for each in patterns)}
+        chosen = {f"{below}/{p}" if below else p: e for p, e in chosen.items()}
+        self.note_sources(draft, folder, chosen, below)
+        assert handle.add_files(folder, wildcard=pattern, dataset_path=below) == self.model.put(draft, chosen)
+        self.check(draft, handle)
+
+    @precondition(lambda self: self.model.drafts())
+    @rule(
+        pick=_picks, fresh=st.booleans(), name=st.sampled_from(NAMES), entry=_file, below=st.sampled_from(DIRECTORIES),
+        based=st.booleans(),
+    )  # fmt: skip
+    def add_one_file(self, pick, fresh, name, entry, below, based):
+        draft, handle = self.draft(pick, fresh=fresh)
+        folder, rows = self.folder({name: entry}, in_place=False)
+        inside = name if based else name.rpartition("/")[2]
+        path = f"{below}/{inside}" if below else inside
+        draft.sources[path] = (folder / name, rows[name].content)
+        base = str(folder) if based else None
+        added = handle.add_files(folder / name, dataset_path=below, local_base_folder=base)
+        assert added == self.model.put(draft, {path: rows[name]})
+        self.check(draft, handle)
+
+    @precondition(lambda self: self.model.drafts())
+    @rule(pick=_picks, fresh=st.booleans(), pattern=st.sampled_from(PATTERNS))
+    def remove(self, pick, fresh, pattern):
+        draft, handle = self.draft(pick, fresh=fresh)
+        gone = [path for path in draft.tree if meant(path, pattern)]
+        assert handle.remove_files(pattern) == self.model.drop(draft, gone)
+        self.check(draft, handle)
+
+    @precondition(lambda self: self.model.drafts())
+    @rule(pick=_picks, fresh=st.booleans(), tree=folders(), in_place=st.booleans(), below=st.sampled_from(DIRECTORIES))
+    def sync(self, pick, fresh, tree, in_place, below):
+        draft, handle = self.draft(pick, fresh=fresh)
+        folder, rows = self.folder(tree, in_place=in_place)
+        rows = {f"{below}/{p}" if below else p: e for p, e in rows.items()}
+        self.note_sources(draft, folder, rows, below)
+        assert handle.sync_folder(folder, dataset_path=below) == self.model.sync(draft, rows, below)
+        self.check(draft, handle)
+
+    @precondition(lambda self: self.model.drafts())
+    @rule(pick=_picks, fresh=st.booleans())
+    def upload(self, pick, fresh):
+        draft, handle = self.draft(pick, fresh=fresh)
+        self.sent(draft, handle.upload)
+        self.check(draft, handle)
+
+    def sent(self, draft, act):
+        """Do what uploads; False where it was right to say that a source has changed."""
+        try:
+            act()
+        except FileChanged:
+            assert any(not path.is_file() or path.read_bytes() != content for path, content in draft.sources.values())
+            return False
+        draft.waits = False
+        return True
+
+    @precondition(lambda self: self.model.drafts())
+    @rule(pick=_picks, fresh=st.booleans(), auto=st.booleans())
+    def finalize(self, pick, fresh, auto):
+        draft, handle = self.draft(pick, fresh=fresh)
+        if handle.is_dirty() and not auto:
+            assert draft.waits
+            with pytest.raises(PendingUploads):
+                handle.finalize()
+            return
+        if self.model.is_taken(draft.name, draft.number):
+            with pytest.raises((VersionExists, FileChanged)):
+                handle.finalize(auto_upload=auto)
+            return
+        if self.sent(draft, lambda: handle.finalize(auto_upload=auto)):
+            self.model.finalize(draft)
+            self.check(draft, handle)
+            with pytest.raises(VersionIsFinal):
+                self.handles[draft.id].upload()
+
+    @precondition(lambda self: self.model.versions)
+    @rule(pick=_picks, tags=st.sets(st.sampled_from(TAGS), max_size=2))
+    def set_tags(self, pick, tags):
+        known = list(self.model.versions.values())
+        chosen = known[pick % len(known)]
+        handle = Dataset.get(chosen.id)
+        handle.tags = sorted(tags)
+        chosen.tags = tags
+        assert handle.tags == sorted(tags)
+
+    @precondition(lambda self: self.model.final())
+    @rule(tag=st.sampled_from(TAGS), name=st.sampled_from([None, "one", "two"]), number=st.sampled_from(NUMBERS))
+    def find(self, tag, name, number):
+        found = [v for v in self.model.final() if (name is None or v.name == name) and tag in v.tags]
+        latest = max(found, key=lambda version: version.slot, default=None)
+        self.expect(latest, dataset_name=name, dataset_tags=tag)
+        found = [v for v in self.model.series(name or "one") if number is None or v.number == number]
+        highest = self.model.highest(found) if found else None
+        self.expect(highest, dataset_project="p", dataset_name=name or "one", dataset_version=number)
+
+    def expect(self, version, **asked):
+        if version is None:
+            with pytest.raises(DatasetNotFound):
+                Dataset.get(**asked)
+        else:
+            assert Dataset.get(**asked).id == version.id
+
+    @precondition(lambda self: self.model.final())
+    @rule(pick=_picks)
+    def get_a_local_copy(self, pick):
+        version = self.version(pick)
+        self.check_copy(version, Dataset.get(version.id))
+
+    @precondition(lambda self: self.model.final())
+    @rule(pick=_picks, name=st.sampled_from(NAMES), entry=_file)
+    def edit_a_mutable_copy_and_sync_it_into_a_child(self, pick, name, entry):
+        parent = self.version(pick)
+        self.folders += 1
+        folder = self.home / f"mine{self.folders}"
+        assert Dataset.get(parent.id).get_mutable_local_copy(folder) == str(folder)
+        assert {p: e.identity for p, e in read_folder(folder).items()} == {p: e.identity for p, e in parent.tree.items()}
+        (folder / "a").unlink(missing_ok=True) if parent.tree.get("a", entry).kind != "directory" else None
+        tree = {p: e for p, e in read_folder(folder).items() if name not in above(p) and p not in above(name)}
+        rows = make_folder(folder, tree | {name: entry.real})
+        child = Dataset.create(parent_datasets=[parent.id])
+        model = Version(child.id, parent.name, None, [parent.id], parent.tree, set(), dict(parent.tree))
+        self.model.versions[child.id] = model
+        self.handles[child.id] = child
+        self.note_sources(model, folder, rows, None)
+        assert child.sync_folder(folder) == self.model.sync(model, rows, None)
+        self.check(model, child)
+
+    @rule()
+    def go_on_in_a_new_process(self):
+        workspaces._open.clear()
+        self.handles = {version.id: Dataset.get(version.id) for version in self.model.drafts()}
+
+    @rule()
+    def delete_the_cache(self):
+        shutil.rmtree(self.home / "cache1", ignore_errors=True)
+        self.go_on_in_a_new_process()
+
+    @precondition(lambda self: self.model.final())
+    @rule()
+    def read_everything_on_another_machine(self):
+        if not self.model.final():
+            return
+        self.be_machine("2")
+        try:
+            for version in self.model.final():
+                dataset = Dataset.get(version.id)
+                self.check(version, dataset)
+                self.check_copy(version, dataset)
+        finally:
+            self.be_machine("1")
+
+    # Laws
+
+    def check(self, version, dataset):
+        """Whatever can be asked of a draft or a version without making a folder."""
+        tree, merged = version.tree, version.merged
+        assert dataset.is_final() == (version.slot is not None)
+        assert dataset.list_files() == files(tree, tree)
+        assert [(e.relative_path, e.kind, e.executable, e.hash, e.size) for e in dataset.file_entries] == [
+            (path, e.kind, e.executable, blake3(e.content).hexdigest(), len(e.content))
+            for path, e in ((path, tree[path]) for path in in_tree_order(tree))
+        ]
+        assert {e.relative_path: e.parent_dataset_id for e in dataset.file_entries} == {
+            path: entry.origin for path, entry in tree.items()
+        }
+        assert dataset.list_added_files() == files(tree, tree.keys() - merged.keys())
+        assert dataset.list_removed_files() == files(merged, merged.keys() - tree.keys())
+        both = tree.keys() & merged.keys()
+        assert dataset.list_modified_files() == files(tree, {p for p in both if tree[p].identity != merged[p].identity})
+        assert dataset.get_dependency_graph() == {version.id: version.parents} | self.model.lineage(version.parents)
+        assert dataset.tags == sorted(version.tags)
+        if version.slot is not None:
+            assert (dataset.project, dataset.name, dataset.version) == ("p", version.name, version.number)
+
+    def check_copy(self, version, dataset):
+        """A local copy holds the version to the byte, with its times, and is read-only."""
+        folder = Path(dataset.get_local_copy())
+        found = read_folder(folder)
+        assert {p: e.identity for p, e in found.items()} == {p: e.identity for p, e in version.tree.items()}
+        times = {e.relative_path: e.mtime_ns for e in dataset.file_entries if e.kind == "file"}
+        assert {p: e.mtime for p, e in found.items() if e.kind == "file"} == times
+        assert times == {p: e.mtime for p, e in version.tree.items() if e.kind == "file"}
+        assert not any((folder / path).stat().st_mode & 0o222 for path in times)
+
+
+_every_check = list(HealthCheck)
+
+
+def test_whatever_users_do_the_store_holds_what_the_model_says():
+    run_state_machine_as_test(
+        DatasetMachine,
+        settings=settings(max_examples=40, stateful_step_count=15, deadline=None, suppress_health_check=_every_check),
+    )
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(7200)
+def test_whatever_users_do_at_length_the_store_holds_what_the_model_says():
+    run_state_machine_as_test(
+        DatasetMachine,
+        settings=settings(max_examples=1000, stateful_step_count=30, deadline=None, suppress_health_check=_every_check),
+    )
