@@ -59,8 +59,12 @@ def create_config(backend: Backend, new_id: Callable[[int], bytes] = secrets.tok
     Raises:
         StorageFailed: The store cannot be written.
     """
+    held = fetch_config(backend)
+    if held is not None:
+        return held
     config = StoreConfig(store=new_id(16).hex(), chunker=ChunkerParams().name, tree="v1")
     backend.create(CONFIG_KEY, [encode_config(config)])
+    # Another may have been first; what stands there is the store's.
     made = fetch_config(backend)
     if made is None:
         raise StoreNotFound(f"The store at {backend.describe()} vanished while it was made.", "Check the storage.")

@@ -56,3 +56,25 @@ def test_the_readme_opens_with_two_one_line_commands():
 def test_links_between_documents_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?://)([^)#]*)(?:#[^)]*)?\)", page.read_text()):
         assert not target or (page.parent / target).exists(), target
+
+
+def test_the_worked_example_of_the_format_is_true():
+    from blake3 import blake3
+
+    from dataset_store.core.entries import Entries
+    from dataset_store.core.frames import FrameCodec
+    from dataset_store.core.nodes import content_digest, decode_node, encode_node
+    from dataset_store.core.paths import to_text
+
+    page = (ROOT / "docs" / "format.md").read_text()
+    example = page[page.index("## 16. Worked example") :].split("## 16. Worked example")[-1]
+    rows = re.findall(r"^    ((?:[0-9a-f]{2,} ?)+)(?:  .*)?$", example, re.MULTILINE)
+    start = next(number for number, row in enumerate(rows) if row.startswith("44534e31"))
+    frame, leaf = (bytes.fromhex("".join(part).replace(" ", "")) for part in (rows[:start], rows[start:]))
+    assert bytes(FrameCodec().decode_frame(frame, what="the example").plain) == b"hello\n"
+    entries = decode_node(leaf, "the example")
+    assert isinstance(entries, Entries)
+    assert [to_text(key) for key in entries.keys] == ["a/b.txt"]
+    assert encode_node(entries, 0) == leaf
+    for value in (entries.content_ids[0].tobytes(), blake3(leaf).digest(), content_digest(entries, 0)):
+        assert value.hex() in example
