@@ -82,7 +82,9 @@ def measure(home: Path, directories: int, files: int, positions: int) -> dict[st
         (run.folder / "large.bin").write_bytes(data[:at] + rng.randbytes(1000) + data[at:])
         inserts.append(run.commit("1 kB inserted in the large file")["bytes"])
     run.rows["1 kB inserted in the large file"] = {
-        "median bytes": statistics.median(inserts), "most bytes": max(inserts), "positions": positions,
+        "median bytes": statistics.median(inserts),
+        "most bytes": max(inserts),
+        "positions": positions,
     }
     (run.folder / "d000").rename(run.folder / "renamed")
     run.commit("a directory renamed")
@@ -110,7 +112,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="cost-", dir=options.scratch))
-    os.environ.update(DATASET_STORE_URL=str(home / "store"), DATASET_STORE_CACHE=str(home / "cache"), DATASET_STORE_DATA=str(home / "own"))
+    os.environ.update(
+        DATASET_STORE_URL=str(home / "store"),
+        DATASET_STORE_CACHE=str(home / "cache"),
+        DATASET_STORE_DATA=str(home / "own"),
+    )
     try:
         rows = measure(home, options.directories, options.files, options.positions)
         rows |= measure_flat(home, options.directories * options.files)

@@ -99,18 +99,27 @@ def read_as_fresh_machine(home: Path, version: str, parent: str) -> dict[str, in
         changed = len(diff(before, root, difference))
     shutil.rmtree(fresh, ignore_errors=True)
     return {
-        "log objects": log_objects, "nodes listed": listing.count, "node packs": len(listing.packs),
-        "nodes diffed": difference.count, "files that differ": changed,
+        "log objects": log_objects,
+        "nodes listed": listing.count,
+        "node packs": len(listing.packs),
+        "nodes diffed": difference.count,
+        "files that differ": changed,
     }
 
 
 def measure_files(options: argparse.Namespace) -> None:
     home = Path(tempfile.mkdtemp(prefix="depth-", dir=options.scratch))
-    os.environ.update(DATASET_STORE_URL=str(home / "store"), DATASET_STORE_CACHE=str(home / "cache"), DATASET_STORE_DATA=str(home / "own"))
+    os.environ.update(
+        DATASET_STORE_URL=str(home / "store"),
+        DATASET_STORE_CACHE=str(home / "cache"),
+        DATASET_STORE_DATA=str(home / "own"),
+    )
     try:
         begin = time.perf_counter()
         ids = chain(home, options.versions, options.files, options.edits)
-        print(f"{options.versions} versions of {options.files} files, {options.edits} edits each: {time.perf_counter() - begin:.0f} s")
+        print(
+            f"{options.versions} versions of {options.files} files, {options.edits} edits each: {time.perf_counter() - begin:.0f} s"
+        )
         for name, at in (("version 2", 1), (f"version {len(ids)}", len(ids) - 1)):
             print(f"{name:14s} {read_as_fresh_machine(home, ids[at], ids[at - 1])}")
     finally:
@@ -127,15 +136,28 @@ def entries_of(numbers: np.ndarray, rng: np.random.Generator, pack: PackRef) -> 
     rows = make_entries(keys, np.full(count, 1 | ONE_CHUNK, np.uint8), rng.integers(1, 30_000, count).astype(np.uint64))
     one = np.arange(count, dtype=np.uint32)
     segments = Segments(
-        (pack,), one * 0, 40 + (one // 20) * 200_000 % 2**26, one * 0 + 200_000, (one % 20) * 9_000, rows.sizes, np.zeros((count, 32), np.uint8)
+        (pack,),
+        one * 0,
+        40 + (one // 20) * 200_000 % 2**26,
+        one * 0 + 200_000,
+        (one % 20) * 9_000,
+        rows.sizes,
+        np.zeros((count, 32), np.uint8),
     )
     return Entries(
-        keys, rows.kinds, rows.sizes, rng.integers(10**18, 2 * 10**18, count), rng.integers(0, 256, (count, 32)).astype(np.uint8),
-        rows.origins, (VersionId(rng.bytes(16)),), np.arange(1, count + 1), segments,
+        keys,
+        rows.kinds,
+        rows.sizes,
+        rng.integers(10**18, 2 * 10**18, count),
+        rng.integers(0, 256, (count, 32)).astype(np.uint8),
+        rows.origins,
+        (VersionId(rng.bytes(16)),),
+        np.arange(1, count + 1),
+        segments,
     )
 
 
-def measure_entries(options: argparse.Namespace) -> None:
+def measure_entries(options: argparse.Namespace) -> dict[str, float]:
     rng = np.random.default_rng(1)
     backend = MemoryBackend()
     nodes = StoredNodes(PackReader(STORE, lambda _: backend), NoKeeper())
@@ -145,7 +167,12 @@ def measure_entries(options: argparse.Namespace) -> None:
         return PackWriter(backend, STORE, 0, lambda: PackName(rng.bytes(16)))
 
     first = writer()
-    tree = write_tree(None, Changes(entries_of(np.arange(options.entries), rng, PackRef(0, PackName(rng.bytes(16)))), []), first, nodes)
+    tree = write_tree(
+        None,
+        Changes(entries_of(np.arange(options.entries), rng, PackRef(0, PackName(rng.bytes(16)))), []),
+        first,
+        nodes,
+    )
     first.flush()
     versions, written, alone, most_packs = [tree], 0, 0, 0
     for _ in range(options.commits):
@@ -157,15 +184,29 @@ def measure_entries(options: argparse.Namespace) -> None:
         tree = write_tree(tree, changes, measured, nodes)
         commit.flush()
         written += measured.node_bytes
-        census = nodes.read(FrameKind.CENSUS, [NodeRef(NodeId(bytes.fromhex(tree.census.id)), place_of(tree.census.place))])[0]
+        census = nodes.read(
+            FrameKind.CENSUS, [NodeRef(NodeId(bytes.fromhex(tree.census.id)), place_of(tree.census.place))]
+        )[0]
         most_packs = max(most_packs, len(decode_census(census, "memory")))
         versions.append(tree)
-    print(f"{options.entries} entries, {options.commits} commits of {options.edits} edits: {time.perf_counter() - begin:.0f} s")
-    print(f"node bytes written {written}, of the edits alone {alone}, ratio {written / alone:.2f}; node packs at most {most_packs}")
+    print(
+        f"{options.entries} entries, {options.commits} commits of {options.edits} edits: {time.perf_counter() - begin:.0f} s"
+    )
+    print(
+        f"node bytes written {written}, of the edits alone {alone}, ratio {written / alone:.2f}; node packs at most {most_packs}"
+    )
+    counts = []
     for name, at in (("version 1", 0), (f"version {len(versions)}", -1)):
         counted = Counted(nodes)
         read_all(root_of(versions[at]), counted)
+        counts.append(counted.count)
         print(f"{name:14s} nodes {counted.count}, packs {len(counted.packs)}")
+    return {
+        "ratio": written / alone,
+        "most packs": most_packs,
+        "nodes of the first": counts[0],
+        "nodes of the last": counts[1],
+    }
 
 
 class _Measured:

@@ -1,7 +1,7 @@
 """The main job on real data: version a dataset, edit it, make a child version, get both back.
 
-The data are the files of the PyPI package `pycountry`: ISO country, currency and language tables and their translations. A
-store is made in a temporary folder and removed at the end.
+The data are the files of the PyPI package `pycountry`: ISO country, currency and language tables and their
+translations. A store is made in a temporary folder and removed at the end.
 """
 
 import os
@@ -21,7 +21,9 @@ def main() -> int:
         return 1
     home = Path(tempfile.mkdtemp(prefix="dataset-store-demo-"))
     os.environ.update(
-        DATASET_STORE_URL=str(home / "store"), DATASET_STORE_CACHE=str(home / "cache"), DATASET_STORE_DATA=str(home / "data")
+        DATASET_STORE_URL=str(home / "store"),
+        DATASET_STORE_CACHE=str(home / "cache"),
+        DATASET_STORE_DATA=str(home / "data"),
     )
     try:
         run(home, Path(next(iter(package.submodule_search_locations))))
@@ -49,7 +51,8 @@ def run(home: Path, source: Path) -> None:
     table = work / "databases" / "iso639-3.json"
     text = table.read_bytes()
     middle = text.index(b"{", len(text) // 2)
-    table.write_bytes(text[:middle] + b'{"alpha_3": "qdm", "name": "Demonese", "scope": "I", "type": "C"},\n    ' + text[middle:])
+    inserted = b'{"alpha_3": "qdm", "name": "Demonese", "scope": "I", "type": "C"},\n    '
+    table.write_bytes(text[:middle] + inserted + text[middle:])
     (work / "locales" / "de").rename(work / "locales" / "de_DE")
     shutil.rmtree(work / "locales" / "fr")
 

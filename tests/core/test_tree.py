@@ -49,9 +49,9 @@ def test_an_edited_tree_is_the_tree_built_anew(before, added, removed):
         anew = build(entries_of(after), nodes)
         assert edited.root.digest == anew.root.digest
         assert equal(read_all(edited.root, nodes), entries_of(after))
-        assert live_places(edited.root, nodes) == (
-            live_places(old.root, nodes) - set(edited.replaced)
-        ) | set(edited.written)
+        assert live_places(edited.root, nodes) == (live_places(old.root, nodes) - set(edited.replaced)) | set(
+            edited.written
+        )
 
 
 def live_places(root: TreeRoot, nodes: MemoryNodes) -> set:

@@ -440,7 +440,7 @@ class Store:
         self._versions: dict[str, Version] = {}
         self._storages = {0: root}
         self._repacks: list[dict[str, Any]] = []
-        self._read_frames = functools.lru_cache(maxsize=256)(self._read_frames_once)
+        self._data = functools.lru_cache(maxsize=256)(self._read_data_once)
         self.node = functools.lru_cache(maxsize=256)(self._read_node_once)
         need((root / "config").is_file(), f"{root} is not a store")
         config = (root / "config").read_bytes()
@@ -474,7 +474,7 @@ class Store:
             required, optional = (set(names.split()) for names in FIELDS[entry["kind"]])
             fields = entry.keys() - COMMON_FIELDS
             need(not fields - required - optional, f"slot {slot} has unknown fields: a newer reader is needed")
-            need(required <= fields and COMMON_FIELDS <= entry.keys(), f"slot {slot} lacks fields")
+            need(required <= fields and entry.keys() >= COMMON_FIELDS, f"slot {slot} lacks fields")
             need(entry["prev"] == previous.hex(), f"slot {slot} does not follow the slot before")
             need(entry["commit"] not in commits, f"slot {slot} repeats a commit")
             previous = hash_of(data)
@@ -550,7 +550,7 @@ class Store:
                 moved[row[0], row[1].hex(), row[2]] = Place(row[4], row[5].hex(), row[6], row[7])
         return moved
 
-    def _read_frames_once(self, place: Place) -> list[Frame]:
+    def _read_frames(self, place: Place) -> list[Frame]:
         data, frames, at = self._fetch(place), [], 0
         need(len(data) == place.stored, "a place lies beyond the end of its pack")
         while at < len(data):
@@ -574,14 +574,20 @@ class Store:
         need((count, sum(row.size for row in node.rows)) == (child.count, child.size), "a node's totals differ")
         return node
 
-    def _segment(self, segment: Segment) -> list[Chunk]:
-        frames = self._read_frames(segment.place)
+    def _read_data_once(self, place: Place) -> tuple[list[Chunk], dict[int, int]]:
+        """The chunks of some frames, and at which of their plain bytes which chunk begins."""
+        frames = self._read_frames(place)
         need(all(frame.kind == DATA for frame in frames), "a segment holds frames that are not data")
         chunks = [chunk for frame in frames for chunk in frame.chunks]
-        edges = list(itertools.accumulate((len(chunk.data) for chunk in chunks), initial=0))
+        need(all(chunk.data for chunk in chunks), "a chunk is empty")
+        starts = itertools.accumulate((len(chunk.data) for chunk in chunks), initial=0)
+        return chunks, {start: i for i, start in enumerate(starts)}
+
+    def _segment(self, segment: Segment) -> list[Chunk]:
+        chunks, edges = self._data(segment.place)
         ends = segment.plain_offset, segment.plain_offset + segment.plain_length
         need(ends[0] in edges and ends[1] in edges, "a segment begins or ends within a chunk")
-        taken = chunks[edges.index(ends[0]) : edges.index(ends[1])]
+        taken = chunks[edges[ends[0]] : edges[ends[1]]]
         digest = rows_digest([(chunk.id, len(chunk.data)) for chunk in taken])
         need(digest == segment.digest, "a segment's digest differs")
         return taken

@@ -15,9 +15,9 @@ from pathlib import Path
 from blake3 import blake3
 
 from dataset_store import Dataset
-from dataset_store.local import ingest
 from dataset_store.core.chunking import ChunkerParams, cut_ends
 from dataset_store.core.envelope import StoreConfig, encode_config
+from dataset_store.local import ingest
 from dataset_store.storage.backend import Key
 from dataset_store.storage.posix_backend import PosixBackend
 
@@ -48,13 +48,18 @@ def fill(folder: Path) -> None:
 def listing(entries: list) -> list[list[object]]:
     """Rows of path (hex), kind, size, content id, exec bit, time, origin."""
     return [
-        [os.fsencode(e.relative_path).hex(), e.kind, e.size, e.hash, e.executable, e.mtime_ns, e.parent_dataset_id] for e in entries
+        [os.fsencode(e.relative_path).hex(), e.kind, e.size, e.hash, e.executable, e.mtime_ns, e.parent_dataset_id]
+        for e in entries
     ]
 
 
 def main(target: Path) -> None:
     home = Path(tempfile.mkdtemp())
-    os.environ.update(DATASET_STORE_URL=str(target / "store"), DATASET_STORE_CACHE=str(home / "cache"), DATASET_STORE_DATA=str(home / "data"))
+    os.environ.update(
+        DATASET_STORE_URL=str(target / "store"),
+        DATASET_STORE_CACHE=str(home / "cache"),
+        DATASET_STORE_DATA=str(home / "data"),
+    )
     config = StoreConfig(store=os.urandom(16).hex(), chunker="gear64-v1/256", tree="v1")
     PosixBackend(str(target / "store")).create(Key("config"), [encode_config(config)])
     ingest.FIRST_RUNS = 10_000  # a file of many pieces is not pieced together anew
@@ -69,7 +74,9 @@ def main(target: Path) -> None:
         versions.append(dataset)
         return dataset
 
-    first = commit(dataset_project="golden", dataset_name="store", dataset_tags=["first", "latest"], description="The first.")
+    first = commit(
+        dataset_project="golden", dataset_name="store", dataset_tags=["first", "latest"], description="The first."
+    )
     commit(parent_datasets=[first])
     # A file whose chunks are all stored, in another order: more than 64 segments.
     base = noise("noise", 20_000)
@@ -92,8 +99,13 @@ def main(target: Path) -> None:
     versions.append(empty)
     expected = [
         {
-            "id": one.id, "project": one.project, "name": one.name, "version": one.version, "tags": one.tags,
-            "parents": one.get_dependency_graph()[one.id], "digest": one._final().entry.tree.digest,
+            "id": one.id,
+            "project": one.project,
+            "name": one.name,
+            "version": one.version,
+            "tags": one.tags,
+            "parents": one.get_dependency_graph()[one.id],
+            "digest": one._final().entry.tree.digest,
             "entries": listing(one.file_entries),
         }
         for one in versions

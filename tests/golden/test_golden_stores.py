@@ -7,6 +7,7 @@ written from `docs/format.md` alone.
 import importlib.util
 import json
 import shutil
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,10 @@ def load_sibling(name: str) -> ModuleType:
 reader = load_sibling("independent_reader")
 
 
+def key_of(path: bytes) -> bytes:
+    return path.replace(b"/", b"\0")
+
+
 def expected_rows() -> dict[str, list[list[Any]]]:
     """The rows of every version in the order of its tree; some are told as what differs from another version."""
     rows: dict[str, dict[bytes, list[Any]]] = {}
@@ -42,11 +47,7 @@ def expected_rows() -> dict[str, list[list[Any]]]:
             del held[bytes.fromhex(path)]
         held.update({bytes.fromhex(row[0]): row for row in version["entries"]})
         rows[version["id"]] = held
-    in_order = sorted  # of keys, which are paths with zero bytes between the names
-    return {
-        version: [held[path] for path in in_order(held, key=lambda path: path.replace(b"/", b"\0"))]
-        for version, held in rows.items()
-    }
+    return {version: [held[path] for path in sorted(held, key=key_of)] for version, held in rows.items()}
 
 
 ROWS = expected_rows()
@@ -99,6 +100,17 @@ def flip(file: Path, position: int) -> None:
     data = bytearray(file.read_bytes())
     data[position] ^= 0xFF
     file.write_bytes(data)
+
+
+def append(store: Path, **fields: Any) -> None:
+    """Puts one more entry into the log of a store."""
+    slot = len(list((store / "log" / "catalog").iterdir()))
+    last = (store / "log" / "catalog" / f"{slot - 1:012}").read_bytes()
+    entry = {"commit": f"{slot:032x}", "prev": blake3.blake3(last).hexdigest(), "time": 0, **fields}
+    payload = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    head = b"DSTOREL\x01" + struct.pack("<I", len(payload))
+    checksum = blake3.blake3(head + payload).digest()[:16]
+    (store / "log" / "catalog" / f"{slot:012}").write_bytes(head + checksum + payload)
 
 
 @pytest.fixture
@@ -164,6 +176,16 @@ def test_every_flipped_byte_is_refused_or_does_no_harm(copy: Path) -> None:
     assert silent < tried // 3  # only what lies in pack headers, footers and censuses is not needed to read versions
 
 
+@pytest.mark.parametrize("key", ["config", "log/catalog/000000000006"])
+def test_a_flipped_bit_of_an_object_that_nothing_else_names_is_refused(copy: Path, key: str) -> None:
+    """No later entry tells the hash of the last one, so that its envelope alone guards it."""
+    whole = (copy / key).read_bytes()
+    for position in range(len(whole)):
+        (copy / key).write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(reader.StoreError):
+            reader.read_store(copy)
+
+
 def test_every_flipped_byte_of_a_pack_is_found_by_a_full_check(copy: Path) -> None:
     store_id = reader.read_store(copy).id
     unnoticed = []
@@ -206,3 +228,83 @@ def test_the_program_says_with_its_exit_code_whether_the_store_is_sound(
     flip(copy / "config", 40)
     assert reader.main() == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "surprise"},
+        {"kind": "publish", "version": EXPECTED[0]["id"], "surprise": 1},
+        {"kind": "feature", "name": "surprise", "operations": ["read"]},
+    ],
+    ids=["kind", "field", "feature"],
+)
+def test_an_entry_that_only_a_newer_reader_knows_is_refused(copy: Path, fields: dict[str, Any]) -> None:
+    append(copy, **fields)
+    with pytest.raises(reader.StoreError, match="newer reader"):
+        reader.read_store(copy)
+
+
+def test_an_entry_that_names_another_entry_before_it_is_refused(copy: Path) -> None:
+    append(copy, kind="publish", version=EXPECTED[0]["id"], prev="00" * 32)
+    with pytest.raises(reader.StoreError, match="does not follow"):
+        reader.read_store(copy)
+
+
+def test_a_series_that_was_moved_has_its_new_name_unless_another_series_holds_it(copy: Path) -> None:
+    series = reader.read_store(copy).versions[0].manifest["series"]
+    append(copy, kind="move", series=series, project="golden", name="left")
+    append(copy, kind="move", series=series, project="silver", name="left")
+    names = [(version.project, version.name) for version in reader.read_store(copy).versions]
+    assert names[:3] == [("silver", "left"), ("silver", "left"), ("golden", "left")]
+
+
+def test_tags_are_added_and_removed_and_deleted_versions_are_gone(copy: Path) -> None:
+    first, second, *_ = (version["id"] for version in EXPECTED)
+    append(copy, kind="tags", version=second, add=["b", "a"], remove=[])
+    append(copy, kind="tags", version=second, add=[], remove=["b", "c"])
+    append(copy, kind="delete", versions=[first])
+    versions = reader.read_store(copy).versions
+    assert [(versions[0].id, versions[0].tags), len(versions)] == [(second, ["a"]), len(EXPECTED) - 1]
+
+
+def test_a_second_version_of_one_number_is_ignored(copy: Path) -> None:
+    """Though opened as a series of its own, as by two writers who opened one name at once."""
+    manifest = reader.read_store(copy).versions[0].manifest
+    again = {**manifest, "commit": "ab" * 16, "series": "cd" * 16}
+    kept = {"commit": "ef" * 16, "version": "1.0.2"}
+    for fields in (again, {**again, **kept}):
+        append(copy, **{name: value for name, value in fields.items() if name not in ("prev", "time")})
+    *_, last = versions = reader.read_store(copy).versions
+    assert [version.id for version in versions] == [version["id"] for version in EXPECTED] + ["ef" * 16]
+    assert (last.project, last.name, last.version) == ("golden", "store", "1.0.2")
+    assert rows_of(last) == rows_of(versions[0])
+
+
+def test_a_version_is_read_at_the_places_that_a_repack_moved_its_frames_to(copy: Path) -> None:
+    """All frames of all packs go, last ones first, into one new pack; the table of relocation stands at its start."""
+    rows, frames, at = [], b"", 1 << 16
+    old_names = sorted(pack.name for pack in (copy / "packs").glob("*/*"))
+    new_name = bytes(range(16))
+    for pack in sorted((copy / "packs").glob("*/*")):
+        data = pack.read_bytes()
+        (end,) = struct.unpack("<Q", data[-64:-56])
+        places = [40]
+        while places[-1] < end:
+            places.append(places[-1] + reader.read_frame(data, places[-1]).stored)
+        for start, stop in reversed(list(zip(places, places[1:], strict=False))):
+            old = struct.pack("<I16sII", 0, bytes.fromhex(pack.name), start, stop - start)
+            rows.append(old + struct.pack("<I16sII", 0, new_name, at, stop - start))
+            frames, at = frames + data[start:stop], at + stop - start
+        pack.unlink()
+    table = b"".join(sorted(rows))
+    frame = b"DSF1" + struct.pack("<BBHIII", 1, 0, 0, len(table), len(table), 1) + table
+    pack = copy / "packs" / new_name.hex()[:2] / new_name.hex()
+    pack.parent.mkdir()
+    pack.write_bytes(bytes(40) + frame.ljust((1 << 16) - 40, b"\0") + frames)
+    table_id = blake3.blake3(table)
+    digest = blake3.blake3(table_id.digest() + struct.pack("<I", len(table))).hexdigest()
+    segment = [0, new_name.hex(), 40, len(frame), 0, len(table), digest]
+    blob = {"id": table_id.hexdigest(), "size": len(table), "segments": [segment]}
+    append(copy, kind="repack", packs=[[0, name] for name in old_names], table=blob)
+    assert not contents_differ(reader.read_store(copy))
