@@ -58,7 +58,9 @@ def test_a_folder_becomes_a_version_and_a_version_becomes_a_folder(home):
 def test_the_content_id_of_a_file_is_its_blake3(home):
     files = {"a.txt": b"one", "big": os.urandom(500_000)}
     dataset = version(write(home / "in", files))
-    assert {e.relative_path: e.hash for e in dataset.file_entries} == {n: blake3(c).hexdigest() for n, c in files.items()}
+    assert {e.relative_path: e.hash for e in dataset.file_entries} == {
+        n: blake3(c).hexdigest() for n, c in files.items()
+    }
 
 
 def test_exec_bits_times_links_empty_directories_and_odd_names_come_back(home):
@@ -124,7 +126,9 @@ def test_equal_contents_are_stored_once(home):
 def test_later_parents_win_and_removals_of_one_side_stay(home):
     base = version(write(home / "in", {"both": b"0", "left-removes": b"1", "untouched": b"2"}))
     left_folder = write(home / "left", {"both": b"left", "untouched": b"2", "left-adds": b"3"})
-    right_folder = write(home / "right", {"both": b"right", "left-removes": b"1", "untouched": b"2", "right-adds": b"4"})
+    right_folder = write(
+        home / "right", {"both": b"right", "left-removes": b"1", "untouched": b"2", "right-adds": b"4"}
+    )
     left = version(left_folder, parent_datasets=[base], dataset_name="left")
     right = version(right_folder, parent_datasets=[base], dataset_name="right")
     merged = Dataset.create(dataset_name="merged", parent_datasets=[left, right])
@@ -139,7 +143,9 @@ def test_later_parents_win_and_removals_of_one_side_stay(home):
 
 
 def test_three_parents_are_folded_from_left_to_right(home):
-    parents = [version(write(home / f"in{n}", {"shared": b"%d" % n, f"own{n}": b"x"}), dataset_name=f"n{n}") for n in range(3)]
+    parents = [
+        version(write(home / f"in{n}", {"shared": b"%d" % n, f"own{n}": b"x"}), dataset_name=f"n{n}") for n in range(3)
+    ]
     merged = Dataset.create(dataset_name="all", parent_datasets=parents)
     merged.finalize()
     assert read(merged.get_local_copy()) == {"shared": b"2", "own0": b"x", "own1": b"x", "own2": b"x"}

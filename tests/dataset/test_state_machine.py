@@ -77,7 +77,9 @@ def merge(one, other, bases):
 
     def kept(mine, theirs):
         was = [{base[path].identity for base in bases if path in base} for path in mine]
-        return {p: e for (p, e), before in zip(mine.items(), was, strict=True) if p in theirs or e.identity not in before}
+        return {
+            p: e for (p, e), before in zip(mine.items(), was, strict=True) if p in theirs or e.identity not in before
+        }
 
     left, right = kept(one, other), kept(other, one)
     left = {p: e for p, e in left.items() if not any(p in above(o) or o in above(p) for o in right)}
@@ -134,7 +136,9 @@ class Model:
         """Add rows, each over whatever is in its way; how many were not there."""
         rows = {p: e for p, e in rows.items() if e.kind != "directory" or not any(p in above(o) for o in draft.tree)}
         added = rows.keys() - draft.tree.keys()
-        self.drop(draft, [p for p in draft.tree if p not in rows and any(p in above(a) or a in above(p) for a in added)])
+        self.drop(
+            draft, [p for p in draft.tree if p not in rows and any(p in above(a) or a in above(p) for a in added)]
+        )
         base = self.versions[draft.parents[0]].tree if draft.parents else {}
         for path, entry in rows.items():
             there = draft.tree.get(path)
@@ -434,6 +438,23 @@ class DatasetMachine(RuleBasedStateMachine):
             with pytest.raises(VersionIsFinal):
                 self.handles[draft.id].upload()
 
+    @rule(picks=st.lists(_picks, max_size=2), tree=folders(), in_place=st.booleans(), whole=st.booleans())
+    def make_a_version_at_once(self, picks, tree, in_place, whole):
+        parents = [self.version(pick).id for pick in picks] if self.model.final() else []
+        made = Dataset.create(dataset_project="p", dataset_name="one", parent_datasets=parents)
+        merged = self.model.merged(parents)
+        draft = Version(made.id, "one", None, parents, merged, set(), dict(merged))
+        self.model.versions[made.id] = draft
+        self.handles[made.id] = made
+        folder, rows = self.folder(tree, in_place=in_place)
+        if whole:
+            assert made.sync_folder(folder) == self.model.sync(draft, rows, None)
+        else:
+            assert made.add_files(folder) == self.model.put(draft, rows)
+        assert made.finalize(auto_upload=True)
+        self.model.finalize(draft)
+        self.check(draft, made)
+
     @precondition(lambda self: self.model.versions)
     @rule(pick=_picks, tags=st.sets(st.sampled_from(TAGS), max_size=2))
     def set_tags(self, pick, tags):
@@ -474,7 +495,9 @@ class DatasetMachine(RuleBasedStateMachine):
         self.folders += 1
         folder = self.home / f"mine{self.folders}"
         assert Dataset.get(parent.id).get_mutable_local_copy(folder) == str(folder)
-        assert {p: e.identity for p, e in read_folder(folder).items()} == {p: e.identity for p, e in parent.tree.items()}
+        assert {p: e.identity for p, e in read_folder(folder).items()} == {
+            p: e.identity for p, e in parent.tree.items()
+        }
         (folder / "a").unlink(missing_ok=True) if parent.tree.get("a", entry).kind != "directory" else None
         tree = {p: e for p, e in read_folder(folder).items() if name not in above(p) and p not in above(name)}
         rows = make_folder(folder, tree | {name: entry.real})
@@ -503,6 +526,8 @@ class DatasetMachine(RuleBasedStateMachine):
             return
         self.be_machine("2")
         try:
+            # By id nothing is asked of the store; a look by name reads the log to its end.
+            Dataset.get(dataset_project="p", dataset_name=self.model.final()[0].name)
             for version in self.model.final():
                 dataset = Dataset.get(version.id)
                 self.check(version, dataset)
@@ -550,7 +575,13 @@ _every_check = list(HealthCheck)
 def test_whatever_users_do_the_store_holds_what_the_model_says():
     run_state_machine_as_test(
         DatasetMachine,
-        settings=settings(max_examples=40, stateful_step_count=15, deadline=None, suppress_health_check=_every_check),
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=15,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=_every_check,
+        ),
     )
 
 
