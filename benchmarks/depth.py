@@ -3,8 +3,8 @@
     python benchmarks/depth.py files --versions 1000 --files 10000 --edits 20
     python benchmarks/depth.py entries --entries 1000000 --commits 200 --edits 10
 
-`files` makes real files and versions and counts what a fresh machine reads of the first and of the last. `entries` edits a
-tree of made-up entries in a store in memory and compares node bytes written with those of the edits alone.
+`files` makes real files and versions and counts what a fresh machine reads of the first and of the last. `entries`
+edits a tree of made-up entries in a store in memory and compares node bytes written with those of the edits alone.
 """
 
 import argparse
@@ -117,9 +117,8 @@ def measure_files(options: argparse.Namespace) -> None:
     try:
         begin = time.perf_counter()
         ids = chain(home, options.versions, options.files, options.edits)
-        print(
-            f"{options.versions} versions of {options.files} files, {options.edits} edits each: {time.perf_counter() - begin:.0f} s"
-        )
+        seconds = time.perf_counter() - begin
+        print(f"{options.versions} versions of {options.files} files, {options.edits} edits each: {seconds:.0f} s")
         for name, at in (("version 2", 1), (f"version {len(ids)}", len(ids) - 1)):
             print(f"{name:14s} {read_as_fresh_machine(home, ids[at], ids[at - 1])}")
     finally:
@@ -189,12 +188,10 @@ def measure_entries(options: argparse.Namespace) -> dict[str, float]:
         )[0]
         most_packs = max(most_packs, len(decode_census(census, "memory")))
         versions.append(tree)
-    print(
-        f"{options.entries} entries, {options.commits} commits of {options.edits} edits: {time.perf_counter() - begin:.0f} s"
-    )
-    print(
-        f"node bytes written {written}, of the edits alone {alone}, ratio {written / alone:.2f}; node packs at most {most_packs}"
-    )
+    seconds = time.perf_counter() - begin
+    print(f"{options.entries} entries, {options.commits} commits of {options.edits} edits: {seconds:.0f} s")
+    print(f"node bytes written {written}, of the edits alone {alone}, ratio {written / alone:.2f}")
+    print(f"node packs at most {most_packs}")
     counts = []
     for name, at in (("version 1", 0), (f"version {len(versions)}", -1)):
         counted = Counted(nodes)
