@@ -37,6 +37,7 @@ __all__ = [
     "Place",
     "check_pack",
     "decode_footer",
+    "footer_start",
     "frame_rank",
     "pack_key",
     "rebuild_footer",
@@ -218,6 +219,11 @@ def tail_length(tail: Buffer, *, what: str) -> int:
     """
     trailer = _parse_trailer(tail, what)
     return trailer.length + TRAILER_SIZE
+
+
+def footer_start(tail: Buffer, *, what: str) -> int:
+    """The offset in the pack at which its footer begins. Arguments and errors as `tail_length`."""
+    return _parse_trailer(tail, what).start
 
 
 def decode_footer(

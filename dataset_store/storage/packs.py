@@ -23,6 +23,7 @@ from dataset_store.core.packfile import (
     PackRef,
     Place,
     decode_footer,
+    footer_start,
     pack_key,
     tail_length,
 )
@@ -190,9 +191,9 @@ class PackReader:
         tails = self._get([(ref.storage, Tail(_key(ref), _TAIL)) for ref in refs])
         needed = [tail_length(tail, what=_key(ref)) for ref, tail in zip(refs, tails, strict=True)]
         longer = [row for row, length in enumerate(needed) if length > _TAIL]
-        again = self._get([(refs[row].storage, Tail(_key(refs[row]), needed[row])) for row in longer])
-        for row, tail in zip(longer, again, strict=True):
-            tails[row] = tail
+        heads = self._get([(refs[row].storage, _head(refs[row], tails[row], needed[row])) for row in longer])
+        for row, head in zip(longer, heads, strict=True):
+            tails[row] = head + tails[row]
         return [self._footer(ref, tail) for ref, tail in zip(refs, tails, strict=True)]
 
     def _footer(self, ref: PackRef, tail: bytes) -> Footer:
@@ -279,6 +280,12 @@ def _rows_by_storage(parts: Sequence[tuple[int, object]]) -> Mapping[int, list[i
     for row, (storage, _) in enumerate(parts):
         rows.setdefault(storage, []).append(row)
     return rows
+
+
+def _head(ref: PackRef, tail: bytes, needed: int) -> Span:
+    """The front of a footer that is longer than the tail that was read."""
+    start = footer_start(tail, what=_key(ref))
+    return Span(_key(ref), start, start + needed - len(tail))
 
 
 def _key(ref: PackRef) -> Key:
