@@ -286,6 +286,8 @@ def overlay(base: Entries, changes: Changes) -> Entries:
     if not len(changes):
         return base
     added = changes.entries
+    if not len(base) or (not changes.removed and base.keys == added.keys):
+        return added
     keep = np.ones(len(base) + len(added), np.bool_)
     gone = base.find_many([*added.keys, *changes.removed])
     keep[gone[gone >= 0]] = False

@@ -43,6 +43,9 @@ __all__ = [
     "read_range",
 ]
 
+_NODES_AT_ONCE = 256
+"""Nodes encoded before they are written; about 64,000 entries."""
+
 
 class NodeReader(Protocol):
     """Where nodes are read from."""
@@ -178,9 +181,12 @@ class _Writes:
 
     def write_level(self, rows: Entries | Children, level: int) -> Children:
         """Cut rows into nodes and write them; the rows of the level above. No rows make one empty leaf."""
-        bounds = [0, *(cut_rows(rows.keys, level) or [0])]
-        nodes = [rows.rows(start, stop) for start, stop in pairwise(bounds)]
-        return self.write_nodes(nodes, level, {})
+        bounds = list(pairwise([0, *(cut_rows(rows.keys, level) or [0])]))
+        above = []
+        for at in range(0, len(bounds), _NODES_AT_ONCE):
+            nodes = [rows.rows(start, stop) for start, stop in bounds[at : at + _NODES_AT_ONCE]]
+            above.append(self.write_nodes(nodes, level, {}))
+        return concat_children(above)
 
     def write_nodes(self, nodes: Sequence[Entries | Children], level: int, known: Mapping[NodeId, NodeRef]) -> Children:
         """Write nodes except those that already are; their rows for the level above."""

@@ -12,7 +12,7 @@ from dataset_store.core.packfile import PackRef
 from dataset_store.core.tree import lookup
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import CommitOutcomeUnknown, Conflict, VersionExists
+from dataset_store.errors import CommitOutcomeUnknown, Conflict, StorageFailed, VersionExists
 from dataset_store.local.drafts import Committing, Draft, Sent
 from dataset_store.storage.trees import root_of
 
@@ -33,7 +33,8 @@ def finalize_draft(workspace: Workspace, draft: Draft) -> None:
     packs = _packs_used(workspace, draft, sent)
     series_id = draft.opened.series or secrets.token_hex(16)
     time = now_ns()
-    if not draft.committing:
+    in_doubt = draft.committing
+    if not in_doubt:
         draft.append(Committing())
 
     def entry(catalog: Catalog) -> VersionEntry:
@@ -47,9 +48,11 @@ def finalize_draft(workspace: Workspace, draft: Draft) -> None:
         workspace.repository.catalog.commit(entry)
     except CommitOutcomeUnknown:
         raise
-    except Conflict:
-        # Raised from a state in which this commit does not stand: it is decided that it has not landed.
-        draft.append(Committing(active=False))
+    except (Conflict, StorageFailed) as error:
+        # A conflict is raised from a state in which this commit does not stand. A failure says that it was not written
+        # this time, and nothing of an earlier time.
+        if isinstance(error, Conflict) or not in_doubt:
+            draft.append(Committing(active=False))
         raise
     draft.discard()
 

@@ -3,8 +3,8 @@
 import os
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 
@@ -16,11 +16,12 @@ from dataset_store.core.tree import read_all
 from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import DatasetNotFound, TargetNotEmpty
+from dataset_store.errors import Corrupt, DatasetNotFound, InvalidRequest, TargetNotEmpty
 from dataset_store.local.folder import remember_folder
 from dataset_store.local.folder_writer import FolderWriter, remove_tree
 from dataset_store.local.local_copies import LocalCopy, Stamp
 from dataset_store.local.materialise import Reuse, materialise
+from dataset_store.local.os_errors import writing_error
 from dataset_store.local.seeds import ChunkReuse, Seed, copy_unchanged, link_unchanged
 from dataset_store.local.stat_cache import SETTLE_NS
 from dataset_store.storage.trees import root_of
@@ -38,7 +39,10 @@ def local_copy(workspace: Workspace, version: Version) -> LocalCopy:
     if version.deleted:
         raise DatasetNotFound(f"The version {version.id} was deleted.", "Its children can still be read.")
     stamp = Stamp(version.entry.tree, version.entry.stats.bytes)
-    return workspace.copies.make(version.id, stamp, lambda folder: _fill(workspace, version, folder, read_only=True))
+    with _naming(workspace.copies.directory):
+        return workspace.copies.make(
+            version.id, stamp, lambda folder: _fill(workspace, version, folder, read_only=True)
+        )
 
 
 def mutable_copy(workspace: Workspace, version: Version, target: str, *, overwrite: bool) -> str:
@@ -47,30 +51,46 @@ def mutable_copy(workspace: Workspace, version: Version, target: str, *, overwri
     It is written beside the target and then renamed, so the target is whole or what it was.
     """
     target = os.path.abspath(target)
-    occupied = os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target))
-    if occupied and not overwrite:
-        raise TargetNotEmpty(f"The folder {target!r} is not empty.", "Choose another, or pass overwrite=True.")
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    private = f"{target}.{secrets.token_hex(4)}.part"
-    os.mkdir(private, 0o777)
-    try:
-        _fill(workspace, version, private, read_only=False)
-        _put_in_place(private, target)
-    except BaseException:
-        remove_tree(private)
-        raise
+    if "\0" in target:
+        raise InvalidRequest(f"{target!r} cannot be a folder.", "Give the path of a folder.")
+    with _naming(target):
+        occupied = os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target))
+        if occupied and not overwrite:
+            raise TargetNotEmpty(f"The folder {target!r} is not empty.", "Choose another, or pass overwrite=True.")
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        private = f"{target}.{secrets.token_hex(4)}.part"
+        os.mkdir(private, 0o777)
+        try:
+            _fill(workspace, version, private, read_only=False)
+            _put_in_place(private, target)
+        except BaseException:
+            remove_tree(private)
+            raise
     _prime_stat_cache(workspace, version, target)
     return target
 
 
+@contextmanager
+def _naming(folder: str) -> Iterator[None]:
+    """Turns an error of the operating system into one of this package that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_error(error, folder) from error
+
+
 def _put_in_place(private: str, target: str) -> None:
-    if os.path.lexists(target):
-        old = f"{private}.old"
-        os.rename(target, old)
+    if not os.path.lexists(target):
         os.rename(private, target)
-        remove_tree(old)
-    else:
+        return
+    old = f"{private}.old"
+    os.rename(target, old)
+    try:
         os.rename(private, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+    remove_tree(old)
 
 
 def _fill(workspace: Workspace, version: Version, folder: str, *, read_only: bool) -> None:
@@ -88,7 +108,10 @@ def _fill(workspace: Workspace, version: Version, folder: str, *, read_only: boo
 
 
 def _seeds(workspace: Workspace, version: Version, stack: ExitStack) -> list[Seed]:
-    """The copies most like this version: itself, then its ancestors, then its series; locked until the stack ends."""
+    """The copies most like this version: itself, then its ancestors, then its series; locked until the stack ends.
+
+    A copy whose version cannot be read any more is no seed.
+    """
     lineage = dependency_graph(workspace.catalog, version.id, version.entry.parents)
     nearness = {version_id: at for at, version_id in enumerate(lineage)}
     copies = workspace.copies.all()
@@ -98,7 +121,8 @@ def _seeds(workspace: Workspace, version: Version, stack: ExitStack) -> list[See
     for copy in (near + series)[:_MOST_SEEDS]:
         held = stack.enter_context(workspace.copies.using(copy.version_id))
         if held is not None:
-            found.append(Seed(os.fsencode(held.path), version_entries(workspace, held.stamp.tree)))
+            with suppress(Corrupt):
+                found.append(Seed(os.fsencode(held.path), version_entries(workspace, held.stamp.tree)))
     return found
 
 

@@ -15,6 +15,7 @@ from dataset_store.core.tree import read_all
 from dataset_store.dataset import drafting
 from dataset_store.dataset.committing import finalize_draft
 from dataset_store.dataset.copying import local_copy, mutable_copy
+from dataset_store.dataset.labels import require_tags
 from dataset_store.dataset.lineage import dependency_graph, merged_entries
 from dataset_store.dataset.listing import FileEntry, file_entries, paths_of
 from dataset_store.dataset.tagging import change_tags
@@ -28,7 +29,7 @@ from dataset_store.errors import (
     PendingUploads,
     VersionIsFinal,
 )
-from dataset_store.local.drafts import Draft, Labels
+from dataset_store.local.drafts import Draft
 from dataset_store.storage.trees import root_of
 
 __all__ = ["Dataset"]
@@ -39,11 +40,11 @@ _log = logging.getLogger(__name__)
 class Dataset:
     """One version of a dataset. Made by `create` or `get`, never directly."""
 
-    __slots__ = ("_draft", "_version_id", "_workspace")
+    __slots__ = ("_held", "_version_id", "_workspace")
 
     def __init__(self, workspace: Workspace, draft: Draft | None, version_id: str) -> None:
         self._workspace = workspace
-        self._draft = draft
+        self._held = draft
         self._version_id = version_id
 
     # --- making and finding ------------------------------------------------------------------------------------
@@ -197,12 +198,14 @@ class Dataset:
     def tags(self, values: Sequence[str] | str) -> None:
         wanted = set(_labels(values))
         if self._draft is not None:
-            self._draft.append(Labels(sorted(wanted), self._draft.labels.description))
+            drafting.relabel(self._draft, wanted)
             return
+        require_tags(list(wanted))
         change_tags(self._workspace, self.id, lambda _now: frozenset(wanted))
 
     def add_tags(self, tags: Sequence[str] | str) -> None:
         """Add a tag or several, also after finalize; tags that others add meanwhile stay."""
+        require_tags(_labels(tags))
         self._change_tags(set(_labels(tags)), set())
 
     def remove_tags(self, tags: Sequence[str] | str) -> None:
@@ -386,7 +389,7 @@ class Dataset:
         if draft.sent is None:
             upload_draft(self._workspace, draft, show_progress=auto_upload)
         finalize_draft(self._workspace, draft)
-        self._draft = None
+        self._held = None
         if verbose:
             _log.info("Version %s of %s/%s is final: %s", self.version, self.project, self.name, self.id)
         return True
@@ -448,6 +451,15 @@ class Dataset:
         return f"<Dataset {self.project}/{self.name} {self.version} {state} {self.id}>"
 
     # --- inside ------------------------------------------------------------------------------------------------
+
+    @property
+    def _draft(self) -> Draft | None:
+        """The draft as it is now, whoever changed it; None once it is final."""
+        if self._held is not None and not self._held.is_current():
+            self._held = drafting.open_draft(self._workspace, self.id)
+            if self._held is None:
+                self._workspace.version(self.id)  # raises where it was discarded
+        return self._held
 
     def _entries(self) -> Entries:
         if self._draft is not None:

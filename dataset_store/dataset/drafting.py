@@ -3,7 +3,7 @@
 import logging
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,10 @@ from dataset_store.core.paths import ROOT, PathKey, portability_problems, to_key
 from dataset_store.core.producer import current_producer
 from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import matching
+from dataset_store.dataset.labels import Description, require_tags, require_writable
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, VersionExists
+from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, PathNotFound, VersionExists
 from dataset_store.local.drafts import Batch, Draft, Labels, Opened
 from dataset_store.local.folder import Folder, read_file, read_folder
 from dataset_store.storage.trees import root_of
@@ -32,6 +33,7 @@ __all__ = [
     "below_base",
     "current_entries",
     "open_draft",
+    "relabel",
     "remove_paths",
     "require_final",
     "require_name",
@@ -60,7 +62,9 @@ def begin(workspace: Workspace, new: NewVersion) -> Draft:
     Raises:
         DatasetNotFound, NotFinal: A parent is not there or not final.
         VersionExists: The explicit version number is taken.
+        InvalidRequest: A log entry cannot hold its names, tags or description.
     """
+    require_writable(Description(new.project, new.name, new.number, new.tags, new.description, new.parents))
     catalog = workspace.refresh()
     parents = [require_final(workspace, parent) for parent in new.parents]
     series = catalog.series_named(new.project, new.name)
@@ -142,6 +146,8 @@ def _base_entries(workspace: Workspace, base: TreeRootRow | None, below: PathKey
 def sync(workspace: Workspace, draft: Draft, folder: str, dataset_path: str | None) -> Difference:
     """Make the draft's entries below `dataset_path` those of a folder; what that changed."""
     below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
+    if "\0" in folder:
+        raise PathNotFound(f"There is nothing at {folder!r}.", "Give an existing folder.")
     found = read_folder(os.path.abspath(folder), below, workspace.stats, now_ns())
     difference = diff_entries(_replaced_by(workspace, draft, found.entries, below), found.entries)
     _record(workspace, draft, difference.as_changes(), found, below)
@@ -282,6 +288,19 @@ def _warn_of_names(keys: Sequence[PathKey]) -> None:
         _log.warning("Some systems cannot hold these names: %s", problem)
     if len(problems) > 5:
         _log.warning("… and %d more of this kind.", len(problems) - 5)
+
+
+def relabel(draft: Draft, tags: Iterable[str]) -> None:
+    """Give a draft other tags.
+
+    Raises:
+        InvalidRequest: A log entry cannot hold them.
+    """
+    wanted = list(tags)
+    require_tags(wanted)
+    opened, text = draft.opened, draft.labels.description
+    require_writable(Description(opened.project, opened.name, opened.version, tuple(wanted), text, opened.parents))
+    draft.append(Labels(sorted(set(wanted)), text))
 
 
 def require_name(name: str | None) -> str:

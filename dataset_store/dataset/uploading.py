@@ -4,38 +4,39 @@ Readers see nothing of it before the commit. What was sent before a failure is f
 repeated upload goes on where the first one stopped.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from dataset_store.core.digest import ChunkId, ContentId, PackName, hash32
-from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Changes, Entries, concat
+from dataset_store.core.entries import LISTED, ONE_CHUNK, Changes, Entries, concat
 from dataset_store.core.frames import FrameCodec, FrameKind
-from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.packfile import Footer, PackRef
+from dataset_store.core.paths import PathKey, to_path
 from dataset_store.core.segments import (
     MOST_SEGMENTS,
     ChunkHit,
     FileSegments,
     Segment,
-    SegmentBuilder,
     decode_segment_list,
     encode_segment_list,
     segment_chunks,
     segment_columns,
     segment_rows,
     segments_of,
-    with_segments,
 )
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.lists import with_lists
+from dataset_store.dataset.locating import Located
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject
-from dataset_store.local.drafts import Batch, Draft, Sent, contents_of
-from dataset_store.local.ingest import SegmentAssembler, SourceFile, ingest
+from dataset_store.local.drafts import Batch, Draft, Sent, pending_rows
+from dataset_store.local.ingest import Ingested, SegmentAssembler, SourceFile, ingest
 from dataset_store.storage.packs import PackWriter
 from dataset_store.storage.trees import root_of, write_tree
 
@@ -43,6 +44,9 @@ __all__ = ["UploadReport", "upload_draft"]
 
 _ALL_WHEN_FEWER = 100_000
 """Entries of a base tree up to which all of it is searched for contents, whatever the number of new files."""
+
+_SLICE = 65_536
+"""Rows that are looked up together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,7 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
     slot = catalog.head
     condemned = frozenset(PackRef(row.storage, PackName(bytes.fromhex(row.pack))) for row in catalog.condemned)
     sender = _Sender(workspace, condemned)
-    pending = draft.pending()
-    located, files = _locate(draft, pending, sender, show_progress=show_progress)
-    rows = with_segments(pending, [located[content] for content in _content_ids(pending)]) if len(pending) else pending
+    rows, files = _located(draft, sender, show_progress=show_progress)
     changes = Changes(_replaced(draft.changes.entries, rows), draft.changes.removed)
     base = draft.opened.base
     tree = base if base is not None and not len(changes) else _write(workspace, base, changes, sender)
@@ -109,35 +111,106 @@ def _write(workspace: Workspace, base: TreeRootRow | None, changes: Changes, sen
 
 
 def _replaced(entries: Entries, rows: Entries) -> Entries:
-    """`entries` with the rows of equal keys put in."""
-    from_rows = rows.find_many(entries.keys)
-    joined = concat([entries, rows])
-    order = np.where(from_rows >= 0, from_rows + len(entries), np.arange(len(entries)))
-    return joined.take(order)
+    """`entries` with those that are pending replaced by `rows`, which are the same with segments."""
+    pending = np.flatnonzero(pending_rows(entries))
+    if len(pending) == len(entries):
+        return rows
+    order = np.arange(len(entries))
+    order[pending] = len(entries) + np.arange(len(rows))
+    return concat([entries, rows]).take(order)
 
 
-def _content_ids(entries: Entries) -> list[bytes]:
-    raw = entries.content_ids.tobytes()
-    return [raw[at : at + 32] for at in range(0, len(raw), 32)]
-
-
-def _locate(
-    draft: Draft, pending: Entries, sender: _Sender, *, show_progress: bool
-) -> tuple[dict[bytes, FileSegments], int]:
-    """Where each pending content is, those that the store lacks being appended to packs; and how many were read."""
+def _located(draft: Draft, sender: _Sender, *, show_progress: bool) -> tuple[Entries, int]:
+    """The pending rows with their segments, contents that the store lacks being sent; and how many files were read."""
+    pending = draft.pending()
     if not len(pending):
-        return {}, 0
+        return pending, 0
     workspace, condemned = sender.workspace, sender.condemned
-    wanted = _distinct(pending)
+    located = Located(pending)
     base = _base_rows(workspace, draft, pending)
-    located = _from_entries(base, wanted, condemned)
-    located |= _from_entries(draft.changes.entries, wanted, condemned)
-    minimum = workspace.repository.chunker.minimum
-    located |= _from_index(
-        workspace, {c: r for c, r in wanted.items() if c not in located}, pending, minimum, condemned
-    )
-    missing = [row for content, row in wanted.items() if content not in located]
-    earlier = _earlier_chunks(workspace, base, pending, missing)
+    located.add_from(base, condemned)
+    located.add_from(draft.changes.entries, condemned)
+    _locate_by_index(workspace, located, condemned)
+    missing = located.missing()
+    earlier = _earlier_chunks(workspace, base, pending, missing.tolist())
+    sending = _Sending(located, sender)
+    total = int(pending.sizes[missing].sum())
+    with progress_bar("uploading", total, show=show_progress) as advance:
+        sources = _sources(draft, pending, missing)
+        for unit in ingest(sources, workspace.repository.chunker, _finder(workspace, earlier, condemned)):
+            sending.take(unit)
+            advance(sum(piece.length for piece in unit.pieces))
+    sending.finish()
+    return located.entries(), len(missing)
+
+
+class _Sending:
+    """Appends what ingest gives to packs, and notes where contents came to lie."""
+
+    def __init__(self, located: Located, sender: _Sender) -> None:
+        self.located = located
+        self.sender = sender
+        self.assembler = SegmentAssembler()
+        self.several: list[tuple[int, FileSegments]] = []
+        minimum = sender.workspace.repository.chunker.minimum
+        # Of each row, whether it is one chunk of its own; as bytes, which are indexed faster than an array.
+        self.short = (located.pending.sizes <= minimum).tobytes()
+
+    def take(self, unit: Ingested) -> None:
+        """One unit: its short files are columns at once, the others are assembled over several units."""
+        places = self.sender.writer.append(unit.frames)
+        by_frame: dict[int, tuple[list[int], list[int]]] = {}
+        long = Ingested(unit.frames, [], [row for row in unit.complete if not self.short[row]])
+        for piece in unit.pieces:
+            if self.short[piece.source] and piece.hit is None:
+                rows, starts = by_frame.setdefault(piece.frame, ([], []))
+                rows.append(piece.source)
+                starts.append(piece.start)
+            else:
+                long.pieces.append(piece)
+        for frame, (rows, starts) in by_frame.items():
+            place = places[frame]
+            self.located.add_chunks(np.array(rows), place.pack, place.offset, place.stored, np.array(starts))
+        self.several += self.assembler.add(long, places)
+
+    def finish(self) -> None:
+        """Files of several chunks; lists follow all data, as the order of frames in a pack asks."""
+        for row, found in self.several:
+            self.located.add(row, self.sender.finish_list(found))
+
+
+def _sources(draft: Draft, pending: Entries, rows: npt.NDArray[np.int64]) -> Iterator[SourceFile]:
+    """The files of these rows, numbered by row; made when they are asked for."""
+    batches = [batch for batch in reversed(draft.batches) if batch.root]
+    numbers = _first_holder(batches, [pending.keys[row] for row in rows.tolist()])
+    for row, number in zip(rows.tolist(), numbers, strict=True):
+        batch, key = batches[number], pending.keys[row]
+        inside = key[len(batch.below) + 1 :] if batch.below else key
+        path = os.path.join(batch.root, to_path(PathKey(inside)))
+        content_id = ContentId(pending.content_ids[row].tobytes())
+        yield SourceFile(row, path, int(pending.sizes[row]), content_id, batch.links.get(key))
+
+
+def _first_holder(batches: Sequence[Batch], keys: Sequence[PathKey]) -> npt.NDArray[np.int32]:
+    """For each key the number of the first batch that has it; shape (len(keys),)."""
+    holder = np.zeros(len(keys), np.int32)
+    rest = np.arange(len(keys))
+    for number, batch in enumerate(batches[:-1]):
+        has = batch.changes().entries.find_many([keys[at] for at in rest.tolist()]) >= 0
+        holder[rest[has]] = number
+        rest = rest[~has]
+    holder[rest] = len(batches) - 1
+    return holder
+
+
+def _slices(rows: npt.NDArray[np.int64]) -> Iterator[list[int]]:
+    return (rows[at : at + _SLICE].tolist() for at in range(0, len(rows), _SLICE))
+
+
+def _finder(
+    workspace: Workspace, earlier: Mapping[ChunkId, ChunkHit], condemned: frozenset[PackRef]
+) -> Callable[[Sequence[ChunkId]], list[ChunkHit | None]]:
+    """A lookup of chunks: what the file was before, else what this machine knows."""
 
     def find(ids: Sequence[ChunkId]) -> list[ChunkHit | None]:
         found = [earlier.get(chunk) for chunk in ids]
@@ -145,35 +218,7 @@ def _locate(
         indexed = dict(zip(others, workspace.chunks.find_many(others, condemned), strict=True))
         return [indexed.get(chunk, hit) for chunk, hit in zip(ids, found, strict=True)]
 
-    sources = list(_sources(draft, pending, missing))
-    assembler = SegmentAssembler()
-    lists: list[tuple[bytes, FileSegments]] = []
-    total = sum(source.size for source in sources)
-    with progress_bar("uploading", total, show=show_progress) as advance:
-        for unit in ingest(sources, workspace.repository.chunker, find):
-            places = sender.writer.append(unit.frames)
-            lists += [(sources[index].content_id, found) for index, found in assembler.add(unit, places)]
-            advance(sum(piece.length for piece in unit.pieces))
-    # Lists follow all data, as the order of frames in a pack asks.
-    located |= {content: sender.finish_list(found) for content, found in lists}
-    return located, len(sources)
-
-
-def _distinct(pending: Entries) -> dict[bytes, int]:
-    """The first row of each content, in key order."""
-    first: dict[bytes, int] = {}
-    for row, content in enumerate(_content_ids(pending)):
-        first.setdefault(content, row)
-    return first
-
-
-def _sources(draft: Draft, pending: Entries, rows: Sequence[int]) -> Iterator[SourceFile]:
-    keys = [pending.keys[row] for row in rows]
-    contents = contents_of(draft, keys)
-    for index, (row, key) in enumerate(zip(rows, keys, strict=True)):
-        path, text = contents[key]
-        content_id = ContentId(pending.content_ids[row].tobytes())
-        yield SourceFile(index, path, int(pending.sizes[row]), content_id, text)
+    return find
 
 
 # --- contents that the store has already ---------------------------------------------------------------------------
@@ -191,45 +236,25 @@ def _base_rows(workspace: Workspace, draft: Draft, pending: Entries) -> Entries:
     return lookup(root_of(base), sorted({*draft.changes.removed, *pending.keys}), nodes)
 
 
-def _from_entries(
-    entries: Entries, wanted: dict[bytes, int], condemned: frozenset[PackRef]
-) -> dict[bytes, FileSegments]:
-    """Wanted contents that entries hold, in packs that may be used."""
-    if not len(entries):
-        return {}
-    heads = np.ascontiguousarray(entries.content_ids[:, :8]).view(np.uint64).reshape(-1)
-    wanted_heads = np.frombuffer(b"".join(content[:8] for content in wanted), np.uint64)
-    found: dict[bytes, FileSegments] = {}
-    for row in np.flatnonzero(np.isin(heads, wanted_heads) & (entries.segment_counts > 0)).tolist():
-        content = entries.content_ids[row].tobytes()
-        if content in wanted and content not in found and (entries.kinds[row] & KIND_BITS) <= Kind.SYMLINK:
-            segments = segments_of(entries, row)
-            if not any(segment.pack in condemned for segment in segments):
-                found[content] = FileSegments(tuple(segments), int(entries.kinds[row]) & (ONE_CHUNK | LISTED))
-    return found
+def _locate_by_index(workspace: Workspace, located: Located, condemned: frozenset[PackRef]) -> None:
+    """Locate what this machine knows from packs that it has written or read."""
+    sizes = located.pending.sizes
+    missing = located.missing()
+    is_short = sizes[missing] <= workspace.repository.chunker.minimum
+    for part in _slices(missing[is_short]):
+        found = workspace.chunks.find_many(_content_ids(located, part), condemned)
+        hits = [(row, hit) for row, hit in zip(part, found, strict=True) if hit is not None]
+        located.add_hits([row for row, _ in hits], [hit for _, hit in hits])
+    for part in _slices(missing[~is_short]):
+        plains = workspace.chunks.find_contents(_content_ids(located, part))
+        for row, plain in zip(part, plains, strict=True):
+            rows = _decoded(plain, int(sizes[row])) if plain is not None else None
+            if rows is not None and not any(one.pack in condemned for one in rows):
+                located.add(row, FileSegments(rows))
 
 
-def _from_index(
-    workspace: Workspace, wanted: dict[bytes, int], pending: Entries, minimum: int, condemned: frozenset[PackRef]
-) -> dict[bytes, FileSegments]:
-    """Wanted contents that this machine knows from packs that it has written or read."""
-    small = [content for content, row in wanted.items() if pending.sizes[row] <= minimum]
-    large = [content for content, row in wanted.items() if pending.sizes[row] > minimum]
-    found: dict[bytes, FileSegments] = {}
-    for content, hit in zip(small, workspace.chunks.find_many(small, condemned), strict=True):
-        if hit is not None:
-            found[content] = _one_chunk(content, hit)
-    for content, plain in zip(large, workspace.chunks.find_contents(large), strict=True):
-        rows = _decoded(plain, int(pending.sizes[wanted[content]])) if plain is not None else None
-        if rows is not None and not any(row.pack in condemned for row in rows):
-            found[content] = FileSegments(rows)
-    return found
-
-
-def _one_chunk(content: bytes, hit: ChunkHit) -> FileSegments:
-    builder = SegmentBuilder()
-    builder.add(ChunkId(content), hit)
-    return builder.finish()
+def _content_ids(located: Located, rows: Sequence[int]) -> list[bytes]:
+    return [content_id.tobytes() for content_id in located.pending.content_ids[rows]]
 
 
 def _decoded(plain: bytes, size: int) -> tuple[Segment, ...] | None:

@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
@@ -15,7 +16,7 @@ from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.envelope import decode_config
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.packfile import Footer, PackRef
-from dataset_store.errors import DatasetNotFound, StoreNotFound
+from dataset_store.errors import Corrupt, DatasetNotFound, FormatTooNew, StoreNotFound
 from dataset_store.local.chunk_index import ChunkIndex
 from dataset_store.local.drafts import Draft, draft_ids
 from dataset_store.local.local_copies import LocalCopies
@@ -86,8 +87,10 @@ class Workspace:
 
         Raises:
             DatasetNotFound: There is none, or it was deleted.
+            FormatTooNew: Reading needs a newer version of this package.
         """
         found = self.catalog.version(version_id) or self.refresh().version(version_id)
+        self.catalog.require("read")
         if found is None:
             raise DatasetNotFound(
                 f"No version has the id {version_id} in {self.repository.backend.describe()}.",
@@ -152,8 +155,9 @@ def workspace_for(settings: Settings, *, create: bool = False) -> Workspace:
 
 def _opened(settings: Settings, url: str, held: Workspace | None, *, create: bool) -> Workspace:
     backend = backend_at(url)
-    remembered = os.path.join(settings.cache, "stores", hashlib.sha256(url.encode()).hexdigest()[:32])
-    config = None if create else _read(remembered)
+    url_hash = hashlib.sha256(os.fsencode(url)).hexdigest()[:32]
+    remembered = os.path.join(settings.cache, "stores", url_hash)
+    config = None if create else _remembered(remembered)
     if config is None:
         # Whoever is about to write looks at the store itself: it may have been replaced since.
         config = create_config(backend) if create else fetch_config(backend)
@@ -162,7 +166,7 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
                 f"There is no store at {backend.describe()}.",
                 "Create a dataset to make one, or name another with DATASET_STORE_URL or --store.",
             )
-        _write(remembered, config)
+        _remember(remembered, config)
     store_id = decode_config(config, f"the config of {backend.describe()}").store
     if held is not None and held.store_id == store_id:
         return held
@@ -179,17 +183,22 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
     )
 
 
-def _read(path: str) -> bytes | None:
+def _remembered(path: str) -> bytes | None:
+    """The config that this machine has seen; None where there is none, or none that can be used."""
     try:
         with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
+            config = file.read()
+        decode_config(config, path)
+    except (OSError, Corrupt, FormatTooNew):
         return None
+    return config
 
 
-def _write(path: str, data: bytes) -> None:
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)
+def _remember(path: str, config: bytes) -> None:
+    """Keep a config, where that is possible: without it opening takes one request more."""
+    with suppress(OSError):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        temporary = f"{path}.{secrets.token_hex(4)}"
+        with open(temporary, "wb") as file:
+            file.write(config)
+        os.replace(temporary, path)

@@ -10,7 +10,7 @@ Where a chunk is in several packs the first one that was added keeps its row unt
 layout of a file that is edited again and again is stable.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
 from struct import Struct
 from typing import Final
@@ -30,6 +30,9 @@ _CHUNK: Final = b"c"
 _FOOTER: Final = b"f"
 _CONTENT: Final = b"s"
 """First byte of a key: its table. Behind it stand a chunk id, a pack reference, a content id."""
+
+_ROWS_AT_ONCE: Final = 65_536
+"""Rows of one transaction; as objects they take some 20 MB."""
 
 _PACK: Final = Struct("<I16s")
 _CHECK: Final = Struct("<I")
@@ -70,9 +73,11 @@ class ChunkIndex:
             avoid: Packs that must not be used (condemned ones), whose rows give way to this pack's.
         """
         if not self.knows_pack(pack):
+            for rows in _chunk_rows(pack, footer):
+                self._environment.write(partial(_put_rows, rows, avoid))
+            # Last, as it says that all the others are there.
             key = _FOOTER + _packed(pack)
-            rows = [*_chunk_rows(pack, footer), (key, _sealed(key, footer.encode()))]
-            self._environment.write(partial(_put_pack, rows, avoid))
+            self._environment.write(lambda txn: txn.put_many([(key, _sealed(key, footer.encode()))]))
 
     def knows_pack(self, pack: PackRef) -> bool:
         """Whether the chunks of a pack have been added."""
@@ -134,22 +139,21 @@ class _UsablePacks(dict[bytes, PackRef | None]):
         return usable
 
 
-def _put_pack(rows: Sequence[tuple[bytes, bytes]], avoid: Container[PackRef], txn: Transaction) -> None:
-    """Rows of a pack, the last of them its footer; unless another writer was first. Usable older rows stay."""
-    if txn.get_many([rows[-1][0]]) != [None]:
-        return
+def _put_rows(rows: Sequence[tuple[bytes, bytes]], avoid: Container[PackRef], txn: Transaction) -> None:
+    """Rows of chunks. Usable older rows stay."""
     packs = _UsablePacks(avoid)
-    held = txn.get_many([key for key, _ in rows[:-1]])
-    fresh = [
-        (key, value)
-        for (key, value), old in zip(rows[:-1], held, strict=True)
-        if old is None or _hit(key, old, packs) is None
-    ]
-    txn.put_many([*fresh, rows[-1]])
+    held = txn.get_many([key for key, _ in rows])
+    txn.put_many(
+        [
+            (key, value)
+            for (key, value), old in zip(rows, held, strict=True)
+            if old is None or _hit(key, old, packs) is None
+        ]
+    )
 
 
-def _chunk_rows(pack: PackRef, footer: Footer) -> list[tuple[bytes, bytes]]:
-    """Keys and values of the chunks in data frames, in ascending order of keys."""
+def _chunk_rows(pack: PackRef, footer: Footer) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Keys and values of the chunks in data frames, in ascending order of keys, as many as are written together."""
     frame = footer.frame_of_chunk()
     chunks = np.flatnonzero(footer.kinds[frame] == FrameKind.DATA)
     # A stable order by the first eight bytes is that of the ids but for ties, and it serves only speed.
@@ -164,11 +168,11 @@ def _chunk_rows(pack: PackRef, footer: Footer) -> list[tuple[bytes, bytes]]:
     table["plain_offset"] = footer.plain_offsets()[chunks]
     table["plain_length"] = footer.lengths[chunks]
     table["alone"] = footer.chunk_counts[frame] == 1
-    data, size = table.tobytes(), _COLUMNS.itemsize
-    keys = [_CHUNK + data[at : at + 32] for at in range(0, len(data), size)]
-    return [
-        (key, _sealed(key, data[at + 32 : at + size])) for key, at in zip(keys, range(0, len(data), size), strict=True)
-    ]
+    size = _COLUMNS.itemsize
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        data = table[start : start + _ROWS_AT_ONCE].tobytes()
+        rows = [(_CHUNK + data[at : at + 32], data[at + 32 : at + size]) for at in range(0, len(data), size)]
+        yield [(key, _sealed(key, row)) for key, row in rows]
 
 
 def _hit(key: bytes, value: bytes, packs: _UsablePacks) -> ChunkHit | None:

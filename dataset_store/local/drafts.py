@@ -22,10 +22,15 @@ from dataset_store.core.log_entries import Producer, TreeRootRow
 from dataset_store.core.nodes import decode_node, encode_node
 from dataset_store.core.paths import ROOT, PathKey
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
+from dataset_store.local.os_errors import reading_error, writing_error
 
-__all__ = ["Batch", "Committing", "Draft", "Labels", "Opened", "Sent", "contents_of", "draft_ids", "pending_rows"]
+__all__ = ["Batch", "Committing", "Draft", "Labels", "Opened", "Sent", "draft_ids", "pending_rows"]
 
-_RECORD = Struct("<I16s")
+_RECORD = Struct("<II16s")
+"""Length of the body in bytes, the same with all bits flipped, the first half of its hash."""
+
+_ALL_BITS = 0xFFFFFFFF
+_UNWRITTEN = bytes(16)
 _JOURNAL = "journal"
 
 
@@ -111,11 +116,17 @@ def pending_rows(entries: Entries) -> Bool:
 
 
 def draft_ids(directory: str) -> list[str]:
-    """The ids of the drafts kept under `directory`."""
+    """The ids of the drafts kept under `directory`.
+
+    Raises:
+        AccessDenied, StorageFailed: The folder cannot be read.
+    """
     try:
         return sorted(os.listdir(directory))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise reading_error(error, directory) from error
 
 
 class Draft:
@@ -140,9 +151,10 @@ class Draft:
     def create(directory: str, opened: Opened, labels: Labels) -> "Draft":
         """Begin a draft in a folder that does not exist yet."""
         parent = os.path.dirname(directory)
-        os.makedirs(parent, mode=0o700, exist_ok=True)
-        os.mkdir(directory, 0o700)
-        _sync_directory(parent)
+        with _naming(directory):
+            os.makedirs(parent, mode=0o700, exist_ok=True)
+            os.mkdir(directory, 0o700)
+            _sync_directory(parent)
         draft = Draft(directory)
         draft.append(opened, labels)
         return draft
@@ -153,7 +165,7 @@ class Draft:
 
         Raises:
             DatasetNotFound: There is none.
-            CorruptObject: Its journal is damaged before its end.
+            CorruptObject: Its journal is damaged, not just torn at its end.
         """
         draft = Draft(directory)
         records, draft._end = draft._read()
@@ -181,9 +193,9 @@ class Draft:
             DatasetNotFound: The draft was finalized or discarded meanwhile.
         """
         framed = b"".join(_framed(_encoder.encode(record)) for record in records)
-        with self._locked():
-            _, end = self._read()
-            if end != self._end:
+        with self._locked(), _naming(self.path):
+            further, end = self._read(self._end)
+            if further or end != self._end:
                 raise Conflict(f"Another process has changed the draft {self._name}.", "Get it again, then repeat.")
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -234,23 +246,45 @@ class Draft:
             self.batches.append(record)
             self.sent = None
 
-    def _read(self) -> tuple[list[Record], int]:
-        """The whole records of the journal, and where the last one ends."""
+    def _read(self, start: int = 0) -> tuple[list[Record], int]:
+        """The whole records of the journal from `start` on, and where the last one ends.
+
+        A torn record at the end is left out. Any other damage is an error: what stands behind it was acknowledged.
+        """
         try:
             with open(self.path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(start)
                 data = file.read()
         except FileNotFoundError:
             return [], 0
+        except OSError as error:
+            raise reading_error(error, self.path) from error
         records: list[Record] = []
         at = 0
-        while at + _RECORD.size <= len(data):
-            length, check = _RECORD.unpack_from(data, at)
-            body = data[at + _RECORD.size : at + _RECORD.size + length]
-            if len(body) < length or hash32(body)[:16] != check:
+        while at < len(data):
+            body = self._body(data, at)
+            if body is None:
                 break
             records.append(self._decode(body))
-            at += _RECORD.size + length
-        return records, at
+            at += _RECORD.size + len(body)
+        return records, min(start + at, size)
+
+    def _body(self, data: bytes, at: int) -> bytes | None:
+        """The body of the record at an offset; None where it is torn: cut short, or its last bytes never written."""
+        if len(data) - at < _RECORD.size or not any(data[at : at + _RECORD.size]):
+            return None
+        length, complement, check = _RECORD.unpack_from(data, at)
+        end = at + _RECORD.size + length
+        body = data[at + _RECORD.size : end]
+        if length ^ complement == _ALL_BITS and (end > len(data) or (end == len(data) and body.endswith(_UNWRITTEN))):
+            return None
+        if length ^ complement != _ALL_BITS or hash32(body)[:16] != check:
+            raise CorruptObject(
+                f"The journal of the draft {self._name} on this machine is damaged ({self.path}).",
+                "Discard the draft and make it again; no finished version is affected.",
+            )
+        return body
 
     def _decode(self, body: bytes) -> Record:
         try:
@@ -285,22 +319,13 @@ class Draft:
             os.close(descriptor)
 
 
-def contents_of(draft: Draft, keys: Sequence[PathKey]) -> dict[PathKey, tuple[bytes, bytes | None]]:
-    """Where each key's content is, from the latest batch that brought the key: a file's path, or a link's text."""
-    found: dict[PathKey, tuple[bytes, bytes | None]] = {}
-    wanted = set(keys)
-    for batch in reversed(draft.batches):
-        if not wanted:
-            break
-        if not batch.root:
-            continue
-        skip = len(batch.below) + 1 if batch.below else 0
-        here = wanted.intersection(batch.changes().entries.keys)
-        for key in here:
-            path = os.path.join(batch.root, key[skip:].replace(b"\0", b"/"))
-            found[key] = (path, batch.links.get(key))
-        wanted -= here
-    return found
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Turns an error of the operating system into one of this package that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_error(error, path) from error
 
 
 def _compose_all(parts: Sequence[Changes]) -> Changes:
@@ -312,7 +337,7 @@ def _compose_all(parts: Sequence[Changes]) -> Changes:
 
 
 def _framed(body: bytes) -> bytes:
-    return _RECORD.pack(len(body), hash32(body)[:16]) + body
+    return _RECORD.pack(len(body), len(body) ^ _ALL_BITS, hash32(body)[:16]) + body
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -37,6 +37,7 @@ FIRST_MAP: Final = 64 << 20
 """Bytes of address space that a process begins with; doubled as often as needed."""
 
 _READERS: Final = 1_024
+_LOCK_BYTES: Final = 72 << 10  # a little more than that many readers take
 _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
 _GUARD: Final = "opening"
@@ -385,6 +386,7 @@ def _open_files(directory: str, map_size: int) -> _Opened:
 
 
 def _open_once(directory: str, map_size: int) -> _Opened:
+    _reserve_lock_file(os.path.join(directory, _LOCK))
     handle = lmdb.open(directory, map_size=map_size, max_readers=_READERS, metasync=False, mode=0o600)
     try:
         handle.reader_check()
@@ -397,6 +399,19 @@ def _open_once(directory: str, map_size: int) -> _Opened:
     except BaseException:
         handle.close()
         raise
+
+
+def _reserve_lock_file(path: str) -> None:
+    """Make sure that the disk has the blocks of the lock file: writing to a map of a hole kills the process if not.
+
+    LMDB takes a longer file than it needs for one with room for more readers.
+    """
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if hasattr(os, "posix_fallocate") and os.fstat(opened).st_blocks * 512 < _LOCK_BYTES:
+            os.posix_fallocate(opened, 0, _LOCK_BYTES)
+    finally:
+        os.close(opened)
 
 
 def _drop_files(directory: str) -> None:

@@ -5,7 +5,7 @@ not opened.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -22,6 +22,8 @@ from dataset_store.local.scan import scan, stat_one
 from dataset_store.local.stat_cache import StatCache
 
 __all__ = ["Folder", "read_file", "read_folder", "remember_folder"]
+
+_GROUP_ROWS = 32_768
 
 _NO_BYTES = np.frombuffer(hash32(b""), np.uint8)
 
@@ -87,13 +89,37 @@ def _read(
         _prepared(rows, known.ids, known.mask)
         for rows, known in zip(scanned, stats.lookup(cached, scanned), strict=True)
     ]
-    fresh = [block for block in blocks if not block.known.all()]
-    if fresh:
+    for fresh in _groups(blocks):
         _hash(root, fresh, progress)
         files = [(block.rows.kind == Kind.FILE) & (block.stat == block.rows.stat).all(axis=0) for block in fresh]
         stats.record(cached, [block.rows for block in fresh], [block.ids for block in fresh], files, now_ns)
-    links = {block.rows.keys()[row]: target for block in blocks for row, target in block.rows.targets.items()}
-    return Folder(root, sort_rows(_entries(blocks)), links)
+    return Folder(root, sort_rows(_entries(blocks)), dict(_links(blocks)))
+
+
+def _groups(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
+    """Blocks with rows to be read, some ten thousand rows at a time: paths and stats of a group are objects.
+
+    Each group is remembered as soon as it was read, so a long first reading that is broken off is not lost.
+    """
+    group: list[_Block] = []
+    rows = 0
+    for block in blocks:
+        unread = int((~block.known).sum())
+        if unread:
+            group.append(block)
+            rows += unread
+        if rows >= _GROUP_ROWS:
+            yield group
+            group, rows = [], 0
+    if group:
+        yield group
+
+
+def _links(blocks: Iterable[_Block]) -> Iterator[tuple[PathKey, bytes]]:
+    for block in blocks:
+        if block.rows.targets:
+            keys = block.rows.keys()
+            yield from ((keys[row], target) for row, target in block.rows.targets.items())
 
 
 def _prepared(rows: DirectoryBlock, ids: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]) -> _Block:

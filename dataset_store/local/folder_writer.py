@@ -126,6 +126,18 @@ class FolderWriter:
         with self._naming(key), _Cursor(self._directories) as cursor:
             return os.open(key.rpartition(b"\0")[2], _CREATE, self._modes[executable], dir_fd=cursor.at(key))
 
+    def write_at(self, opened: int, key: PathKey, data: memoryview, offset: int) -> None:
+        """Write all of `data` into a file that `create_file` opened.
+
+        Raises:
+            DiskFull, StorageFailed: The disk refused; the file is of no use.
+        """
+        with self._naming(key):
+            while data:
+                written = os.pwrite(opened, data, offset)
+                data = data[written:]
+                offset += written
+
     def close_file(self, opened: int, key: PathKey, mtime_ns: int) -> None:
         """Set a file's time of modification (ns since 1970) and close it, whatever happens.
 

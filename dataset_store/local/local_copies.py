@@ -9,6 +9,7 @@ What a user does to a copy's files is not watched: they are read-only, and verif
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +17,14 @@ from dataclasses import dataclass
 import msgspec
 
 from dataset_store.core.log_entries import TreeRootRow
+from dataset_store.errors import Conflict
 from dataset_store.local.folder_writer import remove_tree
 
 __all__ = ["LocalCopies", "LocalCopy", "Stamp"]
+
+_MAKING = ".making"
+_TRIES = 200
+_PAUSE = 0.05  # seconds
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -51,38 +57,57 @@ class LocalCopies:
         self._held: dict[str, int] = {}
 
     def find(self, version_id: str) -> LocalCopy | None:
-        """The finished copy of a version, now in use by this process; None where there is none."""
+        """The finished copy of a version, now in use by this process; None where there is none.
+
+        One that is being made is waited for.
+        """
         if version_id not in self._held:
-            if self._stamp(version_id) is None:
+            if not os.path.lexists(self._lock_path(version_id)):
                 return None
-            self._held[version_id] = self._lock(version_id, fcntl.LOCK_SH)
+            self._hold(version_id, self._lock(version_id, fcntl.LOCK_SH))
         stamp = self._stamp(version_id)
-        path = self._path(version_id)
-        if stamp is None or not os.path.isdir(path):
+        if stamp is None or not self._is_whole(version_id):
             self._release(version_id)
             return None
         os.utime(self._stamp_path(version_id))
-        return LocalCopy(version_id, path, stamp)
+        return LocalCopy(version_id, self._path(version_id), stamp)
 
     def make(self, version_id: str, stamp: Stamp, fill: Callable[[str], object]) -> LocalCopy:
         """The copy of a version, made by `fill` (given an empty private folder) unless another process just did.
 
         Several callers may ask for one version at once: one makes it, the others wait and share it.
         """
-        self._release(version_id)
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        descriptor = self._lock(version_id, fcntl.LOCK_EX)
+        for _ in range(_TRIES):
+            made = self.find(version_id) or self._make(version_id, stamp, fill)
+            if made is not None:
+                return made
+            time.sleep(_PAUSE)
+        raise Conflict(
+            f"The local copy {self._path(version_id)} was removed while another process uses it.",
+            "End that process, then repeat.",
+        )
+
+    def _make(self, version_id: str, stamp: Stamp, fill: Callable[[str], object]) -> LocalCopy | None:
+        """As `make`; None where another process makes the copy, or uses one: look for that one then.
+
+        Nobody waits for the exclusive lock: whoever is given a copy keeps a shared lock until its process ends.
+        """
         try:
-            if self._stamp(version_id) is None:
+            descriptor = self._lock(version_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        try:
+            if not self._is_whole(version_id):
                 self._fill(version_id, stamp, fill)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         except BaseException:
             os.close(descriptor)
             raise
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        self._held[version_id] = descriptor
+        self._hold(version_id, descriptor)
         self.evict()
-        made = self.find(version_id)
-        return made if made is not None else self.make(version_id, stamp, fill)
+        # Between the two locks the copy was nobody's for a moment.
+        return self.find(version_id)
 
     def all(self) -> list[LocalCopy]:
         """Every finished copy, the most recently used first. None is in use because of this call."""
@@ -108,8 +133,10 @@ class LocalCopies:
             os.close(descriptor)
 
     def evict(self) -> list[str]:
-        """Remove copies over the byte limit that nobody uses; their version ids."""
+        """Remove copies over the byte limit that nobody uses, and parts that dead processes left; ids of the former."""
         copies = self.all()
+        for version_id in self._unfinished():
+            self.remove(version_id)
         total = sum(copy.stamp.size for copy in copies)
         removed = []
         for copy in reversed(copies):
@@ -130,16 +157,15 @@ class LocalCopies:
             return False
         try:
             _unlink(self._stamp_path(version_id))
-            remove_tree(os.fsencode(self._path(version_id)))
+            self._remove_folders(version_id)
         finally:
             os.close(descriptor)
         return True
 
     def _fill(self, version_id: str, stamp: Stamp, fill: Callable[[str], object]) -> None:
-        private = self._path(version_id) + ".making"
-        # Both are left by a process that died here; the exclusive lock says that it is gone.
-        for leftover in (private, self._path(version_id)):
-            remove_tree(os.fsencode(leftover))
+        private = self._path(version_id) + _MAKING
+        # Left by a process that died here; the exclusive lock says that it is gone.
+        self._remove_folders(version_id)
         os.mkdir(private, 0o700)
         try:
             fill(private)
@@ -153,12 +179,23 @@ class LocalCopies:
             file.write(msgspec.json.encode(stamp))
         os.rename(temporary, self._stamp_path(version_id))
 
+    def _remove_folders(self, version_id: str) -> None:
+        for folder in (self._path(version_id) + _MAKING, self._path(version_id)):
+            remove_tree(os.fsencode(folder))
+
     def _ids(self) -> list[str]:
+        return [name.removesuffix(".stamp") for name in self._names() if name.endswith(".stamp")]
+
+    def _unfinished(self) -> set[str]:
+        """Versions that have a folder and no stamp: being made or removed, or left so."""
+        folders = {name.removesuffix(_MAKING) for name in self._names() if "." not in name.removesuffix(_MAKING)}
+        return folders.difference(self._ids())
+
+    def _names(self) -> list[str]:
         try:
-            names = os.listdir(self.directory)
+            return os.listdir(self.directory)
         except FileNotFoundError:
             return []
-        return [name.removesuffix(".stamp") for name in names if name.endswith(".stamp")]
 
     def _stamp(self, version_id: str) -> Stamp | None:
         try:
@@ -167,22 +204,32 @@ class LocalCopies:
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
 
+    def _is_whole(self, version_id: str) -> bool:
+        return self._stamp(version_id) is not None and os.path.isdir(self._path(version_id))
+
     def _path(self, version_id: str) -> str:
         return os.path.join(self.directory, version_id)
 
     def _stamp_path(self, version_id: str) -> str:
         return self._path(version_id) + ".stamp"
 
+    def _lock_path(self, version_id: str) -> str:
+        return self._path(version_id) + ".lock"
+
     def _lock(self, version_id: str, operation: int) -> int:
         """Lock a version's copy; the descriptor that holds the lock. Lock files are never removed."""
-        path = self._path(version_id) + ".lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._lock_path(version_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, operation)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _hold(self, version_id: str, descriptor: int) -> None:
+        """Keep a shared lock until this process ends; one is enough for all threads."""
+        if self._held.setdefault(version_id, descriptor) != descriptor:
+            os.close(descriptor)
 
     def _release(self, version_id: str) -> None:
         descriptor = self._held.pop(version_id, None)

@@ -39,6 +39,7 @@ Progress = Callable[[int, int], object]
 Rows = npt.NDArray[np.intp]
 
 _UNIT_BYTES = 4 * 2**20
+_UNIT_FILES = 4_096
 _READ_BYTES = 8 * 2**20
 _NEXT_STEP = "Other versions are unaffected; run `dataset-store verify` to see what is."
 
@@ -124,7 +125,7 @@ def _units(entries: Entries, rows: Rows) -> Iterator[list[int]]:
     start = 0
     while start < len(rows):
         limit = int(total[start]) + _UNIT_BYTES
-        stop = max(start + 1, int(np.searchsorted(total, limit)))
+        stop = min(max(start + 1, int(np.searchsorted(total, limit))), start + _UNIT_FILES)
         while stop < len(rows) and places[stop] == places[stop - 1]:
             stop += 1
         yield rows[start:stop].tolist()
@@ -175,21 +176,22 @@ class _Copier:
 
     def contents(self, rows: Sequence[int]) -> dict[int, memoryview]:
         """The checked contents of one-chunk entries; each frame is read and decoded once."""
-        by_place: defaultdict[Place, list[tuple[int, Segment]]] = defaultdict(list)
-        for row in rows:
-            segment = segments_of(self.entries, row)[0]
-            by_place[Place(segment.pack, segment.offset, segment.stored, 0)].append((row, segment))
+        segments = self.entries.segments
+        at = self.entries.segment_ends[rows] - 1
+        names = (segments.pack, segments.offset, segments.stored, segments.plain_offset, segments.plain_length)
+        columns = zip(rows, *(column[at].tolist() for column in names), strict=True)
+        by_frame: defaultdict[tuple[int, int, int], list[tuple[int, int, int]]] = defaultdict(list)
+        for row, pack, offset, stored, start, length in columns:
+            by_frame[pack, offset, stored].append((row, start, start + length))
+        places = [Place(segments.packs[pack], offset, stored, 0) for pack, offset, stored in by_frame]
         found: dict[int, memoryview] = {}
-        for (place, pieces), stored in zip(by_place.items(), self.fetch(list(by_place)), strict=True):
-            frame = self.threads.codec.decode_frame(stored, what=_named(place.pack, place.offset))
-            found.update((row, self._checked(frame, row, segment)) for row, segment in pieces)
+        for place, pieces, data in zip(places, by_frame.values(), self.fetch(places), strict=True):
+            plain = self.threads.codec.decode_frame(data, what=_named(place.pack, place.offset)).plain
+            for row, start, stop in pieces:
+                found[row] = content = plain[start:stop]
+                if hash32(content) != self.entries.content_ids[row].tobytes():
+                    raise self._wrong(row, place)
         return found
-
-    def _checked(self, frame: Frame, row: int, segment: Segment) -> memoryview:
-        content = frame.plain[segment.plain_offset : segment.plain_offset + segment.plain_length]
-        if hash32(content) != self.entries.content_ids[row].tobytes():
-            raise self._wrong(row, segment)
-        return content
 
     def copy_small(self, rows: Sequence[int]) -> None:
         """Write one-chunk files."""
@@ -221,6 +223,7 @@ class _Copier:
 
     def copy_segment(self, row: int, segment: Segment, opened: int, target: int) -> None:
         """Write one segment into an open private file; its rows are checked when all of it was seen."""
+        key = self.entries.keys[row]
         ids: list[bytes] = []
         lengths: list[int] = []
         skip, left = segment.plain_offset, segment.plain_length
@@ -233,7 +236,7 @@ class _Copier:
                     raise self._wrong(row, segment)
                 ids.append(hash32(chunk))
                 lengths.append(len(chunk))
-                _pwrite_all(opened, chunk, target)
+                self.writer.write_at(opened, key, chunk, target)
                 target += len(chunk)
                 left -= len(chunk)
         if left or rows_digest(ids, lengths) != segment.digest:
@@ -257,20 +260,13 @@ class _Copier:
         if rest:
             raise self._wrong(row, segment)
 
-    def _wrong(self, row: int, segment: Segment) -> CorruptObject:
+    def _wrong(self, row: int, where: Segment | Place) -> CorruptObject:
         return CorruptObject(
-            f"The bytes of {to_text(self.entries.keys[row])!r} at {segment.offset} of pack "
-            f"{segment.pack.name.hex()} are not what the version says.",
+            f"The bytes of {to_text(self.entries.keys[row])!r} at {where.offset} of pack "
+            f"{where.pack.name.hex()} are not what the version says.",
             _NEXT_STEP,
         )
 
 
 def _named(pack: PackRef, offset: int) -> str:
     return f"The frame at {offset} of pack {pack.name.hex()}"
-
-
-def _pwrite_all(opened: int, data: memoryview, target: int) -> None:
-    while data:
-        written = os.pwrite(opened, data, target)
-        data = data[written:]
-        target += written

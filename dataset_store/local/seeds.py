@@ -17,6 +17,7 @@ from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.paths import PathKey, to_path
 from dataset_store.core.segments import Segment, segment_chunks, segments_of
+from dataset_store.errors import Corrupt
 from dataset_store.local.folder_writer import FolderWriter
 
 __all__ = ["ChunkReuse", "Seed", "copy_unchanged", "link_unchanged"]
@@ -143,8 +144,11 @@ class ChunkReuse:
         old = segments_of(self.seed.entries, there)
         if segment.pack not in {one.pack for one in old}:
             return False
-        wanted = _chunks(segment, self.footers)
-        held = _offsets([chunk for one in old for chunk in _chunks(one, self.footers)])
+        try:
+            wanted = _chunks(segment, self.footers)
+            held = _offsets([chunk for one in old for chunk in _chunks(one, self.footers)])
+        except Corrupt:  # the earlier version has lost a pack that this one may not need
+            return False
         if not all(chunk_id in held for chunk_id, _ in wanted):
             return False
         return _copy_chunks(self.seed.file(there), wanted, held, opened, target)
@@ -183,6 +187,8 @@ def _copy_chunks(
             if os.pwrite(opened, chunk, target) != length:
                 return False
             target += length
+    except OSError:  # whoever writes the segment in another way will say what is wrong
+        return False
     finally:
         os.close(source)
     return True

@@ -67,7 +67,7 @@ def _read_file(path: str) -> dict[str, object]:
             values = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # of TOML, or of UTF-8
         raise InvalidRequest(f"The settings file {path} cannot be read: {error}.", "Mend or remove it.") from error
     unknown = sorted(values.keys() - _KNOWN)
     if unknown:

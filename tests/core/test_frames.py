@@ -258,7 +258,7 @@ def test_arbitrary_bytes_raise_nothing_but_corrupt_object(junk, chunks):
             try:
                 read(hostile)
             except CorruptObject as error:
-                assert error.next_step  # noqa: PT017
+                assert error.next_step
 
 
 @pytest.mark.parametrize(

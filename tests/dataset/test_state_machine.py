@@ -35,9 +35,14 @@ class Entry(NamedTuple):
     mtime: int = 0
     origin: str = ""
 
-    @property
-    def real(self):
-        return self._replace(content=CONTENTS[self.content]) if self.kind == "file" else self
+    def made(self, seed):
+        """With real bytes; the contents called new are of this seed alone."""
+        if self.kind != "file":
+            return self
+        content = CONTENTS.get(self.content)
+        if content is None:
+            content = random.Random(seed).randbytes(100 if self.content == "new" else 90_000)
+        return self._replace(content=content)
 
     @property
     def identity(self):
@@ -190,16 +195,19 @@ CONTENTS = {
     "swapped": _LONG[150_000:] + _LONG[:150_000],
     "headed": _random.randbytes(50_000) + _LONG[:200_000],
 }
-NAMES = ["a", "b.txt", "d", "d/a", "d/b.txt", "d/e", "d/e/c.txt", "x/y/z", "x", "[a]*", os.fsdecode(b"\xff\xfe"), "ä/b"]
-DIRECTORIES = [None, None, "d", "d/e", "x/y", "new"]
+NAMES = ["a", "d", "d/a", "d/e", "d/e/c.txt", "x", "x/y/z", "b.txt", "[a]*", os.fsdecode(b"x/\xff\xfe")]
+DIRECTORIES = [None, None, None, "d", "d/e", "x/y", "a/b"]
 PATTERNS = ["*.txt", "d", "d/", "d/*", "a", "nothing", "[[]a]*", None]
-NUMBERS = [None, None, None, "1.0.0", "2.0", "1.10", "nightly"]
+NUMBERS = [None, None, None, "0.9", "1.0.0", "2.0", "1.10", "nightly"]
 TAGS = ["t", "u", "ü"]
 
-_file = st.builds(Entry, st.just("file"), st.booleans(), st.sampled_from(list(CONTENTS)))
+_file = st.builds(Entry, st.just("file"), st.booleans(), st.sampled_from([*CONTENTS, "new", "new", "new and long"]))
 _link = st.builds(Entry, st.just("symlink"), st.just(False), st.sampled_from([b"a", b"d/e", b"nowhere"]))
 _empty = st.just(Entry("directory", False, b""))
-_picks = st.integers(0, 60)
+_picks = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 5, 8])
+"""How far back from the newest."""
+
+_parents = st.sampled_from([0, 1, 1, 2, 2, 3]).flatmap(lambda count: st.lists(_picks, min_size=count, max_size=count))
 
 
 @st.composite
@@ -213,15 +221,34 @@ def folders(draw):
     return kept
 
 
+def _version(picks):
+    return st.fixed_dictionaries(
+        {
+            "picks": picks,
+            "tree": folders(),
+            "in_place": st.booleans(),
+            "whole": st.booleans(),
+            "number": st.sampled_from(NUMBERS),
+        }
+    )
+
+
+# The last of the second kind has two bases: both sides come from the same two versions.
+_histories = st.one_of(
+    st.lists(_version(_parents), max_size=6),
+    st.tuples(*(_version(st.just(picks)) for picks in ([], [], [0, 1], [2, 1], [1, 0]))),
+)
+
+
 def make_folder(folder, tree):
     """Make a folder hold `tree`, touching only what differs; the tree with its times."""
     folder.mkdir(exist_ok=True)
     there = read_folder(folder)
     for path, entry in there.items():
-        if path not in tree or tree[path].identity != entry.identity:
+        if path not in tree or not tree[path].kind == entry.kind == "file":
             _remove(folder, path)
     for path, entry in tree.items():
-        if path not in there or there[path].identity != entry.identity:
+        if path not in there or entry.kind != "file" or there[path].identity != entry.identity:
             _make(folder / path, entry)
     return {p: e._replace(mtime=(folder / p).lstat().st_mtime_ns) for p, e in tree.items()}
 
@@ -270,14 +297,17 @@ def read_folder(folder):
 class DatasetMachine(RuleBasedStateMachine):
     """One store, two machines, and whatever users do."""
 
-    @initialize()
-    def begin(self):
+    @initialize(history=_histories)
+    def begin(self, history):
         self.home = Path(tempfile.mkdtemp(prefix="dataset-", dir=SCRATCH))
         self.variables = dict(os.environ)
         self.model = Model()
         self.handles = {}
         self.folders = 0
+        self.contents = 0
         self.be_machine("1")
+        for each in history:
+            self.make_a_version(**each)
 
     def be_machine(self, name):
         os.environ["DATASET_STORE_URL"] = str(self.home / "store")
@@ -299,19 +329,23 @@ class DatasetMachine(RuleBasedStateMachine):
 
     def draft(self, pick, *, fresh):
         drafts = self.model.drafts()
-        chosen = drafts[pick % len(drafts)]
+        chosen = drafts[-1 - pick % len(drafts)]
         if fresh:
             return chosen, Dataset.get(chosen.id)
         return chosen, self.handles[chosen.id]
 
     def version(self, pick):
         final = self.model.final()
-        return final[pick % len(final)]
+        return final[-1 - pick % len(final)]
 
     def folder(self, tree, *, in_place):
         self.folders += not in_place
         folder = self.home / ("work" if in_place else f"in{self.folders}")
-        return folder, make_folder(folder, {path: entry.real for path, entry in tree.items()})
+        return folder, make_folder(folder, {path: self.made(entry) for path, entry in tree.items()})
+
+    def made(self, entry):
+        self.contents += 1
+        return entry.made(self.contents)
 
     def note_sources(self, draft, folder, rows, below):
         for path, entry in rows.items():
@@ -322,7 +356,7 @@ class DatasetMachine(RuleBasedStateMachine):
     # Rules
 
     @rule(
-        picks=st.lists(_picks, max_size=3),
+        picks=_parents,
         name=st.sampled_from([None, "one", "two"]),
         number=st.sampled_from(NUMBERS),
         tags=st.sets(st.sampled_from(TAGS), max_size=2),
@@ -438,12 +472,28 @@ class DatasetMachine(RuleBasedStateMachine):
             with pytest.raises(VersionIsFinal):
                 self.handles[draft.id].upload()
 
-    @rule(picks=st.lists(_picks, max_size=2), tree=folders(), in_place=st.booleans(), whole=st.booleans())
-    def make_a_version_at_once(self, picks, tree, in_place, whole):
+    @rule(
+        picks=_parents,
+        tree=folders(),
+        in_place=st.booleans(),
+        whole=st.booleans(),
+        number=st.sampled_from(NUMBERS),
+    )
+    def make_a_version_at_once(self, picks, tree, in_place, whole, number):
+        self.make_a_version(picks, tree, in_place=in_place, whole=whole, number=number)
+
+    def make_a_version(self, picks, tree, *, in_place, whole, number):
         parents = [self.version(pick).id for pick in picks] if self.model.final() else []
-        made = Dataset.create(dataset_project="p", dataset_name="one", parent_datasets=parents)
+        number = None if self.model.is_taken("one", number) else number
+        made = Dataset.create(
+            dataset_project="p",
+            dataset_name="one",
+            parent_datasets=parents,
+            dataset_version=number,
+            dataset_tags=["t"],
+        )
         merged = self.model.merged(parents)
-        draft = Version(made.id, "one", None, parents, merged, set(), dict(merged))
+        draft = Version(made.id, "one", number, parents, merged, {"t"}, dict(merged))
         self.model.versions[made.id] = draft
         self.handles[made.id] = made
         folder, rows = self.folder(tree, in_place=in_place)
@@ -459,7 +509,7 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(pick=_picks, tags=st.sets(st.sampled_from(TAGS), max_size=2))
     def set_tags(self, pick, tags):
         known = list(self.model.versions.values())
-        chosen = known[pick % len(known)]
+        chosen = known[-1 - pick % len(known)]
         handle = Dataset.get(chosen.id)
         handle.tags = sorted(tags)
         chosen.tags = tags
@@ -498,9 +548,10 @@ class DatasetMachine(RuleBasedStateMachine):
         assert {p: e.identity for p, e in read_folder(folder).items()} == {
             p: e.identity for p, e in parent.tree.items()
         }
-        (folder / "a").unlink(missing_ok=True) if parent.tree.get("a", entry).kind != "directory" else None
+        if (folder / "a").is_file():
+            (folder / "a").unlink()
         tree = {p: e for p, e in read_folder(folder).items() if name not in above(p) and p not in above(name)}
-        rows = make_folder(folder, tree | {name: entry.real})
+        rows = make_folder(folder, tree | {name: self.made(entry)})
         child = Dataset.create(parent_datasets=[parent.id])
         model = Version(child.id, parent.name, None, [parent.id], parent.tree, set(), dict(parent.tree))
         self.model.versions[child.id] = model
@@ -569,6 +620,35 @@ class DatasetMachine(RuleBasedStateMachine):
         assert not any((folder / path).stat().st_mode & 0o222 for path in times)
 
 
+# --- what it found -------------------------------------------------------------------------------------------------
+
+
+def draft_with(home, **files):
+    for name, text in files.items():
+        (home / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / "in" / name).write_text(text)
+    draft = Dataset.create(dataset_name="d")
+    draft.add_files(home / "in")
+    return draft
+
+
+def test_a_folder_synced_below_a_file_takes_the_files_place(home):
+    draft = draft_with(home, d="a file", other="stays")
+    (home / "more").mkdir()
+    (home / "more" / "new").write_text("1")
+    assert draft.sync_folder(home / "more", dataset_path="d/e") == (1, 1, 0)
+    assert draft.list_files() == ["d/e/new", "other"]
+    draft.finalize(auto_upload=True)
+    assert (Path(draft.get_local_copy()) / "d" / "e" / "new").read_text() == "1"
+
+
+def test_adding_an_empty_directory_leaves_the_files_that_the_dataset_has_in_it(home):
+    draft = draft_with(home, **{"d/a": "1"})
+    (home / "more" / "d").mkdir(parents=True)
+    assert draft.add_files(home / "more") == 0
+    assert draft.list_files() == ["d/a"]
+
+
 _every_check = list(HealthCheck)
 
 
@@ -576,8 +656,8 @@ def test_whatever_users_do_the_store_holds_what_the_model_says():
     run_state_machine_as_test(
         DatasetMachine,
         settings=settings(
-            max_examples=40,
-            stateful_step_count=15,
+            max_examples=80,
+            stateful_step_count=20,
             deadline=None,
             report_multiple_bugs=False,
             suppress_health_check=_every_check,
@@ -590,5 +670,5 @@ def test_whatever_users_do_the_store_holds_what_the_model_says():
 def test_whatever_users_do_at_length_the_store_holds_what_the_model_says():
     run_state_machine_as_test(
         DatasetMachine,
-        settings=settings(max_examples=1000, stateful_step_count=30, deadline=None, suppress_health_check=_every_check),
+        settings=settings(max_examples=1000, stateful_step_count=40, deadline=None, suppress_health_check=_every_check),
     )
