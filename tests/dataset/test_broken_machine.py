@@ -116,7 +116,7 @@ def test_a_disk_without_a_single_free_block_does_not_kill_the_process(place):
     """Where a file has no blocks, writing to a map of it would."""
     machine = place.new_machine()
     work = "from dataset_store import Dataset; print(Dataset.get(dataset_name='d').list_files())"
-    for free in range(0, 200_000, 20_480):
+    for free in (0, 8_192, 122_880):
         with small_disk(place, machine, "1m"):
             (machine / "keep").write_bytes(bytes(free))
             fill_up(machine / "fill")

@@ -173,7 +173,7 @@ def test_a_flipped_bit_ends_in_an_error_or_in_the_right_tree(right, scratch):
     assert outcomes["CorruptObject"] > 3 * outcomes["right"]  # footers, which a whole copy needs not, are a fifth
 
 
-@pytest.mark.heavy
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("first", range(8))
 def test_any_flipped_byte_ends_in_an_error_or_in_the_right_tree(right, scratch, first):

@@ -665,7 +665,7 @@ def test_whatever_users_do_the_store_holds_what_the_model_says():
     )
 
 
-@pytest.mark.heavy
+@pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_whatever_users_do_at_length_the_store_holds_what_the_model_says():
     run_state_machine_as_test(

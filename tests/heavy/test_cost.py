@@ -41,7 +41,8 @@ def test_one_file_added_to_a_flat_directory_of_50_000_costs_little(home):
     assert rows["one file added to a flat directory"]["bytes"] <= 100_000
 
 
-@pytest.mark.heavy
+@pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_version_1000_reads_as_many_nodes_as_the_first(home):
     depth = benchmark("depth")
     ids = depth.chain(home, 1000, 10_000, 20)

@@ -10,7 +10,7 @@ import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
