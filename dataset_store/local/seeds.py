@@ -8,6 +8,7 @@ seed that someone has tampered with costs a fetch and never a wrong byte; a link
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -135,23 +136,29 @@ class ChunkReuse:
         self.entries = entries
         self.seed = seed
         self.footers = footers
+        # A file of many segments asks once for each; as many rows are at work at once as there are threads.
+        self._held = lru_cache(maxsize=8)(self._chunks_held)
 
     def __call__(self, row: int, segment: Segment, opened: int, target: int) -> bool:
         """Write one segment into an open private file, all of it or none of it that counts; whether it is there."""
         there = self.seed.entries.find(PathKey(self.entries.keys[row]))
         if there is None or (self.seed.entries.kinds[there] & (ONE_CHUNK | KIND_BITS)) != Kind.FILE:
             return False
-        old = segments_of(self.seed.entries, there)
-        if segment.pack not in {one.pack for one in old}:
+        if segment.pack not in {one.pack for one in segments_of(self.seed.entries, there)}:
             return False
         try:
             wanted = _chunks(segment, self.footers)
-            held = _offsets([chunk for one in old for chunk in _chunks(one, self.footers)])
+            held = self._held(there)
         except Corrupt:  # the earlier version has lost a pack that this one may not need
             return False
         if not all(chunk_id in held for chunk_id, _ in wanted):
             return False
         return _copy_chunks(self.seed.file(there), wanted, held, opened, target)
+
+    def _chunks_held(self, there: int) -> dict[bytes, int]:
+        """Where each chunk of one of the seed's files begins."""
+        segments = segments_of(self.seed.entries, there)
+        return _offsets([chunk for one in segments for chunk in _chunks(one, self.footers)])
 
 
 def _chunks(segment: Segment, footers: Footers) -> list[tuple[bytes, int]]:
