@@ -60,10 +60,12 @@ def chain(home: Path, versions: int, files: int, edits: int) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rng.randbytes(64))
     ids: list[str] = []
+    first_edited = rng.sample(paths, edits)
     for number in range(versions):
-        if number:
-            for path in rng.sample(paths, edits):
-                path.write_bytes(rng.randbytes(64))
+        # The last edit is of the same files as the first, so that only their depth tells the two apart.
+        edited = first_edited if number in {1, versions - 1} else rng.sample(paths, edits)
+        for path in edited if number else []:
+            path.write_bytes(rng.randbytes(64))
         dataset = Dataset.create(dataset_name="chain", dataset_project="bench", parent_datasets=ids[-1:])
         dataset.sync_folder(folder)
         dataset.finalize(auto_upload=True)

@@ -56,15 +56,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", default=False, help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for add in (
-        _create, _add, _remove, _sync, _upload, _close, _get, _list, _tag, _verify, _stats, _doctor,
+        _create, _add, _remove, _sync, _upload, _close, _publish,
+        _get, _list, _log, _status, _cat, _search, _compare, _tag,
+        _set_description, _rename, _move, _squash, _delete, _verify, _stats, _doctor,
     ):  # fmt: skip
         add(commands)
     return parser
 
 
 def _command(commands: Commands, run: str, about: str, example: str) -> argparse.ArgumentParser:
-    """A new command, called like the function that carries it out (without a closing underscore)."""
-    name = run.partition(":")[2].rstrip("_")
+    """A new command, called like the function that carries it out: with `-` for `_`, and none at its end."""
+    name = run.partition(":")[2].rstrip("_").replace("_", "-")
     parser = commands.add_parser(
         name,
         help=about,
@@ -179,7 +181,11 @@ def _get(commands: Commands) -> None:
     )
     _which(parser, tags=True)
     parser.add_argument("--copy", metavar="DIR", help="make a copy in this folder instead, which may be changed")
-    parser.add_argument("--overwrite", action="store_true", help="replace what that folder holds")
+    parser.add_argument("--link", metavar="DIR", help="make a symbolic link to the read-only folder")
+    parser.add_argument("--part", type=int, metavar="N", help="only this share of the files, from 0")
+    parser.add_argument("--num-parts", type=int, metavar="N", help="how many shares there are")
+    parser.add_argument("--files", nargs="+", metavar="PATTERN", help="only these paths, directories or wildcards")
+    parser.add_argument("--overwrite", action="store_true", help="replace what that folder holds, or that link")
     _json(parser)
     _without_effect(parser, "--max-workers")
 
@@ -198,6 +204,40 @@ def _list(commands: Commands) -> None:
     _json(parser)
 
 
+def _log(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "reading:log",
+        "draw what a version comes from: its parents, and theirs, with what each changed",
+        "log --project data --name cats",
+    )
+    _which(parser, tags=True)
+    _json(parser)
+
+
+def _status(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "reading:status",
+        "tell what a folder changes in a version, without writing anything",
+        "status --folder ./cats --project data --name cats",
+    )
+    _which(parser, tags=True)
+    parser.add_argument("--folder", default=".", metavar="DIR", help="the folder; by default this one")
+    _json(parser)
+
+
+def _cat(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "reading:cat",
+        "write files of a version to standard output, fetching nothing else",
+        "cat train/labels.csv --project data --name cats",
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files of the version")
+    _which(parser, tags=True)
+
+
 def _tag(commands: Commands) -> None:
     parser = _command(
         commands,
@@ -209,6 +249,105 @@ def _tag(commands: Commands) -> None:
     parser.add_argument("--add", nargs="+", metavar="TAG", help="tags to add")
     parser.add_argument("--remove", nargs="+", metavar="TAG", help="tags to remove")
     parser.add_argument("--set", nargs="*", metavar="TAG", help="exactly these tags from now on; none is allowed")
+    _json(parser)
+
+
+def _publish(commands: Commands) -> None:
+    parser = _command(
+        commands, "managing:publish", "mark a final version published", "publish --project data --name cats"
+    )
+    _which(parser)
+
+
+def _set_description(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "managing:set_description",
+        "change the description of a version, also of a final one",
+        "set-description --description 'Cats, cropped' --project data --name cats",
+    )
+    _which(parser)
+    parser.add_argument("--description", required=True, metavar="TEXT", help="the text; an empty one takes it away")
+
+
+def _rename(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "managing:rename",
+        "give a dataset, with all its versions, another name",
+        "rename --project data --name cats --new-name felines",
+    )
+    _series(parser)
+    parser.add_argument("--new-name", required=True, metavar="NAME", help="its name from now on")
+
+
+def _move(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "managing:move",
+        "put a dataset, with all its versions, into another project",
+        "move --project data --name cats --new-project archive",
+    )
+    _series(parser)
+    parser.add_argument("--new-project", required=True, metavar="PROJECT", help="its project from now on")
+
+
+def _delete(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "managing:delete",
+        "delete a version, or with --entire-dataset all versions of a dataset",
+        "delete --project data --name cats --version 1.0.3",
+    )
+    parser.add_argument("--id", help="the version, or a draft of this machine")
+    parser.add_argument("--project", help="versions in this project")
+    parser.add_argument("--name", help="versions of this dataset")
+    parser.add_argument("--version", help="the one with this version number")
+    parser.add_argument("--force", action="store_true", help="also if other versions have it as a parent")
+    parser.add_argument("--entire-dataset", action="store_true", help="every version that matches; needs --force")
+
+
+def _squash(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "managing:squash",
+        "make one version of several that stands on its own, copying nothing",
+        "squash --name all --ids 0123456789abcdef0123456789abcdef fedcba9876543210fedcba9876543210",
+    )
+    parser.add_argument("--name", required=True, help="the dataset that it begins; the project is that of the first")
+    parser.add_argument("--ids", nargs="+", required=True, metavar="ID", help="the versions; later ones win")
+    _verbose(parser)
+    _storage(parser)
+
+
+def _search(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "managing:search",
+        "look for versions by parts of their names",
+        "search --project data --name 'cat.*' --tags latest",
+    )
+    parser.add_argument("--ids", nargs="+", metavar="ID", help="only these versions")
+    parser.add_argument("--project", help="versions in this project and in those below it")
+    parser.add_argument("--name", metavar="REGEX", help="versions whose dataset's name holds this regular expression")
+    parser.add_argument(
+        "--tags", nargs="+", metavar="TAG", help="versions with one of these tags (--tags=-TAG: without)"
+    )
+    parser.add_argument("--not-only-completed", action="store_true", help="the drafts of this machine too")
+    parser.add_argument("--non-recursive-project-search", action="store_true", help="not the projects below")
+    _json(parser)
+
+
+def _compare(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "managing:compare",
+        "count the files that one version adds, removes and modifies compared with another",
+        "compare --source 0123456789abcdef0123456789abcdef --target fedcba9876543210fedcba9876543210",
+    )
+    parser.add_argument("--source", required=True, metavar="ID", help="the version before")
+    parser.add_argument("--target", required=True, metavar="ID", help="the version after")
+    parser.add_argument("--verbose", action="store_true", help="name the files")
     _json(parser)
 
 
@@ -247,6 +386,12 @@ def _doctor(commands: Commands) -> None:
     _json(parser)
 
 
+def _series(parser: argparse.ArgumentParser) -> None:
+    """Flags that say which dataset is meant."""
+    parser.add_argument("--project", default="", help="its project; by default none")
+    parser.add_argument("--name", required=True, help="its name")
+
+
 def _id(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", help="the version being made; by default the one begun in this folder")
 
@@ -258,7 +403,12 @@ def _which(parser: argparse.ArgumentParser, *, tags: bool = False) -> None:
     parser.add_argument("--name", help="the highest version of this dataset")
     parser.add_argument("--version", help="exactly this version number")
     if tags:
-        parser.add_argument("--tags", nargs="+", metavar="TAG", help="the version last finalized with one of these")
+        parser.add_argument(
+            "--tags",
+            nargs="+",
+            metavar="TAG",
+            help="the version last finalized with one of these (=-TAG: without)",
+        )
 
 
 def _labels(parser: argparse.ArgumentParser) -> None:

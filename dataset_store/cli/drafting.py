@@ -4,6 +4,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from dataset_store.cli.output import lines_out, shown
+from dataset_store.cli.presenting import counted, title
 from dataset_store.cli.session import draft_meant, refuse_storage, remember_draft, remember_final
 from dataset_store.errors import InvalidRequest, PendingUploads
 
@@ -35,7 +36,7 @@ def add(arguments: Namespace) -> int:
         )
         for path in arguments.files
     )
-    lines_out([f"{_count(added, 'file')} added"])
+    lines_out([f"{counted(added, 'file')} added"])
     return 0
 
 
@@ -46,7 +47,7 @@ def remove(arguments: Namespace) -> int:
         dataset.remove_files(pattern, recursive=not arguments.non_recursive, verbose=arguments.verbose)
         for pattern in arguments.files
     )
-    lines_out([f"{_count(removed, 'file')} removed"])
+    lines_out([f"{counted(removed, 'file')} removed"])
     return 0
 
 
@@ -66,7 +67,7 @@ def sync(arguments: Namespace) -> int:
     if not arguments.skip_close:
         _close(dataset, arguments.verbose)
     elif begins:
-        lines_out([f"{_title(dataset)} is begun: {dataset.id}"])
+        lines_out([f"{shown(title(dataset))} is begun: {dataset.id}"])
     return 0
 
 
@@ -75,7 +76,7 @@ def upload(arguments: Namespace) -> int:
     refuse_storage(arguments)
     dataset = draft_meant(arguments)
     dataset.upload(verbose=arguments.verbose)
-    lines_out([f"{_title(dataset)} is uploaded: {dataset.id}"])
+    lines_out([f"{shown(title(dataset))} is uploaded: {dataset.id}"])
     return 0
 
 
@@ -139,17 +140,9 @@ def _close(dataset: "Dataset", verbose: bool) -> None:
     """Upload what was not, finalize, and tell. A failure between the two leaves a draft that can be closed again."""
     dataset.finalize(auto_upload=True, verbose=verbose)
     remember_final(dataset)
-    lines_out([f"{_title(dataset)} is final: {dataset.id}"])
-
-
-def _title(dataset: "Dataset") -> str:
-    return shown(f"{dataset.project}/{dataset.name} {dataset.version}".lstrip("/"))
+    lines_out([f"{shown(title(dataset))} is final: {dataset.id}"])
 
 
 def _changed(changes: tuple[int, int, int]) -> str:
     removed, added, modified = changes
-    return f"{_count(removed, 'file')} removed, {added} added, {modified} modified"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{counted(removed, 'file')} removed, {added} added, {modified} modified"

@@ -1,13 +1,26 @@
-"""Commands about versions that are there: get, list, tag."""
+"""Commands about versions that are there: get, list, log, status, cat, tag."""
 
+import os
+import secrets
+import shutil
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataset_store.cli.output import json_out, lines_out, shown, size, table
-from dataset_store.cli.presenting import counted, identity, summary_document, title, versions_table
+from dataset_store.cli.presenting import (
+    changes_table,
+    counted,
+    identity,
+    lineage_lines,
+    summary_document,
+    title,
+    versions_table,
+)
 from dataset_store.cli.session import folder_remembers, is_named, store_url, version_meant
 from dataset_store.errors import InvalidRequest, TargetNotEmpty
+from dataset_store.local.os_errors import naming_writes
 
 if TYPE_CHECKING:
     from dataset_store.core.catalog import Query
@@ -15,17 +28,16 @@ if TYPE_CHECKING:
     from dataset_store.dataset.listing import FileEntry
     from dataset_store.dataset.overview import VersionSummary
 
-__all__ = ["get", "list_", "tag"]
+__all__ = ["cat", "get", "list_", "log", "status", "tag"]
 
 T = TypeVar("T")
 
 
 def get(arguments: Namespace) -> int:
     """Print the path of a version's local copy, or make a mutable one."""
-    if arguments.overwrite and arguments.copy is None:
-        raise InvalidRequest("--overwrite says what to do with the folder of --copy.", "Add --copy DIR.")
+    _require_one_target(arguments)
     dataset = version_meant(arguments)
-    path = dataset.get_local_copy() if arguments.copy is None else _mutable_copy(dataset, arguments)
+    path = _mutable_copy(dataset, arguments) if arguments.copy is not None else _local_copy(dataset, arguments)
     if arguments.json:
         json_out(identity(dataset) | {"path": path, "mutable": arguments.copy is not None})
     else:
@@ -33,9 +45,93 @@ def get(arguments: Namespace) -> int:
     return 0
 
 
+def _require_one_target(arguments: Namespace) -> None:
+    if arguments.copy is not None and (arguments.link is not None or arguments.files is not None):
+        raise InvalidRequest("--copy makes a whole copy of its own.", "Leave out --link and --files.")
+    if arguments.overwrite and arguments.copy is None and arguments.link is None:
+        raise InvalidRequest("--overwrite says what to do with the folder of --copy or --link.", "Add one of them.")
+
+
+def _local_copy(dataset: "Dataset", arguments: Namespace) -> str:
+    path = dataset.get_local_copy(part=arguments.part, num_parts=arguments.num_parts, files=arguments.files)
+    link: str | None = arguments.link
+    if link is None:
+        return path
+    _link(path, link, overwrite=arguments.overwrite)
+    return os.path.abspath(link)
+
+
+def status(arguments: Namespace) -> int:
+    """Tell what a folder changes in a version, without writing."""
+    dataset = version_meant(arguments)
+    report = dataset.compare_folder(arguments.folder)
+    found = {"removed": report.missing, "modified": report.modified, "added": report.extra}
+    if arguments.json:
+        json_out(identity(dataset) | {"folder": arguments.folder, "matches": report.matches} | found)
+        return 0
+    lines_out(_headed(dataset, changes_table(found) if any(found.values()) else []))
+    lines_out([", ".join(f"{len(paths)} {how}" for how, paths in found.items())])
+    return 0
+
+
+def log(arguments: Namespace) -> int:
+    """Draw what a version comes from."""
+    from dataset_store.dataset.overview import lineage_of
+    from dataset_store.dataset.workspace import open_workspace
+
+    dataset = version_meant(arguments)
+    rows = lineage_of(open_workspace(), dataset.id)
+    if arguments.json:
+        json_out(identity(dataset) | {"lineage": [summary_document(row) for row in rows]})
+    else:
+        lines_out(lineage_lines(rows))
+    return 0
+
+
+def cat(arguments: Namespace) -> int:
+    """Write files of a version to standard output."""
+    dataset = version_meant(arguments)
+    sys.stdout.flush()
+    for path in arguments.paths:
+        with dataset.open(path) as file:
+            shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _link(path: str, link: str, *, overwrite: bool) -> None:
+    """Make a symbolic link; one that is there is replaced in one step, and nothing else ever is."""
+    link = link.rstrip("/")
+    if not link:
+        raise InvalidRequest("--link needs the path of the link to make.", "Give one.")
+    with naming_writes(link):
+        if overwrite and os.path.islink(link):
+            _replace_link(path, link)
+            return
+        try:
+            os.symlink(path, link)
+        except FileExistsError as error:
+            raise TargetNotEmpty(
+                f"There is something at {link!r}.",
+                "Choose another place, or add --overwrite to replace a symbolic link.",
+            ) from error
+
+
+def _replace_link(path: str, link: str) -> None:
+    temporary = f"{link}.{secrets.token_hex(4)}.part"
+    os.symlink(path, temporary)
+    try:
+        os.rename(temporary, link)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
 def _mutable_copy(dataset: "Dataset", arguments: Namespace) -> str:
     try:
-        return dataset.get_mutable_local_copy(arguments.copy, overwrite=arguments.overwrite)
+        return dataset.get_mutable_local_copy(
+            arguments.copy, overwrite=arguments.overwrite, part=arguments.part, num_parts=arguments.num_parts
+        )
     except TargetNotEmpty as error:
         raise TargetNotEmpty(error.what, "Choose another folder, or add --overwrite.") from error
 
@@ -102,19 +198,19 @@ def _list_changes(dataset: "Dataset", arguments: Namespace) -> int:
     if arguments.json:
         json_out(identity(dataset) | changes)
         return 0
-    rows = sorted((path, how) for how, paths in changes.items() for path in paths)
-    lines_out(_headed(dataset, table(("CHANGE", "PATH"), [(how, path) for path, how in rows])))
+    lines_out(_headed(dataset, changes_table(changes)))
     lines_out([", ".join(f"{len(paths)} {how}" for how, paths in changes.items())])
     return 0
 
 
 def _list_versions(arguments: Namespace) -> int:
     from dataset_store.core.catalog import Query
+    from dataset_store.core.tag_filters import parse_tags
     from dataset_store.dataset.overview import drafts_of, versions_of
     from dataset_store.dataset.workspace import open_workspace
 
     workspace = open_workspace()
-    query = Query(arguments.project, arguments.name, arguments.version, tuple(arguments.tags or ()))
+    query = Query(arguments.project, arguments.name, arguments.version, parse_tags(arguments.tags or ()))
     versions = versions_of(workspace, query)
     drafts = [draft for draft in drafts_of(workspace) if _draft_is_meant(draft, query)]
     if arguments.json:
@@ -131,7 +227,7 @@ def _draft_is_meant(draft: "VersionSummary", query: "Query") -> bool:
         query.project in {None, draft.project}
         and query.name in {None, draft.name}
         and query.version in {None, draft.number}
-        and (not query.tags or not set(query.tags).isdisjoint(draft.tags))
+        and query.tags.accepts(set(draft.tags))
     )
 
 

@@ -139,6 +139,10 @@ class Catalog:
         family = self._family(series_id)
         return family.value if family else None
 
+    def all_series(self) -> Iterator[Series]:
+        """Every series that has a name, also one whose versions are all deleted."""
+        return (family.value for family in self._families.values())
+
     def series_named(self, project: str, name: str) -> Series | None:
         """The series that holds a name now; None where none does."""
         series_id = self._by_name.get((project, name))
@@ -245,7 +249,7 @@ class Catalog:
         if query.version is not None:
             ids = (family.by_number.get(query.version) for family in families)
             return (self._versions[version_id] for version_id in ids if version_id is not None)
-        tags = query.all_tags[:1] or query.tags
+        tags = query.tags.one_of
         if tags and sum(len(self._tagged.get(tag, ())) for tag in tags) < sum(len(f.ranked) for f in families):
             return self._tagged_within(tags, {family.value.id for family in families})
         return (self._versions[row[2]] for family in families for row in family.ranked)

@@ -35,12 +35,12 @@ class Difference:
 def diff_entries(old: Entries, new: Entries) -> Difference:
     """The difference of two tables."""
     at = old.find_many(new.keys)
-    common = at >= 0
-    old_common, new_common = old.take(at[common]), new.take(common)
-    changed = ~same_identity(old_common, new_common)
+    common = np.flatnonzero(at >= 0)
+    there = at[common]
+    changed = ~same_identity(new, common, old, there)
     gone = np.ones(len(old), np.bool_)
-    gone[at[common]] = False
-    return Difference(old.take(gone), new.take(~common), old_common.take(changed), new_common.take(changed))
+    gone[there] = False
+    return Difference(old.take(gone), new.take(at < 0), old.take(there[changed]), new.take(common[changed]))
 
 
 def diff(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Difference:

@@ -6,7 +6,7 @@ Nothing here makes an object per file except the key itself, a `bytes`.
 Tables are values: no function changes a table that it was given.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
@@ -44,6 +44,9 @@ LISTED = 0x40
 EXECUTABLE = 0x80
 IDENTITY_BITS = KIND_BITS | EXECUTABLE
 """The bits of a kind byte: kind, 'the content is one chunk', 'the segments are in a list frame', exec."""
+
+_SLICE = 65_536
+"""Rows that are looked up or compared together, so that what it takes on the way stays small."""
 
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -167,12 +170,21 @@ class Entries:
         return row if row < len(self.keys) and self.keys[row] == key else None
 
     def find_many(self, keys: Sequence[PathKey]) -> I64:
-        """The row of each key, -1 where there is none; shape (len(keys),)."""
-        index = {key: row for row, key in enumerate(self.keys)} if len(keys) * 16 > len(self) else None
-        if index is not None:
-            return np.fromiter((index.get(key, -1) for key in keys), np.int64, len(keys))
-        found = (self.find(key) for key in keys)
-        return np.fromiter((-1 if row is None else row for row in found), np.int64, len(keys))
+        """The row of each key, -1 where there is none; shape (len(keys),). Keys in order need the least memory."""
+        found = np.empty(len(keys), np.int64)
+        for start in range(0, len(keys), _SLICE):
+            part = keys[start : start + _SLICE]
+            found[start : start + len(part)] = self._find_near(part)
+        return found
+
+    def _find_near(self, keys: Sequence[PathKey]) -> list[int]:
+        """The rows of keys that lie near each other: by a table of the rows between them, or each by bisection."""
+        first, last = bisect_left(self.keys, min(keys)), bisect_right(self.keys, max(keys))
+        if len(keys) * 16 > last - first:
+            index = {key: row for row, key in enumerate(self.keys[first:last], first)}
+            return [index.get(key, -1) for key in keys]
+        rows = map(self.find, keys)
+        return [-1 if row is None else row for row in rows]
 
     def range_of(self, directory: PathKey) -> tuple[int, int]:
         """The rows `[start, stop)` that lie below `directory`; the empty key is the whole table."""
@@ -227,11 +239,15 @@ class Changes:
         return Changes(Entries.empty(), [])
 
 
-def same_identity(one: Entries, other: Entries) -> Bool:
-    """Row by row: is it the same thing (kind, exec, size, content id)? Tables of equal length; shape (n,)."""
-    kinds = (one.kinds & IDENTITY_BITS) == (other.kinds & IDENTITY_BITS)
-    contents: Bool = (one.content_ids == other.content_ids).all(axis=1)
-    same: Bool = kinds & (one.sizes == other.sizes) & contents
+def same_identity(one: Entries, rows: I64, other: Entries, there: I64) -> Bool:
+    """Pair by pair of rows of two tables: is it the same thing (kind, exec, size, content id)? Shapes (k,)."""
+    same = np.empty(len(rows), np.bool_)
+    for start in range(0, len(rows), _SLICE):
+        pairs = slice(start, start + _SLICE)
+        mine, its = rows[pairs], there[pairs]
+        kinds = (one.kinds[mine] & IDENTITY_BITS) == (other.kinds[its] & IDENTITY_BITS)
+        contents = (one.content_ids[mine] == other.content_ids[its]).all(axis=1)
+        same[pairs] = kinds & (one.sizes[mine] == other.sizes[its]) & contents
     return same
 
 

@@ -41,7 +41,7 @@ def _as_in_a_base(entries: Entries, bases: Sequence[TreeRoot], reader: NodeReade
     for base in bases:
         there = lookup(base, entries.keys, reader)
         rows = entries.find_many(there.keys)
-        found[rows] |= same_identity(entries.take(rows), there)
+        found[rows] |= same_identity(entries, rows, there, np.arange(len(there)))
     return found
 
 

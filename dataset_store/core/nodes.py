@@ -150,8 +150,9 @@ def _pack_columns(packs: Sequence[PackRef]) -> tuple[bytes, bytes]:
     return storages.tobytes(), b"".join(pack.name for pack in packs)
 
 
-def _le(column: npt.NDArray[Any], dtype: str) -> bytes:
-    return np.ascontiguousarray(column, dtype).tobytes()
+def _le(column: npt.NDArray[Any], dtype: str) -> memoryview:
+    """A column's bytes as the format has them, without a copy where they are so already."""
+    return np.ascontiguousarray(column, dtype).reshape(-1).view(np.uint8).data
 
 
 def digest_rows(entries: Entries) -> npt.NDArray[np.bool_]:
@@ -225,18 +226,19 @@ def content_digest(rows: Entries | Children, level: int) -> ContentDigest:
     """The content digest of a node: a function of paths, kinds, exec bits, sizes and content ids alone."""
     count = len(rows).to_bytes(4, "little")
     key_ends, keys = _key_columns(rows.keys)
+    head: tuple[bytes | memoryview, ...]
     if isinstance(rows, Entries):
         kinds = rows.kinds & (KIND_BITS | EXECUTABLE)
         head = (_LEAF_TAG, count, kinds.tobytes(), _le(rows.sizes, "<u8"), _le(rows.content_ids, "u1"))
     else:
-        head = (_INNER_TAG, bytes([level]), count, _le(rows.digests, "u1"), b"")
+        head = (_INNER_TAG, bytes([level]), count, _le(rows.digests, "u1"))
     return ContentDigest(hash32(b"".join((*head, key_ends, keys))))
 
 
 class _Columns:
     """Takes columns off the front of a node's bytes; every length is checked against what is left."""
 
-    def __init__(self, data: bytes, what: str) -> None:
+    def __init__(self, data: bytes | memoryview, what: str) -> None:
         self.data = data
         self.at = _HEADER.size
         self.what = what
@@ -281,12 +283,12 @@ class _Columns:
         self.require(len(column) == 0 or int(column.max()) < bound, f"has a {name} index out of bounds")
 
 
-def node_level(data: bytes) -> int:
+def node_level(data: bytes | memoryview) -> int:
     """The level that a node's bytes claim; -1 where they are no node."""
     return data[4] if len(data) >= _HEADER.size and data[:4] == _MAGIC else -1
 
 
-def decode_node(data: bytes, what: str, *, placed: bool = True) -> Entries | Children:
+def decode_node(data: bytes | memoryview, what: str, *, placed: bool = True) -> Entries | Children:
     """Columns of a node's plain bytes (views of `data`).
 
     Args:

@@ -143,6 +143,24 @@ class Footer:
         counts = _COUNTS.pack(len(self.offsets), len(self.lengths))
         return b"".join((counts, *columns, self.ids.tobytes(), self.kinds.tobytes()))
 
+    @staticmethod
+    def decode(body: bytes, *, what: str) -> "Footer":
+        """The columns that `encode` gave bytes of; views of `body`. What they say is not checked here.
+
+        Raises:
+            CorruptObject: The bytes are of another length than their counts say.
+        """
+        require(len(body) >= _COUNTS.size, what, "has a footer that is too short")
+        frames, chunks = _COUNTS.unpack_from(body)
+        size = _COUNTS.size + _FRAME_ROW * frames + _CHUNK_ROW * chunks
+        require(size == len(body), what, "has a footer of another length than its counts say")
+        numbers = np.frombuffer(body, "<u4", 3 * frames + chunks, _COUNTS.size)
+        offsets, stored, counts, lengths = np.split(numbers, [frames, 2 * frames, 3 * frames])
+        at = _COUNTS.size + numbers.nbytes
+        ids = np.frombuffer(body, np.uint8, 32 * chunks, at).reshape(-1, 32)
+        kinds = np.frombuffer(body, np.uint8, frames, at + ids.nbytes)
+        return Footer(offsets, stored, counts, lengths, ids, kinds)
+
 
 class PackBuilder:
     """Collects the frames of one pack. Memory: the frames themselves.
@@ -250,7 +268,7 @@ def decode_footer(
     body = bytes(memoryview(tail)[stop - trailer.length : stop])
     made = _trailer(_header(store_id, name), trailer.start, trailer.first_node, body)
     require(made == memoryview(tail)[stop:], what, "has a damaged footer, or is another pack under this name")
-    footer = _parse_columns(body, what)
+    footer = Footer.decode(body, what=what)
     _check_columns(footer, trailer, what)
     return footer
 
@@ -353,18 +371,6 @@ def _check_magic(magic: bytes, what: str) -> None:
     if magic[:7] == _MAGIC[:7] and magic[7:] > _MAGIC[7:]:
         raise too_new(f"{what} is a pack of format version {magic[7]}.")
     require(magic == _MAGIC, what, "does not begin and end like a pack")
-
-
-def _parse_columns(body: bytes, what: str) -> Footer:
-    frames, chunks = _COUNTS.unpack_from(body)
-    size = _COUNTS.size + _FRAME_ROW * frames + _CHUNK_ROW * chunks
-    require(size == len(body), what, "has a footer of another length than its counts say")
-    numbers = np.frombuffer(body, dtype="<u4", count=3 * frames + chunks, offset=_COUNTS.size)
-    offsets, stored, counts, lengths = np.split(numbers, [frames, 2 * frames, 3 * frames])
-    at = _COUNTS.size + numbers.nbytes
-    ids = np.frombuffer(body, dtype=np.uint8, count=32 * chunks, offset=at).reshape(-1, 32)
-    kinds = np.frombuffer(body, dtype=np.uint8, offset=at + ids.nbytes)
-    return Footer(offsets, stored, counts, lengths, ids, kinds)
 
 
 def _check_columns(footer: Footer, trailer: _Trailer, what: str) -> None:

@@ -221,6 +221,8 @@ def with_segments_at(entries: Entries, found: Mapping[int, FileSegments]) -> Ent
 
     What it costs follows `found`: the segments of all other rows are moved as columns.
     """
+    if not found:
+        return entries
     rows = np.array(sorted(found), np.int64)
     chosen = [found[row] for row in rows.tolist()]
     replaced = np.zeros(len(entries), np.bool_)

@@ -40,7 +40,9 @@ __all__ = [
     "edit",
     "lookup",
     "read_all",
+    "read_children",
     "read_range",
+    "require_one_level",
 ]
 
 _NODES_AT_ONCE = 256
@@ -87,7 +89,7 @@ def read_children(refs: Sequence[NodeRef], reader: NodeReader) -> list[Entries |
     return [_decode(plain, ref) for plain, ref in zip(reader.read_nodes(refs), refs, strict=True)]
 
 
-def _require_one_level(nodes: Sequence[Entries | Children]) -> bool:
+def require_one_level(nodes: Sequence[Entries | Children]) -> bool:
     """Whether the nodes are leaves; mixed levels mean a forged or broken tree."""
     leaves = [isinstance(node, Entries) for node in nodes]
     if any(leaves) != all(leaves):
@@ -106,7 +108,7 @@ def read_all(root: TreeRoot, reader: NodeReader) -> Entries:
 def read_range(root: TreeRoot, start: PathKey, stop: PathKey | None, reader: NodeReader) -> Entries:
     """The entries whose keys lie in `[start, stop)`; no stop means to the end."""
     nodes = read_children([root.ref], reader)
-    while not _require_one_level(nodes):
+    while not require_one_level(nodes):
         refs = [ref for node in nodes if isinstance(node, Children) for ref in _refs_within(node, start, stop)]
         nodes = read_children(refs, reader)
     entries = concat([node for node in nodes if isinstance(node, Entries)])
@@ -127,7 +129,7 @@ def lookup(root: TreeRoot, keys: Sequence[PathKey], reader: NodeReader) -> Entri
         return Entries.empty()
     nodes = read_children([root.ref], reader)
     shares: list[Sequence[PathKey]] = [keys]
-    while not _require_one_level(nodes):
+    while not require_one_level(nodes):
         refs: list[NodeRef] = []
         deeper: list[Sequence[PathKey]] = []
         for node, share in zip(nodes, shares, strict=True):

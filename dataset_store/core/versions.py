@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dataset_store.core.log_entries import Blob, VersionEntry
+from dataset_store.core.tag_filters import ANY_TAGS, TagFilter
 
 __all__ = ["Invalid", "Query", "Series", "Version"]
 
@@ -70,24 +71,26 @@ class Query:
 
     Attributes:
         project, name, version: Exactly these.
-        tags: Versions that carry any of these.
-        all_tags: Versions that carry each of these.
-        without_tags: Versions that carry none of these.
+        tags: Versions whose tags this accepts.
     """
 
     project: str | None = None
     name: str | None = None
     version: str | None = None
-    tags: tuple[str, ...] = ()
-    all_tags: tuple[str, ...] = ()
-    without_tags: tuple[str, ...] = ()
+    tags: TagFilter = ANY_TAGS
     only_published: bool = False
     include_archived: bool = False
 
     @property
     def by_tag(self) -> bool:
         """Whether a tag is asked for, so that the highest slot decides instead of the highest number."""
-        return bool(self.tags or self.all_tags)
+        return self.tags.asks_for_tags
+
+    def in_words(self) -> str:
+        """What it asks for, as a phrase that follows `has`."""
+        parts = {"project": self.project, "name": self.name, "version": self.version}
+        words = [f"the {what} {value!r}" for what, value in parts.items() if value is not None]
+        return " and ".join(words + self.tags.in_words() + ["been published"] * self.only_published)
 
     def accepts(self, version: Version) -> bool:
         """Whether a version passes every condition but those on its series' name."""
@@ -95,12 +98,5 @@ class Query:
             (self.version is None or version.number == self.version)
             and (self.include_archived or not version.archived)
             and (version.published or not self.only_published)
-            and self._accepts_tags(version.tags)
-        )
-
-    def _accepts_tags(self, tags: frozenset[str]) -> bool:
-        return (
-            (not self.tags or not tags.isdisjoint(self.tags))
-            and tags.issuperset(self.all_tags)
-            and tags.isdisjoint(self.without_tags)
+            and self.tags.accepts(version.tags)
         )

@@ -8,7 +8,12 @@ many names as itself, name by name.
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-__all__ = ["matching"]
+__all__ = ["is_wildcard", "matching"]
+
+
+def is_wildcard(text: str) -> bool:
+    """Whether a path holds a character that stands for others."""
+    return any(character in text for character in "*?[")
 
 
 def matching(paths: Sequence[str], pattern: str | None, *, recursive: bool = True) -> list[bool]:

@@ -7,14 +7,13 @@ from dataset_store.core.catalog import Catalog
 from dataset_store.core.diff import diff_entries
 from dataset_store.core.entries import Changes, Entries, overlay
 from dataset_store.core.log_entries import PackRow, SeriesName, Statistics, VersionEntry
-from dataset_store.core.nodes import Children, decode_node
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.tree import lookup
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import CommitOutcomeUnknown, Conflict, StorageFailed, VersionExists
+from dataset_store.errors import CommitOutcomeUnknown, Conflict, DatasetStoreError, VersionExists
 from dataset_store.local.drafts import Committing, Draft, Sent
-from dataset_store.storage.trees import root_of
+from dataset_store.storage.trees import root_of, size_of
 
 __all__ = ["finalize_draft"]
 
@@ -26,7 +25,14 @@ def finalize_draft(workspace: Workspace, draft: Draft) -> None:
         VersionExists: Another version took its explicit number; the draft is kept.
         Conflict: A pack that it uses was condemned meanwhile; upload again.
         CommitOutcomeUnknown: Repeat; it cannot land twice.
+        Exception: As the log's `commit`; where that says that nothing was written, the draft can be changed again.
     """
+    with draft.finalizing():
+        _commit(workspace, draft)
+        draft.discard()
+
+
+def _commit(workspace: Workspace, draft: Draft) -> None:
     assert draft.sent is not None  # noqa: S101  (the caller uploads first)
     sent = draft.sent
     statistics = _statistics(workspace, draft, sent)
@@ -48,13 +54,12 @@ def finalize_draft(workspace: Workspace, draft: Draft) -> None:
         workspace.repository.catalog.commit(entry)
     except CommitOutcomeUnknown:
         raise
-    except (Conflict, StorageFailed) as error:
-        # A conflict is raised from a state in which this commit does not stand. A failure says that it was not written
-        # this time, and nothing of an earlier time.
+    except DatasetStoreError as error:
+        # A conflict is raised from a state in which this commit does not stand. Any other error says that it was not
+        # written this time, and nothing of an earlier time.
         if isinstance(error, Conflict) or not in_doubt:
             draft.append(Committing(active=False))
         raise
-    draft.discard()
 
 
 def _entry(
@@ -64,9 +69,10 @@ def _entry(
     series = catalog.series(opened.series) if opened.series else None
     series = series or catalog.series_named(opened.project, opened.name)
     taken = {version.number for version in catalog.versions_of(series.id)} if series else set()
-    if opened.version is not None and opened.version in taken:
+    number = draft.labels.number
+    if number is not None and number in taken:
         raise VersionExists(
-            f"The dataset {opened.project}/{opened.name} already has a version {opened.version}.",
+            f"The dataset {opened.project}/{opened.name} already has a version {number}.",
             "Make a draft with another number, or without one; what was uploaded is found again.",
         )
     return VersionEntry(
@@ -74,7 +80,7 @@ def _entry(
         time=time,
         series=series.id if series else new_series,
         opens=None if series else SeriesName(project=opened.project, name=opened.name),
-        version=opened.version or catalog.next_version(series.id if series else None),
+        version=number or catalog.next_version(series.id if series else None),
         parents=tuple(opened.parents),
         tree=sent.tree,
         stats=statistics,
@@ -87,9 +93,9 @@ def _entry(
 def _statistics(workspace: Workspace, draft: Draft, sent: Sent) -> Statistics:
     """Totals from the root node, and what differs from the merged parents under the keys that the draft touches."""
     nodes = workspace.repository.nodes
-    root = root_of(sent.tree)
-    node = decode_node(nodes.read_nodes([root.ref])[0], f"pack {root.ref.place.pack.name.hex()}")
-    files = int(node.counts.sum()) if isinstance(node, Children) else len(node)
+    entries, size = size_of(root_of(sent.tree), nodes)
+    if not draft.opened.parents:
+        return Statistics(files=entries, bytes=size, added=entries, modified=0, removed=0)
     changes = draft.changes
     before = Entries.empty()
     if draft.opened.base is not None:
@@ -100,8 +106,8 @@ def _statistics(workspace: Workspace, draft: Draft, sent: Sent) -> Statistics:
         after = overlay(before, changes)
     difference = diff_entries(before, after)
     return Statistics(
-        files=files,
-        bytes=int(node.sizes.sum(dtype="u8")),
+        files=entries,
+        bytes=size,
         added=len(difference.added),
         modified=len(difference.modified_new),
         removed=len(difference.removed),
@@ -109,7 +115,10 @@ def _statistics(workspace: Workspace, draft: Draft, sent: Sent) -> Statistics:
 
 
 def _packs_used(workspace: Workspace, draft: Draft, sent: Sent) -> frozenset[PackRef]:
-    """The packs of the draft's own rows and of its root. Whatever else its tree uses, its live parents use."""
+    """The packs of the draft's own rows and of its root.
+
+    Whatever else its tree uses, the versions that it was made of use; while those live, no pack of theirs is condemned.
+    """
     rows: Changes = draft.changes
     return frozenset(rows.entries.segments.packs) | {root_of(sent.tree).ref.place.pack}
 

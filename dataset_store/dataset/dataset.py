@@ -1,53 +1,29 @@
 """`Dataset`: what users hold. A version being made (a draft of this machine), or a final one.
 
-Names, arguments, defaults and return types are those of ClearML's `Dataset`. A method that would change a final version
-raises before it touches anything.
+Names, arguments, defaults and return types are those of ClearML's `Dataset`. What changes a draft is in `making`, what
+reads in `reading`, what is said of a version in `labelling`; here is how versions are begun, found and deleted.
 """
 
-import logging
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from dataset_store.core.catalog import Query, Version
-from dataset_store.core.diff import Difference, diff, diff_entries
-from dataset_store.core.entries import Entries
-from dataset_store.core.tree import read_all
-from dataset_store.dataset import drafting
-from dataset_store.dataset.committing import finalize_draft
-from dataset_store.dataset.copying import local_copy, mutable_copy
-from dataset_store.dataset.labels import require_tags
-from dataset_store.dataset.lineage import dependency_graph, merged_entries
-from dataset_store.dataset.listing import FileEntry, file_entries, paths_of
-from dataset_store.dataset.tagging import change_tags
-from dataset_store.dataset.uploading import upload_draft
+from dataset_store.core.catalog import Catalog, Query, Version
+from dataset_store.core.tag_filters import parse_tags
+from dataset_store.dataset import catalog_changes, drafting
+from dataset_store.dataset.labelling import Labelling, labels
+from dataset_store.dataset.labels import require_name_text
+from dataset_store.dataset.making import Making
+from dataset_store.dataset.reading import Reading
+from dataset_store.dataset.searching import Search, found_as_dict, search
 from dataset_store.dataset.workspace import Workspace, open_workspace
-from dataset_store.errors import (
-    DatasetNotFound,
-    InvalidRequest,
-    NotFinal,
-    PathNotFound,
-    PendingUploads,
-    VersionIsFinal,
-)
-from dataset_store.local.drafts import Draft
-from dataset_store.storage.trees import root_of
+from dataset_store.errors import DatasetNotFound, InvalidRequest
 
 __all__ = ["Dataset"]
 
-_log = logging.getLogger(__name__)
 
-
-class Dataset:
+class Dataset(Making, Reading, Labelling):
     """One version of a dataset. Made by `create` or `get`, never directly."""
 
-    __slots__ = ("_held", "_version_id", "_workspace")
-
-    def __init__(self, workspace: Workspace, draft: Draft | None, version_id: str) -> None:
-        self._workspace = workspace
-        self._held = draft
-        self._version_id = version_id
-
-    # --- making and finding ------------------------------------------------------------------------------------
+    __slots__ = ()
 
     @classmethod
     def create(
@@ -91,7 +67,7 @@ class Dataset:
             name,
             dataset_version,
             tuple(parents),
-            tuple(_labels(dataset_tags)),
+            tuple(labels(dataset_tags)),
             description,
             use_current_task,
         )
@@ -108,398 +84,269 @@ class Dataset:
         only_completed: bool = False,
         only_published: bool = False,
         include_archived: bool = False,
+        auto_create: bool = False,
+        writable_copy: bool = False,
         dataset_version: str | None = None,
+        alias: str | None = None,
+        overridable: bool = False,
+        shallow_search: bool = False,
+        silence_alias_warnings: bool = False,
+        **kwargs: object,
     ) -> "Dataset":
         """Find a version.
 
         By id: without a request where this machine has seen it; a draft of this machine is found too. Else the
-        version must match all that is given: with tags (any of them) the one finalized last, otherwise the one with
+        version must match all that is given: where tags are asked for the one finalized last, otherwise the one with
         the highest version number.
 
         Args:
             dataset_id: Excludes the project, name and version.
             dataset_project: The project.
             dataset_name: The name.
-            dataset_tags: A tag or several.
+            dataset_tags: A tag, or several of which any will do; `-` before a tag excludes it, and there are the
+                operators `__$all`, `__$or` and `__$not` (see `core/tag_filters.py`).
             only_completed: Versions found by name are always final; with an id it excludes drafts.
             only_published: Only published versions.
             include_archived: Archived versions too.
+            auto_create: Where nothing matches, begin a version of that name and project, with those tags.
+            writable_copy: Begin a child of what was found, with its name, project and tags.
             dataset_version: Exactly this version number.
+            alias: Accepted without effect outside a task.
+            overridable: Accepted without effect outside a task.
+            shallow_search: Accepted without effect: a search is one request however many versions there are.
+            silence_alias_warnings: Accepted without effect: there are none.
+            **kwargs: Those that begin with an underscore are accepted without effect.
 
         Raises:
             DatasetNotFound: Nothing matches.
-            InvalidRequest: Nothing was asked for, or an id together with a name.
+            InvalidRequest: Nothing was asked for, or an id together with a name, or an argument is not known.
         """
+        _require_known(kwargs)
         named = (dataset_project, dataset_name, dataset_version)
-        if dataset_id is not None and any(part is not None for part in named):
-            raise InvalidRequest("An id and a project, name or version were given.", "Give one or the other.")
-        workspace = open_workspace()
-        if dataset_id is not None:
-            draft = None if only_completed else drafting.open_draft(workspace, dataset_id)
-            if draft is None:
-                _require_live(workspace.version(dataset_id))
-            return cls(workspace, draft, dataset_id)
-        tags = tuple(_labels(dataset_tags))
-        if not tags and all(part is None for part in named):
+        _require_one_way(dataset_id, named)
+        tags = labels(dataset_tags)
+        if dataset_id is None and not tags and all(part is None for part in named):
             raise InvalidRequest("Nothing was asked for.", "Give an id, a project, a name or tags.")
+        workspace = open_workspace(create=auto_create)
         query = Query(
             project=dataset_project,
             name=dataset_name,
             version=dataset_version,
-            tags=tags,
+            tags=parse_tags(tags),
             only_published=only_published,
             include_archived=include_archived,
         )
-        version = workspace.resolve(query)
-        if version is None:
-            raise DatasetNotFound(
-                f"Could not find Dataset project/name/version ({dataset_project}, {dataset_name}, {dataset_version})"
-                + (f" with tags {list(tags)}." if tags else "."),
-                "List what there is with `dataset-store list --versions`; a draft is found by name once it is final.",
-            )
-        return cls(workspace, None, version.id)
+        try:
+            if dataset_id is not None:
+                found = cls._by_id(workspace, dataset_id, drafts=not only_completed)
+            else:
+                found = cls(workspace, None, workspace.resolve(query).id)
+        except DatasetNotFound:
+            if not auto_create or dataset_id is not None:
+                raise
+            return cls.create(dataset_name, dataset_project, query.tags.present, dataset_version=dataset_version)
+        if writable_copy:
+            return cls.create(found.name, found.project, found.tags, [found])
+        return found
 
-    # --- what it is --------------------------------------------------------------------------------------------
+    @classmethod
+    def _by_id(cls, workspace: Workspace, dataset_id: str, *, drafts: bool) -> "Dataset":
+        draft = drafting.open_draft(workspace, dataset_id) if drafts else None
+        if draft is None:
+            _require_live(workspace.version(dataset_id))
+        return cls(workspace, draft, dataset_id)
 
-    @property
-    def id(self) -> str:
-        """The version's id, 32 hex digits, the same before and after finalize."""
-        return self._version_id
-
-    @property
-    def name(self) -> str:
-        """The dataset's name, as it is now."""
-        return self._draft.opened.name if self._draft else self._series_name()[1]
-
-    @property
-    def project(self) -> str:
-        """The project, empty for none."""
-        return self._draft.opened.project if self._draft else self._series_name()[0]
-
-    @property
-    def version(self) -> str:
-        """The version number; of a draft without an explicit one, the number that it would get now."""
-        if self._draft is None:
-            return self._final().number
-        opened = self._draft.opened
-        if opened.version:
-            return opened.version
-        series = self._workspace.catalog.series_named(opened.project, opened.name)
-        return self._workspace.catalog.next_version(series.id if series else None)
-
-    @property
-    def tags(self) -> list[str]:
-        """The version's tags, sorted. Assigning replaces them, also after finalize."""
-        if self._draft is not None:
-            return list(self._draft.labels.tags)
-        return sorted(self._workspace.version(self.id).tags)
-
-    @tags.setter
-    def tags(self, values: Sequence[str] | str) -> None:
-        wanted = set(_labels(values))
-        if self._draft is not None:
-            drafting.relabel(self._draft, wanted)
-            return
-        require_tags(list(wanted))
-        change_tags(self._workspace, self.id, lambda _now: frozenset(wanted))
-
-    def add_tags(self, tags: Sequence[str] | str) -> None:
-        """Add a tag or several, also after finalize; tags that others add meanwhile stay."""
-        require_tags(_labels(tags))
-        self._change_tags(set(_labels(tags)), set())
-
-    def remove_tags(self, tags: Sequence[str] | str) -> None:
-        """Remove a tag or several, also after finalize; tags that others add meanwhile stay."""
-        self._change_tags(set(), set(_labels(tags)))
-
-    def _change_tags(self, add: set[str], remove: set[str]) -> None:
-        if self._draft is not None:
-            self.tags = sorted((set(self.tags) | add) - remove)
-        else:
-            change_tags(self._workspace, self.id, lambda now: (now | add) - remove)
-
-    def discard(self) -> None:
-        """Forget a draft of this machine; what it uploaded is left to gc.
-
-        Raises:
-            VersionIsFinal: It is finalized.
-        """
-        self._open_draft("discard").discard()
-
-    def is_final(self) -> bool:
-        """Whether it is finalized."""
-        return self._draft is None
-
-    def is_dirty(self) -> bool:
-        """Whether files were added or changed that are not uploaded yet."""
-        return self._draft is not None and len(self._draft.pending()) > 0
-
-    def get_dependency_graph(self) -> dict[str, list[str]]:
-        """Every version of its lineage, itself first, with the ids of its parents."""
-        return dependency_graph(self._workspace.catalog, self.id, self._parents())
-
-    # --- changing ----------------------------------------------------------------------------------------------
-
-    def add_files(
-        self,
-        path: str | os.PathLike[str],
-        wildcard: str | Sequence[str] | None = None,
-        local_base_folder: str | None = None,
-        dataset_path: str | None = None,
-        recursive: bool = True,
-        verbose: bool = False,
-        max_workers: int | None = None,
-    ) -> int:
-        """Add a file, or a folder's content, to the draft. Files that it already holds unchanged are skipped.
-
-        Args:
-            path: A file, which is added under its name, or a folder, whose content is added.
-            wildcard: Only files that match it, or any of them.
-            local_base_folder: Paths in the dataset are relative to this folder instead of `path`.
-            dataset_path: The directory of the dataset to add to.
-            recursive: Look into sub-folders.
-            verbose: Log what was added and modified.
-            max_workers: Accepted; the number of threads follows the machine.
-
-        Returns:
-            How many files were added; modified ones are not counted.
-
-        Raises:
-            PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: Nothing was added.
-            VersionIsFinal: It is finalized.
-        """
-        draft = self._open_draft("add files to")
-        source = os.fspath(path)
-        if not os.path.lexists(source):
-            raise PathNotFound(f"There is nothing at {source!r}.", "Give an existing file or folder.")
-        inside = drafting.below_base(source, local_base_folder, dataset_path)
-        wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
-        found = drafting.add_path(self._workspace, draft, source, wildcards, inside, recursive=recursive)
-        if verbose:
-            _log.info("%d files added, %d modified", len(found.added), len(found.modified_new))
-        return len(found.added)
-
-    def remove_files(self, dataset_path: str | None = None, recursive: bool = True, verbose: bool = False) -> int:
-        """Remove files from the draft.
-
-        Args:
-            dataset_path: A path, a directory or a wildcard; none means everything.
-            recursive: Let a wildcard reach into directories.
-            verbose: Log how many were removed.
-
-        Returns:
-            How many entries were removed; none is no error.
-
-        Raises:
-            VersionIsFinal: It is finalized.
-        """
-        draft = self._open_draft("remove files from")
-        removed = drafting.remove_paths(self._workspace, draft, dataset_path or "", recursive=recursive)
-        if verbose:
-            _log.info("%d files removed", removed)
-        return removed
-
-    def sync_folder(
-        self, local_path: str | os.PathLike[str], dataset_path: str | None = None, verbose: bool = False
-    ) -> tuple[int, int, int]:
-        """Make the draft, or its directory `dataset_path`, hold exactly what a folder holds.
-
-        Files that this machine has read before and that have not changed since are not opened.
-
-        Returns:
-            How many files were removed, added and modified.
-
-        Raises:
-            PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: Nothing was changed.
-            VersionIsFinal: It is finalized.
-        """
-        draft = self._open_draft("sync a folder into")
-        found = drafting.sync(self._workspace, draft, os.fspath(local_path), dataset_path)
-        counts = (len(found.removed), len(found.added), len(found.modified_new))
-        if verbose:
-            _log.info("%d files removed, %d added, %d modified", *counts)
-        return counts
-
-    def upload(
-        self,
-        show_progress: bool = True,
-        verbose: bool = False,
+    @classmethod
+    def squash(
+        cls,
+        dataset_name: str,
+        dataset_ids: Sequence["str | Dataset"] | None = None,
+        dataset_project_name_pairs: Sequence[tuple[str, str]] | None = None,
         output_url: str | None = None,
-        compression: str | None = None,
-        chunk_size: int | None = None,
-        max_workers: int | None = None,
-        retries: int = 3,
-        preview: bool = True,
-    ) -> bool:
-        """Send what the store lacks. Readers see nothing of it before `finalize`.
+        close_squashed_dataset: bool = True,
+    ) -> "Dataset":
+        """Make one version of several that stands on its own, without parents. No file is read, sent or copied.
 
-        An upload that was broken off goes on where it stopped when it is repeated.
+        Several are merged as parents are: later ones win, and what one of them removed stays removed.
 
         Args:
-            show_progress: Show a progress bar where standard error is a terminal.
-            verbose: Log what was sent.
+            dataset_name: Its name; the project is that of the first version.
+            dataset_ids: The versions, or their ids.
+            dataset_project_name_pairs: Instead of ids, pairs of project and name: the highest version of each.
             output_url: Not supported yet.
-            compression: Accepted without effect: each frame is compressed where that pays.
-            chunk_size: Accepted without effect: packs have one size.
-            max_workers: Accepted; the number of threads follows the machine.
-            retries: Accepted without effect on a folder.
-            preview: Accepted without effect.
-
-        Returns:
-            True.
+            close_squashed_dataset: With False, it is left a draft.
 
         Raises:
-            FileChanged: A file is not what it was when it was added; sync or add it again.
-            StorageFailed: The store refused; nothing is lost, repeat.
-            VersionIsFinal: It is finalized.
+            DatasetNotFound, NotFinal: A version is not there or not final.
+            InvalidRequest: Nothing was asked for, or both ids and pairs.
         """
-        draft = self._open_draft("upload")
         if output_url is not None:
             raise InvalidRequest("output_url is not supported yet.", "Leave it out: data goes into the store.")
-        report = upload_draft(self._workspace, draft, show_progress=show_progress)
-        if verbose:
-            _log.info("%d files, %d bytes sent in %d packs", report.files, report.stored, report.packs)
-        return True
+        if bool(dataset_ids) == bool(dataset_project_name_pairs):
+            raise InvalidRequest("Ids are to be given, or pairs of project and name.", "Give one or the other.")
+        workspace = open_workspace()
+        pairs = dataset_project_name_pairs or ()
+        found = [cls.get(dataset_project=project, dataset_name=name).id for project, name in pairs]
+        ids = [_id_of(one) for one in dataset_ids or found]
+        project = cls.get(ids[0]).project
+        new = drafting.NewVersion(project, drafting.require_name(dataset_name), None, (), (), None, False)
+        draft = drafting.begin(workspace, new, squashed=ids)
+        squashed = cls(workspace, draft, draft.opened.id)
+        if close_squashed_dataset:
+            squashed.finalize(auto_upload=True)
+        return squashed
 
-    def finalize(self, verbose: bool = False, raise_on_error: bool = True, auto_upload: bool = False) -> bool:
-        """Make the version final and visible, by one entry of the store's log.
-
-        Args:
-            verbose: Log the version's id and number.
-            raise_on_error: With False, return False where files still wait for upload.
-            auto_upload: Upload first what was not.
-
-        Returns:
-            True once it is final.
-
-        Raises:
-            PendingUploads: Files wait for upload.
-            VersionExists: Another version took its explicit number.
-            CommitOutcomeUnknown: Call it again; it cannot land twice.
-            VersionIsFinal: It is finalized already.
-        """
-        draft = self._open_draft("finalize")
-        if self.is_dirty() and not auto_upload:
-            if not raise_on_error:
-                return False
-            raise PendingUploads(
-                "Cannot finalize dataset, it has pending uploads. Call Dataset.upload(...) first.",
-                "Or finalize with auto_upload=True.",
-            )
-        if draft.sent is None:
-            upload_draft(self._workspace, draft, show_progress=auto_upload)
-        finalize_draft(self._workspace, draft)
-        self._held = None
-        if verbose:
-            _log.info("Version %s of %s/%s is final: %s", self.version, self.project, self.name, self.id)
-        return True
-
-    # --- reading -----------------------------------------------------------------------------------------------
-
-    def get_local_copy(self) -> str:
-        """A read-only folder that holds the version, from this machine's cache where it is there.
-
-        Returns:
-            Its path. Do not change it: its files may be shared between versions. It is not removed while this
-            process lives.
-
-        Raises:
-            NotFinal: It is not finalized.
-            CorruptObject, ObjectMissing: The store is damaged; nothing wrong was handed out.
-        """
-        return local_copy(self._workspace, self._final()).path
-
-    def get_mutable_local_copy(self, target_folder: str | os.PathLike[str], overwrite: bool = False) -> str:
-        """A folder of the caller's own that holds the version, sharing nothing with the cache.
+    @classmethod
+    def list_datasets(
+        cls,
+        dataset_project: str | None = None,
+        partial_name: str | None = None,
+        tags: Sequence[str] | str | None = None,
+        ids: Sequence[str] | None = None,
+        only_completed: bool = True,
+        recursive_project_search: bool = True,
+        include_archived: bool = True,
+    ) -> list[dict[str, object]]:
+        """Versions by parts of what they are called, the one finalized last first.
 
         Args:
-            target_folder: Made if it does not exist.
-            overwrite: Replace what a folder that is not empty holds.
+            dataset_project: The project, and the projects below it.
+            partial_name: A regular expression that the name must hold somewhere; `re.escape` makes one of plain text.
+            tags: As in `get`.
+            ids: Only these.
+            only_completed: With False, the drafts of this machine too, before all others.
+            recursive_project_search: With False, not the projects below.
+            include_archived: Archived versions too.
 
         Returns:
-            The folder's path.
+            For each `name`, `created` (a time in UTC), `project`, `id`, `tags`, `version` and `status` (`completed`,
+            `published`, or `in_progress` of a draft).
 
         Raises:
-            TargetNotEmpty: The folder holds something and `overwrite` is not set.
-            NotFinal: It is not finalized.
+            InvalidRequest: `partial_name` is no regular expression, or `tags` are none.
         """
-        return mutable_copy(self._workspace, self._final(), os.fspath(target_folder), overwrite=overwrite)
+        meant = Search(
+            project=dataset_project,
+            partial_name=partial_name,
+            tags=parse_tags(labels(tags)),
+            ids=None if ids is None else frozenset(ids),
+            subprojects=recursive_project_search,
+            archived=include_archived,
+            drafts=not only_completed,
+        )
+        return [found_as_dict(row) for row in search(open_workspace(), meant)]
 
-    def list_files(self, dataset_path: str | None = None, recursive: bool = True) -> list[str]:
-        """The paths of all files, or of those that a wildcard or directory means, sorted."""
-        return paths_of(self._entries(), dataset_path, recursive=recursive)
+    @classmethod
+    def rename(cls, new_dataset_name: str, dataset_project: str, dataset_name: str) -> None:
+        """Give a dataset, with all its versions, another name. Ids stay.
 
-    @property
-    def file_entries(self) -> list[FileEntry]:
-        """One object for each entry, in the order of the tree."""
-        return file_entries(self._entries())
+        Raises:
+            DatasetNotFound: There is no such dataset.
+            VersionExists: Another dataset has the new name.
+            InvalidRequest: A log entry cannot hold the new name.
+        """
+        require_name_text("name", new_dataset_name)
+        catalog_changes.move_series(open_workspace(), dataset_project, dataset_name, to_name=new_dataset_name)
 
-    def list_added_files(self, dataset_id: str | None = None) -> list[str]:
-        """Paths that the merged parents, or the given version, do not have, sorted."""
-        return paths_of(self._difference(dataset_id).added)
+    @classmethod
+    def move_to_project(cls, new_dataset_project: str, dataset_project: str, dataset_name: str) -> None:
+        """Put a dataset, with all its versions, into another project. Ids stay. Raises as `rename`."""
+        if new_dataset_project:
+            require_name_text("project", new_dataset_project)
+        catalog_changes.move_series(open_workspace(), dataset_project, dataset_name, to_project=new_dataset_project)
 
-    def list_removed_files(self, dataset_id: str | None = None) -> list[str]:
-        """Paths that only the merged parents, or the given version, have, sorted."""
-        return paths_of(self._difference(dataset_id).removed)
+    @classmethod
+    def delete(
+        cls,
+        dataset_id: str | None = None,
+        dataset_project: str | None = None,
+        dataset_name: str | None = None,
+        force: bool = False,
+        dataset_version: str | None = None,
+        entire_dataset: bool = False,
+        shallow_search: bool = False,
+        delete_files: bool = True,
+        delete_external_files: bool = False,
+    ) -> None:
+        """Delete a version, or all versions of a dataset.
 
-    def list_modified_files(self, dataset_id: str | None = None) -> list[str]:
-        """Paths on both sides whose content or kind differs, sorted."""
-        return paths_of(self._difference(dataset_id).modified_new)
+        Versions that have it as a parent can be read as before. Its name, number and tags are free again; local copies
+        of it stay until they are evicted; what no version needs any more is left to gc. Drafts are deleted by id.
 
-    def __repr__(self) -> str:
-        state = "final" if self.is_final() else "draft"
-        return f"<Dataset {self.project}/{self.name} {self.version} {state} {self.id}>"
+        Args:
+            dataset_id: Excludes the project, name and version.
+            dataset_project: The project.
+            dataset_name: The name.
+            force: Delete it although other versions have it as a parent. Needed for `entire_dataset`.
+            dataset_version: The version number.
+            entire_dataset: Every version that matches, instead of the only one.
+            shallow_search: Accepted without effect.
+            delete_files: Accepted without effect: gc removes what no version needs.
+            delete_external_files: Refused: versions hold no external links yet.
 
-    # --- inside ------------------------------------------------------------------------------------------------
+        Raises:
+            DatasetNotFound: Nothing matches.
+            Conflict: Other versions have it as a parent, and `force` is not set.
+            InvalidRequest: Several versions match, or nothing was asked for, or arguments exclude each other.
+        """
+        named = (dataset_project, dataset_name, dataset_version)
+        _require_one_way(dataset_id, named)
+        if dataset_id is None and not (dataset_project or dataset_name):
+            raise InvalidRequest("Nothing was asked for.", "Give an id, a project or a name.")
+        if entire_dataset and not force:
+            raise InvalidRequest("Deleting an entire dataset needs force=True.", "Nothing was deleted.")
+        if delete_external_files:
+            raise InvalidRequest("delete_external_files is not supported yet.", "Leave it out.")
+        workspace = open_workspace()
+        if dataset_id is not None:
+            draft = drafting.open_draft(workspace, dataset_id)
+            if draft is not None:
+                draft.discard()
+                return
+        query = Query(project=dataset_project, name=dataset_name, version=dataset_version, include_archived=True)
+        choose = _chosen_by_id(dataset_id) if dataset_id is not None else _chosen_by_name(query, several=entire_dataset)
+        if not catalog_changes.delete_versions(workspace, choose, force=force):
+            what = f"the id {dataset_id!r}" if dataset_id is not None else query.in_words()
+            raise DatasetNotFound(f"No version has {what}.", "Nothing was deleted.")
 
-    @property
-    def _draft(self) -> Draft | None:
-        """The draft as it is now, whoever changed it; None once it is final."""
-        if self._held is not None and not self._held.is_current():
-            self._held = drafting.open_draft(self._workspace, self.id)
-            if self._held is None:
-                self._workspace.version(self.id)  # raises where it was discarded
-        return self._held
 
-    def _entries(self) -> Entries:
-        if self._draft is not None:
-            return drafting.current_entries(self._workspace, self._draft)
-        return read_all(root_of(self._final().entry.tree), self._workspace.repository.nodes)
+def _chosen_by_id(version_id: str) -> Callable[[Catalog], list[Version]]:
+    def choose(catalog: Catalog) -> list[Version]:
+        version = catalog.version(version_id)
+        return [] if version is None or version.deleted else [version]
 
-    def _difference(self, other_id: str | None) -> Difference:
-        parents = [other_id] if other_id is not None else self._parents()
-        nodes = self._workspace.repository.nodes
-        if self._draft is None and len(parents) == 1:
-            return diff(root_of(self._workspace.base_of(parents[0])), root_of(self._final().entry.tree), nodes)
-        return diff_entries(merged_entries(self._workspace, parents), self._entries())
+    return choose
 
-    def _parents(self) -> Sequence[str]:
-        return self._draft.opened.parents if self._draft else self._final().entry.parents
 
-    def _series_name(self) -> tuple[str, str]:
-        series = self._workspace.catalog.series(self._final().series)
-        return (series.project, series.name) if series else ("", "")
-
-    def _final(self) -> Version:
-        if self._draft is not None:
-            raise NotFinal(f"The version {self.id} is not final.", "Upload and finalize it first.")
-        return self._workspace.version(self.id)
-
-    def _open_draft(self, action: str) -> Draft:
-        if self._draft is None:
-            raise VersionIsFinal(
-                f"Cannot {action} the version {self.id}: it is final.",
-                "Make a child version: Dataset.create(parent_datasets=[...]).",
+def _chosen_by_name(query: Query, *, several: bool) -> Callable[[Catalog], list[Version]]:
+    def choose(catalog: Catalog) -> list[Version]:
+        found = catalog.matching(query)
+        if len(found) > 1 and not several:
+            raise InvalidRequest(
+                f"{len(found)} versions have {query.in_words()}.",
+                "Give dataset_version or dataset_id, or entire_dataset=True for all; nothing was deleted.",
             )
-        return self._draft
+        return found
+
+    return choose
+
+
+def _require_known(kwargs: dict[str, object]) -> None:
+    """ClearML's `get` passes arguments that begin with an underscore to itself."""
+    unknown = sorted(name for name in kwargs if not name.startswith("_"))
+    if unknown:
+        raise InvalidRequest(f"Dataset.get has no argument {', '.join(unknown)}.", "Look at its documentation.")
+
+
+def _require_one_way(dataset_id: str | None, named: Sequence[str | None]) -> None:
+    if dataset_id == "":
+        raise InvalidRequest("The id is empty.", "Give one; an unset variable is none.")
+    if dataset_id is not None and any(part is not None for part in named):
+        raise InvalidRequest("An id and a project, name or version were given.", "Give one or the other.")
 
 
 def _id_of(dataset: "str | Dataset") -> str:
     return dataset.id if isinstance(dataset, Dataset) else dataset
-
-
-def _labels(tags: Iterable[str] | str | None) -> list[str]:
-    return [tags] if isinstance(tags, str) else list(tags or ())
 
 
 def _require_live(version: Version) -> None:

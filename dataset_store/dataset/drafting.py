@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_store.core.catalog import Version
+from dataset_store.core.catalog import Series, Version
 from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import VersionId
 from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, concat, overlay, same_identity, sort_rows
@@ -22,7 +22,7 @@ from dataset_store.dataset.labels import Description, require_tags, require_writ
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, PathNotFound, VersionExists
-from dataset_store.local.drafts import Batch, Draft, Labels, Opened
+from dataset_store.local.drafts import Draft, Labels, Opened, Source
 from dataset_store.local.folder import Folder, read_file, read_folder
 from dataset_store.storage.trees import root_of
 
@@ -56,8 +56,10 @@ class NewVersion:
     use_current_task: bool
 
 
-def begin(workspace: Workspace, new: NewVersion) -> Draft:
+def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -> Draft:
     """Make a draft; its base is the first parent's tree and the merge of the others is its first change.
+
+    With `squashed` instead of parents it begins likewise with those versions' entries, and has no parents.
 
     Raises:
         DatasetNotFound, NotFinal: A parent is not there or not final.
@@ -66,32 +68,30 @@ def begin(workspace: Workspace, new: NewVersion) -> Draft:
     """
     require_writable(Description(new.project, new.name, new.number, new.tags, new.description, new.parents))
     catalog = workspace.refresh()
-    parents = [require_final(workspace, parent) for parent in new.parents]
+    sources = [require_final(workspace, source) for source in new.parents or squashed]
     series = catalog.series_named(new.project, new.name)
-    if new.number and series and any(v.number == new.number for v in catalog.versions_of(series.id)):
-        raise VersionExists(
-            f"The dataset {new.project}/{new.name} already has a version {new.number}.",
-            "Choose another number, or leave it out to get the next one.",
-        )
+    if new.number:
+        _require_free(workspace, series, new.number, new.project, new.name)
     draft_id = secrets.token_hex(16)
-    base: TreeRootRow | None = parents[0].entry.tree if parents else None
+    base: TreeRootRow | None = sources[0].entry.tree if sources else None
     opened = Opened(
         id=draft_id,
         store=workspace.store_id,
         project=new.project,
         name=new.name,
         series=series.id if series else None,
-        version=new.number,
-        parents=[parent.id for parent in parents],
+        parents=list(new.parents),
         base=base,
         created=now_ns(),
         producer=_producer() if new.use_current_task else None,
     )
     draft = Draft.create(
-        os.path.join(workspace.drafts_directory, draft_id), opened, Labels(sorted(set(new.tags)), new.description)
+        os.path.join(workspace.drafts_directory, draft_id),
+        opened,
+        Labels(sorted(set(new.tags)), new.description, new.number),
     )
-    if len(parents) > 1:
-        draft.append(Batch.of(merged_parents(workspace, opened.parents)))
+    if len(sources) > 1:
+        draft.change(merged_parents(workspace, [source.id for source in sources]))
     return draft
 
 
@@ -143,13 +143,17 @@ def _base_entries(workspace: Workspace, base: TreeRootRow | None, below: PathKey
     return concat([itself, inside])
 
 
-def sync(workspace: Workspace, draft: Draft, folder: str, dataset_path: str | None) -> Difference:
-    """Make the draft's entries below `dataset_path` those of a folder; what that changed."""
+def sync(
+    workspace: Workspace, draft: Draft, folder: str, dataset_path: str | None, *, dry_run: bool = False
+) -> Difference:
+    """Make the draft's entries below `dataset_path` those of a folder; what that changed, or would."""
     below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
     if "\0" in folder:
         raise PathNotFound(f"There is nothing at {folder!r}.", "Give an existing folder.")
     found = read_folder(os.path.abspath(folder), below, workspace.stats, now_ns())
     difference = diff_entries(_replaced_by(workspace, draft, found.entries, below), found.entries)
+    if dry_run:
+        return difference
     _record(workspace, draft, difference.as_changes(), found, below)
     return difference
 
@@ -263,8 +267,11 @@ def _record(workspace: Workspace, draft: Draft, changes: Changes, found: Folder 
     rows = changes.entries
     if len(rows):
         rows = _as_in_base(workspace, draft, rows.with_origin(VersionId(bytes.fromhex(draft.opened.id))))
-    links = {key: text for key, text in found.links.items() if rows.find(key) is not None} if found else {}
-    draft.change(Batch.of(Changes(rows, changes.removed), found.root if found else b"", below, links.items()))
+    source = None
+    if found is not None:
+        links = {key: text for key, text in found.links.items() if rows.find(key) is not None}
+        source = Source(found.root, below, links)
+    draft.change(Changes(rows, changes.removed), source)
 
 
 def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
@@ -274,7 +281,7 @@ def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
         return rows
     held = lookup(root_of(base), rows.keys, workspace.repository.nodes)
     at = rows.find_many(held.keys)
-    same = same_identity(rows.take(at), held)
+    same = same_identity(rows, at, held, np.arange(len(held)))
     if not same.any():
         return rows
     keep = np.ones(len(rows), np.bool_)
@@ -290,17 +297,41 @@ def _warn_of_names(keys: Sequence[PathKey]) -> None:
         _log.warning("… and %d more of this kind.", len(problems) - 5)
 
 
-def relabel(draft: Draft, tags: Iterable[str]) -> None:
-    """Give a draft other tags.
+def relabel(
+    workspace: Workspace,
+    draft: Draft,
+    *,
+    tags: Iterable[str] | None = None,
+    description: str | None = None,
+    number: str | None = None,
+) -> None:
+    """Give a draft other tags, another description or an explicit version number; what is not given stays.
 
     Raises:
         InvalidRequest: A log entry cannot hold them.
+        VersionExists: The version number is taken.
+        Conflict: The draft was handed to a commit whose outcome is not known.
     """
-    wanted = list(tags)
+    now, opened = draft.labels, draft.opened
+    wanted = list(now.tags if tags is None else tags)
     require_tags(wanted)
-    opened, text = draft.opened, draft.labels.description
-    require_writable(Description(opened.project, opened.name, opened.version, tuple(wanted), text, opened.parents))
-    draft.append(Labels(sorted(set(wanted)), text))
+    text = now.description if description is None else description
+    if number is not None:
+        series = workspace.refresh().series_named(opened.project, opened.name)
+        _require_free(workspace, series, number, opened.project, opened.name)
+    else:
+        number = now.number
+    require_writable(Description(opened.project, opened.name, number, tuple(wanted), text, opened.parents))
+    draft.relabel(Labels(sorted(set(wanted)), text, number))
+
+
+def _require_free(workspace: Workspace, series: Series | None, number: str, project: str, name: str) -> None:
+    taken = workspace.catalog.versions_of(series.id) if series else ()
+    if any(version.number == number for version in taken):
+        raise VersionExists(
+            f"The dataset {project}/{name} already has a version {number}.",
+            "Choose another number, or leave it out to get the next one.",
+        )
 
 
 def require_name(name: str | None) -> str:

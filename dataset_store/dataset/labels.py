@@ -19,7 +19,7 @@ from dataset_store.core.log_entries import (
 )
 from dataset_store.errors import InvalidRequest
 
-__all__ = ["Description", "require_tags", "require_writable"]
+__all__ = ["Description", "require_description", "require_name_text", "require_tags", "require_writable"]
 
 _LONGEST = 1_024
 _LONGEST_NUMBER = 128
@@ -64,6 +64,24 @@ def require_writable(about: Description) -> None:
             f"log entry has at most {MAX_ENTRY_BYTES >> 10} KiB.",
             "Shorten the description, or keep long texts in files of the dataset.",
         ) from error
+
+
+def require_name_text(what: str, value: object) -> None:
+    """Check what a series is to be called; `what` is `name` or `project`.
+
+    Raises:
+        InvalidRequest: It is empty, too long or no text.
+    """
+    _require_text(what, value, _LONGEST)
+
+
+def require_description(text: object) -> None:
+    """Check a description; an empty one is fine.
+
+    Raises:
+        InvalidRequest: It is too long or no text.
+    """
+    _require_text("description", text or "-", MAX_ENTRY_BYTES // 2)
 
 
 def require_tags(tags: Sequence[object]) -> None:

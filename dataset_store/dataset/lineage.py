@@ -13,7 +13,7 @@ from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import DatasetNotFound
 from dataset_store.storage.trees import root_of
 
-__all__ = ["dependency_graph", "merged_entries", "merged_parents", "tree_of_version"]
+__all__ = ["ancestors_of", "dependency_graph", "merged_entries", "merged_parents", "tree_of_version"]
 
 _SCRATCH = PackRef(2**32 - 1, PackName(bytes(16)))
 
@@ -83,6 +83,11 @@ def dependency_graph(catalog: Catalog, version_id: str, parents: Sequence[str]) 
     """Every version of a lineage with its parents, `version_id` first."""
     known = _known_parents(catalog, parents)
     return {version_id: list(parents)} | {version: list(above) for version, above in known.items()}
+
+
+def ancestors_of(catalog: Catalog, version_ids: Sequence[str]) -> list[str]:
+    """These versions and all their ancestors, deleted ones too."""
+    return list(_known_parents(catalog, version_ids))
 
 
 def tree_of_version(workspace: Workspace, version_id: str) -> TreeRoot:

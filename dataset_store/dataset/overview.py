@@ -5,11 +5,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dataset_store.core.catalog import Query, Series, Version
+from dataset_store.dataset.lineage import ancestors_of
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Corrupt, DatasetNotFound
 from dataset_store.local.drafts import Draft, draft_ids
 
-__all__ = ["StoreUsage", "VersionSummary", "drafts_of", "summary_of", "usage_of", "versions_of"]
+__all__ = [
+    "StoreUsage",
+    "VersionSummary",
+    "drafts_of",
+    "lineage_of",
+    "status_name",
+    "summary_of",
+    "usage_of",
+    "versions_of",
+]
+
+
+def status_name(*, final: bool, published: bool) -> str:
+    """ClearML's name for how far a version is."""
+    return "in_progress" if not final else "published" if published else "completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +46,17 @@ class VersionSummary:
     created_ns: int
     published: bool = False
     archived: bool = False
+    deleted: bool = False
     entries: int | None = None
     bytes: int | None = None
     added: int | None = None
     modified: int | None = None
     removed: int | None = None
+
+    @property
+    def status(self) -> str:
+        """ClearML's name for how far it is: `in_progress`, `completed` or `published`."""
+        return status_name(final=self.final, published=self.published)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +106,27 @@ def summary_of(workspace: Workspace, version: Version) -> VersionSummary:
         created_ns=version.entry.time,
         published=version.published,
         archived=version.archived,
+        deleted=version.deleted,
         entries=stats.files,
         bytes=stats.bytes,
         added=stats.added,
         modified=stats.modified,
         removed=stats.removed,
     )
+
+
+def lineage_of(workspace: Workspace, version_id: str) -> list[VersionSummary]:
+    """A version or draft of this machine and all its ancestors, deleted ones too; every child before its parents.
+
+    Raises:
+        DatasetNotFound: There is no such version.
+    """
+    draft = workspace.draft(version_id) if workspace.catalog.version(version_id) is None else None
+    first = [_draft_row(draft)] if draft is not None else []
+    begun = draft.opened.parents if draft is not None else [workspace.version(version_id).id]
+    found = (workspace.catalog.version(each) for each in ancestors_of(workspace.catalog, begun))
+    versions = sorted((version for version in found if version), key=lambda version: version.slot, reverse=True)
+    return first + [summary_of(workspace, version) for version in versions]
 
 
 def drafts_of(workspace: Workspace) -> list[VersionSummary]:
@@ -113,7 +149,7 @@ def _draft_row(draft: Draft) -> VersionSummary:
         id=opened.id,
         project=opened.project,
         name=opened.name,
-        number=opened.version or "",
+        number=draft.labels.number or "",
         final=False,
         tags=tuple(draft.labels.tags),
         description=draft.labels.description,

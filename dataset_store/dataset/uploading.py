@@ -35,10 +35,10 @@ from dataset_store.dataset.locating import Located
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject
-from dataset_store.local.drafts import Batch, Draft, Sent, pending_rows
+from dataset_store.local.drafts import Draft, Sent, pending_rows
 from dataset_store.local.ingest import Ingested, SegmentAssembler, SourceFile, ingest
 from dataset_store.storage.packs import PackWriter
-from dataset_store.storage.trees import root_of, write_tree
+from dataset_store.storage.trees import root_of, size_of, write_tree
 
 __all__ = ["UploadReport", "upload_draft"]
 
@@ -100,7 +100,7 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
     tree = base if base is not None and not len(changes) else _write(workspace, base, changes, sender)
     sender.writer.flush()
     if len(rows):
-        draft.append(Batch.of(Changes(rows, [])))
+        draft.change(Changes(rows, []))
         _remember(workspace, rows)
     draft.append(Sent(tree, slot))
     return UploadReport(files, sender.packs, sender.stored)
@@ -181,26 +181,13 @@ class _Sending:
 
 def _sources(draft: Draft, pending: Entries, rows: npt.NDArray[np.int64]) -> Iterator[SourceFile]:
     """The files of these rows, numbered by row; made when they are asked for."""
-    batches = [batch for batch in reversed(draft.batches) if batch.root]
-    numbers = _first_holder(batches, [pending.keys[row] for row in rows.tolist()])
-    for row, number in zip(rows.tolist(), numbers, strict=True):
-        batch, key = batches[number], pending.keys[row]
-        inside = key[len(batch.below) + 1 :] if batch.below else key
-        path = os.path.join(batch.root, to_path(PathKey(inside)))
+    sources = draft.sources_of([pending.keys[row] for row in rows.tolist()])
+    for row, source in zip(rows.tolist(), sources, strict=True):
+        key = pending.keys[row]
+        inside = key[len(source.below) + 1 :] if source.below else key
+        path = os.path.join(source.root, to_path(PathKey(inside)))
         content_id = ContentId(pending.content_ids[row].tobytes())
-        yield SourceFile(row, path, int(pending.sizes[row]), content_id, batch.links.get(key))
-
-
-def _first_holder(batches: Sequence[Batch], keys: Sequence[PathKey]) -> npt.NDArray[np.int32]:
-    """For each key the number of the first batch that has it; shape (len(keys),)."""
-    holder = np.zeros(len(keys), np.int32)
-    rest = np.arange(len(keys))
-    for number, batch in enumerate(batches[:-1]):
-        has = batch.changes().entries.find_many([keys[at] for at in rest.tolist()]) >= 0
-        holder[rest[has]] = number
-        rest = rest[~has]
-    holder[rest] = len(batches) - 1
-    return holder
+        yield SourceFile(row, path, int(pending.sizes[row]), content_id, source.links.get(key))
 
 
 def _slices(rows: npt.NDArray[np.int64]) -> Iterator[list[int]]:
@@ -229,9 +216,8 @@ def _base_rows(workspace: Workspace, draft: Draft, pending: Entries) -> Entries:
     base = draft.opened.base
     if base is None:
         return Entries.empty()
-    parent = workspace.version(draft.opened.parents[0])
     nodes = workspace.repository.nodes
-    if parent.entry.stats.files <= max(_ALL_WHEN_FEWER, 16 * len(pending)):
+    if size_of(root_of(base), nodes)[0] <= max(_ALL_WHEN_FEWER, 16 * len(pending)):
         return read_all(root_of(base), nodes)
     return lookup(root_of(base), sorted({*draft.changes.removed, *pending.keys}), nodes)
 

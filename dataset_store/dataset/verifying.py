@@ -36,7 +36,7 @@ from dataset_store.local.stat_cache import StatCache
 from dataset_store.storage.packs import PackReader
 from dataset_store.storage.trees import NoKeeper, StoredNodes, place_of, root_of
 
-__all__ = ["Damage", "FolderReport", "StoreReport", "verify_folder", "verify_stored"]
+__all__ = ["Damage", "FolderReport", "StoreReport", "compare_folder", "verify_folder", "verify_stored"]
 
 _UNIT_BYTES = 4 * 2**20
 
@@ -92,6 +92,20 @@ def verify_folder(workspace: Workspace, version_id: str, folder: str, *, sizes_o
     found = _scan_folder(folder) if sizes_only else _contents(_read_folder(folder))
     if sizes_only:
         wanted = replace(wanted, content_ids=np.zeros_like(wanted.content_ids))
+    return _report(wanted, found)
+
+
+def compare_folder(workspace: Workspace, entries: Entries, folder: str) -> FolderReport:
+    """What a folder changes in some entries, as a sync would see it: files known to this machine are not opened.
+
+    Raises:
+        PathNotFound, AccessDenied, FileChanged: The folder cannot be read.
+    """
+    found = read_folder(os.path.abspath(folder), ROOT, workspace.stats, now_ns()).entries
+    return _report(entries, found)
+
+
+def _report(wanted: Entries, found: Entries) -> FolderReport:
     difference = diff_entries(wanted, found)
     return FolderReport(
         entries=len(wanted),

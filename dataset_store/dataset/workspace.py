@@ -98,9 +98,19 @@ class Workspace:
             )
         return found
 
-    def resolve(self, query: Query) -> Version | None:
-        """The version that a query means now; one request where nothing is new."""
-        return self.refresh().resolve(query)
+    def resolve(self, query: Query) -> Version:
+        """The version that a query means now; one request where nothing is new.
+
+        Raises:
+            DatasetNotFound: Nothing matches.
+        """
+        version = self.refresh().resolve(query)
+        if version is None:
+            raise DatasetNotFound(
+                f"No version in {self.repository.backend.describe()} has {query.in_words()}.",
+                "List what there is with `dataset-store list --versions`; a draft is found by name once it is final.",
+            )
+        return version
 
     def footers(self, packs: Iterable[PackRef]) -> dict[PackRef, Footer]:
         """The footers of packs; one batch of reads for those that this machine has not seen."""

@@ -93,7 +93,7 @@ class ChunkIndex:
         if body is None:
             self._environment.write(lambda txn: txn.delete_many([key]))
             return None
-        return _decoded_footer(body)
+        return Footer.decode(body, what="of the chunk index")
 
     def find_many(self, ids: Sequence[bytes], avoid: Container[PackRef] = ()) -> list[ChunkHit | None]:
         """Where each chunk is, in the order asked; None where that is not known.
@@ -184,17 +184,6 @@ def _hit(key: bytes, value: bytes, packs: _UsablePacks) -> ChunkHit | None:
     if pack is None:
         return None
     return ChunkHit(pack, offset, stored, plain_offset, plain_length, bool(alone))
-
-
-def _decoded_footer(body: bytes) -> Footer:
-    """Undo `Footer.encode`; the bytes are those that it gave."""
-    frames, chunks = _COUNTS.unpack_from(body)
-    numbers = np.frombuffer(body, "<u4", 3 * frames + chunks, _COUNTS.size)
-    offsets, stored, counts, lengths = np.split(numbers, [frames, 2 * frames, 3 * frames])
-    at = _COUNTS.size + numbers.nbytes
-    ids = np.frombuffer(body, np.uint8, 32 * chunks, at).reshape(-1, 32)
-    kinds = np.frombuffer(body, np.uint8, frames, at + ids.nbytes)
-    return Footer(offsets, stored, counts, lengths, ids, kinds)
 
 
 def _packed(pack: PackRef) -> bytes:

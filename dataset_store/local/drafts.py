@@ -10,11 +10,14 @@ nothing in the store but packs that gc collects.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from struct import Struct
+from typing import IO
 
 import msgspec
+import numpy as np
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, compose
@@ -22,22 +25,24 @@ from dataset_store.core.log_entries import Producer, TreeRootRow
 from dataset_store.core.nodes import decode_node, encode_node
 from dataset_store.core.paths import ROOT, PathKey
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
-from dataset_store.local.os_errors import reading_error, writing_error
+from dataset_store.local.os_errors import naming_writes, reading_error
 
-__all__ = ["Batch", "Committing", "Draft", "Labels", "Opened", "Sent", "draft_ids", "pending_rows"]
+__all__ = ["Committing", "Draft", "Labels", "Opened", "Sent", "Source", "draft_ids", "pending_rows"]
 
 _RECORD = Struct("<II16s")
 """Length of the body in bytes, the same with all bits flipped, the first half of its hash."""
 
 _ALL_BITS = 0xFFFFFFFF
-_UNWRITTEN = bytes(16)
+_SECTOR = 512
+"""Bytes that a disk writes all or none of; after a power cut, those that never came read as zeros."""
 _JOURNAL = "journal"
+_FINALIZING = "finalizing"
 
 
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
     """The first record: what the draft is of.
 
-    `version` is an explicit version number; without one it is chosen at the commit. `base` is the tree that changes
+    `base` is the tree that changes
     apply to, the first parent's; none means the empty tree.
     """
 
@@ -46,7 +51,6 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     project: str
     name: str
     series: str | None
-    version: str | None
     parents: list[str]
     base: TreeRootRow | None
     created: int
@@ -54,10 +58,11 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
 
 
 class Labels(msgspec.Struct, frozen=True, tag="labels"):
-    """Tags and description as they are from here on."""
+    """Tags, description, and the explicit version number where there is one, as they are from here on."""
 
     tags: list[str]
     description: str | None
+    number: str | None = None
 
 
 class Batch(msgspec.Struct, frozen=True, tag="batch"):
@@ -68,23 +73,32 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
     """
 
     root: bytes
-    below: bytes
-    rows: bytes
-    removed: list[bytes]
-    links: dict[bytes, bytes] = {}
+    below: PathKey
+    rows: memoryview  # of the record that was read, so that columns are views of it
+    removed: list[PathKey]
+    links: dict[PathKey, bytes] = {}
 
     def changes(self) -> Changes:
         """The batch as columns."""
         rows = decode_node(self.rows, "a draft", placed=False)
         assert isinstance(rows, Entries)  # noqa: S101  (encoded by `of`)
-        return Changes(rows, [PathKey(key) for key in self.removed])
+        return Changes(rows, self.removed)
 
     @staticmethod
-    def of(
-        changes: Changes, root: bytes = b"", below: PathKey = ROOT, links: Iterable[tuple[bytes, bytes]] = ()
-    ) -> "Batch":
-        """The batch of some changes whose pending contents lie in `root` and `links`."""
-        return Batch(root, below, encode_node(changes.entries, 0), list(changes.removed), dict(links))
+    def of(changes: Changes, source: "Source | None") -> "Batch":
+        """The batch of some changes and of where their pending contents lie."""
+        lies = source or Source(b"", ROOT, {})
+        rows = memoryview(encode_node(changes.entries, 0))
+        return Batch(lies.root, lies.below, rows, changes.removed, dict(lies.links))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the contents of one call's changes lie until they are uploaded; the fields are those of `Batch`."""
+
+    root: bytes
+    below: PathKey
+    links: Mapping[PathKey, bytes]
 
 
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
@@ -141,17 +155,17 @@ class Draft:
         self.path = os.path.join(directory, _JOURNAL)
         self.opened: Opened
         self.labels = Labels([], None)
-        self.batches: list[Batch] = []
         self.sent: Sent | None = None
         self.committing = False
         self.changes = Changes.none()
+        self._sources: list[tuple[Source, int]] = []  # with the offsets of their records
         self._end = 0  # bytes of the journal that this state is the fold of
 
     @staticmethod
     def create(directory: str, opened: Opened, labels: Labels) -> "Draft":
         """Begin a draft in a folder that does not exist yet."""
         parent = os.path.dirname(directory)
-        with _naming(directory):
+        with naming_writes(directory):
             os.makedirs(parent, mode=0o700, exist_ok=True)
             os.mkdir(directory, 0o700)
             _sync_directory(parent)
@@ -168,14 +182,13 @@ class Draft:
             CorruptObject: Its journal is damaged, not just torn at its end.
         """
         draft = Draft(directory)
-        records, draft._end = draft._read()
-        if not records or not isinstance(records[0], Opened):
+        for at, record, end in draft._read(0):
+            draft._fold(record, at, record.changes() if isinstance(record, Batch) else None)
+            draft._end = end
+        if not draft._end:
             raise DatasetNotFound(
                 f"There is no draft {draft._name} on this machine.", "Drafts live where they were created."
             )
-        for record in records:
-            draft._fold(record)
-        draft.changes = _compose_all([batch.changes() for batch in draft.batches])
         return draft
 
     def is_current(self) -> bool:
@@ -185,55 +198,94 @@ class Draft:
         except FileNotFoundError:
             return False
 
-    def append(self, *records: Record) -> None:
+    def append(self, *records: Opened | Labels | Sent | Committing) -> None:
         """Make records durable, then part of the state.
 
         Raises:
             Conflict: Another process is changing the draft, or has since this state was read; nothing was added.
             DatasetNotFound: The draft was finalized or discarded meanwhile.
         """
-        framed = b"".join(_framed(_encoder.encode(record)) for record in records)
-        with self._locked(), _naming(self.path):
-            further, end = self._read(self._end)
-            if further or end != self._end:
-                raise Conflict(f"Another process has changed the draft {self._name}.", "Get it again, then repeat.")
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.ftruncate(descriptor, end)
-                os.lseek(descriptor, end, os.SEEK_SET)
-                _write_all(descriptor, framed)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            _sync_directory(self.directory)
-        self._end += len(framed)
+        at = self._write(records)
         for record in records:
-            self._fold(record)
-            if isinstance(record, Batch):
-                self.changes = compose(self.changes, record.changes())
+            self._fold(record, at)
 
-    def discard(self) -> None:
-        """Remove the draft from this machine."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-    def pending(self) -> Entries:
-        """Rows whose content is not in any pack yet."""
-        return self.changes.entries.take(pending_rows(self.changes.entries))
-
-    def change(self, batch: Batch) -> None:
-        """Add changes.
+    def change(self, changes: Changes, source: Source | None = None) -> None:
+        """Add changes; rows without segments have their content in `source`.
 
         Raises:
-            Conflict: The draft was handed to a commit whose outcome is not known.
+            Conflict: The draft was handed to a commit whose outcome is not known; or as `append`.
+            DatasetNotFound: As `append`.
         """
+        self._require_open()
+        batch = Batch.of(changes, source)
+        self._fold(batch, self._write([batch]), changes)
+
+    def relabel(self, labels: Labels) -> None:
+        """Give the draft other tags and another description. Raises as `change`."""
+        self._require_open()
+        self.append(labels)
+
+    def _require_open(self) -> None:
         if self.committing:
             raise Conflict(
                 f"The draft {self.opened.id} is being finalized and takes no more changes.",
                 "Finalize it again to learn whether it landed; repeating is safe.",
             )
-        self.append(batch)
 
-    def _fold(self, record: Record) -> None:
+    def pending(self) -> Entries:
+        """Rows whose content is not in any pack yet."""
+        entries = self.changes.entries
+        rows = pending_rows(entries)
+        return entries if rows.all() else entries.take(rows)
+
+    def sources_of(self, keys: Sequence[PathKey]) -> Iterator[Source]:
+        """For each key of a pending row, where its content lies: the latest call that changed it says."""
+        numbers = np.zeros(len(keys), np.int64)
+        rest = np.arange(len(keys))
+        for number in range(len(self._sources) - 1, 0, -1):
+            found = next(self._read(self._sources[number][1]), None)
+            if found is None:
+                raise self._gone()
+            rows = found[1].changes().entries if isinstance(found[1], Batch) else Entries.empty()
+            has = rows.find_many([keys[at] for at in rest.tolist()]) >= 0
+            numbers[rest[has]] = number
+            rest = rest[~has]
+        return (self._sources[number][0] for number in numbers.tolist())
+
+    def discard(self) -> None:
+        """Remove the draft from this machine."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _write(self, records: Sequence[Record]) -> int:
+        """Make records durable at the end of the journal; the offset of the first."""
+        begin = self._end
+        with self._locked(), naming_writes(self.path):
+            if self._has_changed():
+                raise Conflict(f"Another process has changed the draft {self._name}.", "Get it again, then repeat.")
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.ftruncate(descriptor, begin)
+                end = os.lseek(descriptor, begin, os.SEEK_SET)
+                for record in records:
+                    end += _write_record(descriptor, record)
+                os.fsync(descriptor)
+            except BaseException:
+                with suppress(OSError):  # what may not be durable is not to be found later either
+                    os.ftruncate(descriptor, begin)
+                raise
+            finally:
+                os.close(descriptor)
+            _sync_directory(self.directory)
+        self._end = end
+        return begin
+
+    def _has_changed(self) -> bool:
+        """Whether the journal is not the one that this state is of; a torn record behind it is no change."""
+        size = os.stat(self.path).st_size if os.path.exists(self.path) else 0
+        return size < self._end or next(self._read(self._end), None) is not None
+
+    def _fold(self, record: Record, at: int, changes: Changes | None = None) -> None:
+        """Take a record into the state; `changes` are those of a batch."""
         if isinstance(record, Opened):
             self.opened = record
         elif isinstance(record, Labels):
@@ -242,49 +294,51 @@ class Draft:
             self.sent = record
         elif isinstance(record, Committing):
             self.committing = record.active
-        else:
-            self.batches.append(record)
+        elif changes is not None:
+            self.changes = compose(self.changes, changes)
             self.sent = None
+            if record.root:
+                self._sources.append((Source(record.root, record.below, record.links), at))
 
-    def _read(self, start: int = 0) -> tuple[list[Record], int]:
-        """The whole records of the journal from `start` on, and where the last one ends.
+    def _read(self, start: int) -> Iterator[tuple[int, Record, int]]:
+        """The whole records of the journal from an offset on, each with the offsets where it begins and ends.
 
         A torn record at the end is left out. Any other damage is an error: what stands behind it was acknowledged.
         """
         try:
-            with open(self.path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                file.seek(start)
-                data = file.read()
+            file = open(self.path, "rb")  # noqa: SIM115
         except FileNotFoundError:
-            return [], 0
+            return
         except OSError as error:
             raise reading_error(error, self.path) from error
-        records: list[Record] = []
-        at = 0
-        while at < len(data):
-            body = self._body(data, at)
-            if body is None:
-                break
-            records.append(self._decode(body))
-            at += _RECORD.size + len(body)
-        return records, min(start + at, size)
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(start)
+            while (body := self._body(file, size)) is not None:
+                end = start + _RECORD.size + len(body)
+                yield start, self._decode(body), end
+                start = end
 
-    def _body(self, data: bytes, at: int) -> bytes | None:
-        """The body of the record at an offset; None where it is torn: cut short, or its last bytes never written."""
-        if len(data) - at < _RECORD.size or not any(data[at : at + _RECORD.size]):
+    def _body(self, file: IO[bytes], size: int) -> bytes | None:
+        """The body of the next record; None where it is torn: cut short, or its last sector never written."""
+        header = file.read(_RECORD.size)
+        if len(header) < _RECORD.size:
             return None
-        length, complement, check = _RECORD.unpack_from(data, at)
-        end = at + _RECORD.size + length
-        body = data[at + _RECORD.size : end]
-        if length ^ complement == _ALL_BITS and (end > len(data) or (end == len(data) and body.endswith(_UNWRITTEN))):
+        length, complement, check = _RECORD.unpack(header)
+        if length ^ complement == _ALL_BITS:
+            end = file.tell() + length
+            body = file.read(length)
+            if len(body) == length and hash32(body)[:16] == check:
+                return body
+            torn = end > size or (end == size and not any(body[-((size - 1) % _SECTOR + 1) :]))
+        else:
+            torn = header.endswith(b"\0") and not any(file.read())
+        if torn:
             return None
-        if length ^ complement != _ALL_BITS or hash32(body)[:16] != check:
-            raise CorruptObject(
-                f"The journal of the draft {self._name} on this machine is damaged ({self.path}).",
-                "Discard the draft and make it again; no finished version is affected.",
-            )
-        return body
+        raise CorruptObject(
+            f"The journal of the draft {self._name} on this machine is damaged ({self.path}).",
+            "Discard the draft and make it again; no finished version is affected.",
+        )
 
     def _decode(self, body: bytes) -> Record:
         try:
@@ -299,14 +353,43 @@ class Draft:
     def _name(self) -> str:
         return os.path.basename(self.directory)
 
+    def _gone(self) -> DatasetNotFound:
+        return DatasetNotFound(
+            f"The draft {self._name} is no longer on this machine.", "It was finalized or discarded meanwhile."
+        )
+
+    @contextmanager
+    def finalizing(self) -> Iterator[None]:
+        """Keep other processes from finalizing the draft, and from deciding what became of a commit that is under way.
+
+        Raises:
+            Conflict: Another process is finalizing it, or has changed it since this state was read.
+            DatasetNotFound: It was finalized or discarded meanwhile.
+        """
+        try:
+            descriptor = os.open(
+                os.path.join(self.directory, _FINALIZING), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except FileNotFoundError as error:
+            raise self._gone() from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self.is_current():
+                raise Conflict(f"Another process has changed the draft {self._name}.", "Get it again, then repeat.")
+            yield
+        except BlockingIOError as error:
+            raise Conflict(
+                f"Another process is finalizing the draft {self._name}.", "Wait for it to finish; then look for it."
+            ) from error
+        finally:
+            os.close(descriptor)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
             descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise DatasetNotFound(
-                f"The draft {self._name} is no longer on this machine.", "It was finalized or discarded meanwhile."
-            ) from error
+            raise self._gone() from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
@@ -319,25 +402,12 @@ class Draft:
             os.close(descriptor)
 
 
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Turns an error of the operating system into one of this package that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise writing_error(error, path) from error
-
-
-def _compose_all(parts: Sequence[Changes]) -> Changes:
-    """The composition of many changes, later ones winning."""
-    total = Changes.none()
-    for part in parts:
-        total = compose(total, part)
-    return total
-
-
-def _framed(body: bytes) -> bytes:
-    return _RECORD.pack(len(body), len(body) ^ _ALL_BITS, hash32(body)[:16]) + body
+def _write_record(descriptor: int, record: Record) -> int:
+    """Write a record where the file stands; its length."""
+    body = _encoder.encode(record)
+    _write_all(descriptor, _RECORD.pack(len(body), len(body) ^ _ALL_BITS, hash32(body)[:16]))
+    _write_all(descriptor, body)
+    return _RECORD.size + len(body)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

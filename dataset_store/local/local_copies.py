@@ -18,17 +18,18 @@ import msgspec
 
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.errors import Conflict
-from dataset_store.local.folder_writer import remove_tree
+from dataset_store.local.removal import remove_tree
 
-__all__ = ["LocalCopies", "LocalCopy", "Stamp"]
+__all__ = ["LocalCopies", "LocalCopy", "Stamp", "copy_id_of"]
 
 _MAKING = ".making"
+_OF_SOME = "-"
 _TRIES = 200
 _PAUSE = 0.05  # seconds
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """What a finished copy says of itself: its tree, and the sum of its entries' sizes in bytes."""
+    """What a finished copy says of itself: its version's tree, and the sum of its own entries' sizes in bytes."""
 
     tree: TreeRootRow
     size: int
@@ -36,11 +37,26 @@ class Stamp(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class LocalCopy:
-    """One finished copy."""
+    """One finished copy, of a whole version or of some of its entries."""
 
-    version_id: str
+    copy_id: str
     path: str
     stamp: Stamp
+
+    @property
+    def version_id(self) -> str:
+        """The version that it is a copy of."""
+        return self.copy_id.partition(_OF_SOME)[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all entries of the version."""
+        return _OF_SOME not in self.copy_id
+
+
+def copy_id_of(version_id: str, selection: str) -> str:
+    """The id of the copy of some entries of a version; `selection` tells selections apart, the empty one is all."""
+    return f"{version_id}{_OF_SOME}{selection}" if selection else version_id
 
 
 class LocalCopies:
@@ -56,131 +72,132 @@ class LocalCopies:
         self.byte_limit = byte_limit
         self._held: dict[str, int] = {}
 
-    def find(self, version_id: str) -> LocalCopy | None:
+    def find(self, copy_id: str) -> LocalCopy | None:
         """The finished copy of a version, now in use by this process; None where there is none.
 
         One that is being made is waited for.
         """
-        if version_id not in self._held:
-            if not os.path.lexists(self._lock_path(version_id)):
+        if copy_id not in self._held:
+            if not os.path.lexists(self._lock_path(copy_id)):
                 return None
-            self._hold(version_id, self._lock(version_id, fcntl.LOCK_SH))
-        stamp = self._stamp(version_id)
-        if stamp is None or not self._is_whole(version_id):
-            self._release(version_id)
+            self._hold(copy_id, self._lock(copy_id, fcntl.LOCK_SH))
+        stamp = self._stamp(copy_id)
+        if stamp is None or not self._is_whole(copy_id):
+            self._release(copy_id)
             return None
-        os.utime(self._stamp_path(version_id))
-        return LocalCopy(version_id, self._path(version_id), stamp)
+        os.utime(self._stamp_path(copy_id))
+        return LocalCopy(copy_id, self._path(copy_id), stamp)
 
-    def make(self, version_id: str, stamp: Stamp, fill: Callable[[str], object]) -> LocalCopy:
+    def make(self, copy_id: str, fill: Callable[[str], Stamp]) -> LocalCopy:
         """The copy of a version, made by `fill` (given an empty private folder) unless another process just did.
 
         Several callers may ask for one version at once: one makes it, the others wait and share it.
         """
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         for _ in range(_TRIES):
-            made = self.find(version_id) or self._make(version_id, stamp, fill)
+            made = self.find(copy_id) or self._make(copy_id, fill)
             if made is not None:
                 return made
             time.sleep(_PAUSE)
         raise Conflict(
-            f"The local copy {self._path(version_id)} was removed while another process uses it.",
+            f"The local copy {self._path(copy_id)} was removed while another process uses it.",
             "End that process, then repeat.",
         )
 
-    def _make(self, version_id: str, stamp: Stamp, fill: Callable[[str], object]) -> LocalCopy | None:
+    def _make(self, copy_id: str, fill: Callable[[str], Stamp]) -> LocalCopy | None:
         """As `make`; None where another process makes the copy, or uses one: look for that one then.
 
         Nobody waits for the exclusive lock: whoever is given a copy keeps a shared lock until its process ends.
         """
         try:
-            descriptor = self._lock(version_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = self._lock(copy_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
         try:
-            if not self._is_whole(version_id):
-                self._fill(version_id, stamp, fill)
+            if not self._is_whole(copy_id):
+                self._fill(copy_id, fill)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         except BaseException:
             os.close(descriptor)
             raise
-        self._hold(version_id, descriptor)
+        self._hold(copy_id, descriptor)
         self.evict()
         # Between the two locks the copy was nobody's for a moment.
-        return self.find(version_id)
+        return self.find(copy_id)
 
     def all(self) -> list[LocalCopy]:
         """Every finished copy, the most recently used first. None is in use because of this call."""
         found = []
-        for version_id in self._ids():
-            stamp = self._stamp(version_id)
-            if stamp is not None:
-                used = _mtime(self._stamp_path(version_id))
-                found.append((used, LocalCopy(version_id, self._path(version_id), stamp)))
+        for copy_id in self._ids():
+            stamp = self._stamp(copy_id)
+            if stamp is not None and os.path.isdir(self._path(copy_id)):
+                used = _mtime(self._stamp_path(copy_id))
+                found.append((used, LocalCopy(copy_id, self._path(copy_id), stamp)))
         return [copy for _, copy in sorted(found, key=lambda row: -row[0])]
 
     @contextmanager
-    def using(self, version_id: str) -> Iterator[LocalCopy | None]:
+    def using(self, copy_id: str) -> Iterator[LocalCopy | None]:
         """A finished copy that is not removed within the block; None where it is gone or is being removed."""
-        if version_id in self._held:
-            yield self.find(version_id)
+        if copy_id in self._held:
+            yield self.find(copy_id)
             return
-        descriptor = self._lock(version_id, fcntl.LOCK_SH)
+        descriptor = self._lock(copy_id, fcntl.LOCK_SH)
         try:
-            stamp = self._stamp(version_id)
-            yield LocalCopy(version_id, self._path(version_id), stamp) if stamp else None
+            stamp = self._stamp(copy_id)
+            yield LocalCopy(copy_id, self._path(copy_id), stamp) if stamp else None
         finally:
             os.close(descriptor)
 
     def evict(self) -> list[str]:
         """Remove copies over the byte limit that nobody uses, and parts that dead processes left; ids of the former."""
         copies = self.all()
-        for version_id in self._unfinished():
-            self.remove(version_id)
+        for copy_id in self._unfinished():
+            self.remove(copy_id)
         total = sum(copy.stamp.size for copy in copies)
         removed = []
         for copy in reversed(copies):
             if total <= self.byte_limit:
                 break
-            if self.remove(copy.version_id):
+            if self.remove(copy.copy_id):
                 total -= copy.stamp.size
-                removed.append(copy.version_id)
+                removed.append(copy.copy_id)
         return removed
 
-    def remove(self, version_id: str) -> bool:
+    def remove(self, copy_id: str) -> bool:
         """Remove one copy unless it is in use; whether it is gone."""
-        if version_id in self._held:
+        if copy_id in self._held:
             return False
         try:
-            descriptor = self._lock(version_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = self._lock(copy_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         try:
-            _unlink(self._stamp_path(version_id))
-            self._remove_folders(version_id)
+            _unlink(self._stamp_path(copy_id))
+            self._remove_folders(copy_id)
         finally:
             os.close(descriptor)
         return True
 
-    def _fill(self, version_id: str, stamp: Stamp, fill: Callable[[str], object]) -> None:
-        private = self._path(version_id) + _MAKING
-        # Left by a process that died here; the exclusive lock says that it is gone.
-        self._remove_folders(version_id)
+    def _fill(self, copy_id: str, fill: Callable[[str], Stamp]) -> None:
+        private = self._path(copy_id) + _MAKING
+        # Left by a process that died here, or by whoever removed the folder; the exclusive lock says that it is gone.
+        _unlink(self._stamp_path(copy_id))
+        self._remove_folders(copy_id)
         os.mkdir(private, 0o700)
         try:
-            fill(private)
+            stamp = fill(private)
         except BaseException:
             remove_tree(os.fsencode(private))
             raise
         os.chmod(private, 0o755)  # noqa: S103  (its parent is 0700)
-        os.rename(private, self._path(version_id))
-        temporary = self._stamp_path(version_id) + ".new"
+        os.rename(private, self._path(copy_id))
+        temporary = self._stamp_path(copy_id) + ".new"
         with open(temporary, "wb") as file:
             file.write(msgspec.json.encode(stamp))
-        os.rename(temporary, self._stamp_path(version_id))
+        os.rename(temporary, self._stamp_path(copy_id))
 
-    def _remove_folders(self, version_id: str) -> None:
-        for folder in (self._path(version_id) + _MAKING, self._path(version_id)):
+    def _remove_folders(self, copy_id: str) -> None:
+        for folder in (self._path(copy_id) + _MAKING, self._path(copy_id)):
             remove_tree(os.fsencode(folder))
 
     def _ids(self) -> list[str]:
@@ -197,28 +214,28 @@ class LocalCopies:
         except FileNotFoundError:
             return []
 
-    def _stamp(self, version_id: str) -> Stamp | None:
+    def _stamp(self, copy_id: str) -> Stamp | None:
         try:
-            with open(self._stamp_path(version_id), "rb") as file:
+            with open(self._stamp_path(copy_id), "rb") as file:
                 return msgspec.json.decode(file.read(), type=Stamp)
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
 
-    def _is_whole(self, version_id: str) -> bool:
-        return self._stamp(version_id) is not None and os.path.isdir(self._path(version_id))
+    def _is_whole(self, copy_id: str) -> bool:
+        return self._stamp(copy_id) is not None and os.path.isdir(self._path(copy_id))
 
-    def _path(self, version_id: str) -> str:
-        return os.path.join(self.directory, version_id)
+    def _path(self, copy_id: str) -> str:
+        return os.path.join(self.directory, copy_id)
 
-    def _stamp_path(self, version_id: str) -> str:
-        return self._path(version_id) + ".stamp"
+    def _stamp_path(self, copy_id: str) -> str:
+        return self._path(copy_id) + ".stamp"
 
-    def _lock_path(self, version_id: str) -> str:
-        return self._path(version_id) + ".lock"
+    def _lock_path(self, copy_id: str) -> str:
+        return self._path(copy_id) + ".lock"
 
-    def _lock(self, version_id: str, operation: int) -> int:
+    def _lock(self, copy_id: str, operation: int) -> int:
         """Lock a version's copy; the descriptor that holds the lock. Lock files are never removed."""
-        descriptor = os.open(self._lock_path(version_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._lock_path(copy_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, operation)
         except BaseException:
@@ -226,13 +243,13 @@ class LocalCopies:
             raise
         return descriptor
 
-    def _hold(self, version_id: str, descriptor: int) -> None:
+    def _hold(self, copy_id: str, descriptor: int) -> None:
         """Keep a shared lock until this process ends; one is enough for all threads."""
-        if self._held.setdefault(version_id, descriptor) != descriptor:
+        if self._held.setdefault(copy_id, descriptor) != descriptor:
             os.close(descriptor)
 
-    def _release(self, version_id: str) -> None:
-        descriptor = self._held.pop(version_id, None)
+    def _release(self, copy_id: str) -> None:
+        descriptor = self._held.pop(copy_id, None)
         if descriptor is not None:
             os.close(descriptor)
 

@@ -6,6 +6,8 @@ original is always the cause, so callers write `raise reading_error(error, path)
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from dataset_store.errors import (
@@ -16,7 +18,7 @@ from dataset_store.errors import (
     StorageFailed,
 )
 
-__all__ = ["reading_error", "shown", "writing_error"]
+__all__ = ["naming_writes", "reading_error", "shown", "writing_error"]
 
 _GONE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE])
 _DENIED: Final = frozenset([errno.EACCES, errno.EPERM])
@@ -52,6 +54,15 @@ def writing_error(error: OSError, path: str | bytes) -> DatasetStoreError:
             "Run it again and leave the folder alone until it is complete.",
         )
     return _failed(error, path, "written")
+
+
+@contextmanager
+def naming_writes(path: str | bytes) -> Iterator[None]:
+    """Turns an error of the operating system into one of this package that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_error(error, path) from error
 
 
 def _failed(error: OSError, path: str | bytes, done: str) -> StorageFailed:

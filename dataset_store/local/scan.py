@@ -38,7 +38,14 @@ from dataset_store.core.paths import (
     to_key,
     to_path,
 )
-from dataset_store.errors import FileChanged, InvalidPath, InvalidRequest, PathNotFound, UnsupportedFileType
+from dataset_store.errors import (
+    DatasetStoreError,
+    FileChanged,
+    InvalidPath,
+    InvalidRequest,
+    PathNotFound,
+    UnsupportedFileType,
+)
 from dataset_store.local.listing import BLOCK_NAMES, Columns, DirectoryBlock, Listing, join_keys
 from dataset_store.local.os_errors import reading_error, shown
 
@@ -103,7 +110,7 @@ def stat_one(path: bytes | str) -> DirectoryBlock:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _no_such(raw) from error
     except OSError as error:
-        raise reading_error(error, raw) from error
+        raise _unreachable(error, raw) from error
     if stat.S_ISDIR(found.st_mode):
         raise InvalidRequest(f"{shown(raw)} is a folder.", "Add it as a folder.")
     if not stat.S_ISREG(found.st_mode):
@@ -204,7 +211,7 @@ class _Walk:
         except NotADirectoryError as error:
             raise InvalidRequest(f"{shown(self._root)} is not a folder.", "Add it as a file.") from error
         except OSError as error:
-            raise reading_error(error, self._root) from error
+            raise _unreachable(error, self._root) from error
         self._push(opened, b"", 0, ROOT, _Base(self._root, 0), followed=False)
 
     def _enter(self, parent: _Frame, row: int) -> None:
@@ -415,6 +422,13 @@ def _special(path: bytes) -> UnsupportedFileType:
         f"{shown(path)} is a device, socket or fifo.",
         "A dataset holds files, folders and links; remove it or leave it out.",
     )
+
+
+def _unreachable(error: OSError, path: bytes) -> DatasetStoreError:
+    """What an error means for a path that a caller gave."""
+    if error.errno == errno.ELOOP:
+        return PathNotFound(f"The link {shown(path)} leads nowhere but to itself.", "Give something that exists.")
+    return reading_error(error, path)
 
 
 def _no_such(path: bytes) -> PathNotFound:

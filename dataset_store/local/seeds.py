@@ -6,7 +6,7 @@ seed that someone has tampered with costs a fetch and never a wrong byte; a link
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,6 +25,8 @@ __all__ = ["ChunkReuse", "Seed", "copy_unchanged", "link_unchanged"]
 
 _SMALL = 256 * 1024
 _BATCH = 256
+_SLICE = 65_536
+"""Rows that are Python numbers at a time."""
 
 Footers = Callable[[PackRef], Footer]
 
@@ -41,18 +43,17 @@ class Seed:
         return os.path.join(self.path, to_path(self.entries.keys[row]))
 
 
-def _matches(entries: Entries, seed: Entries, wanted: Bool) -> list[tuple[int, int]]:
+def _matches(entries: Entries, seed: Entries, wanted: Bool) -> Iterator[tuple[int, int]]:
     """Rows of `entries` that are wanted, each with a row of the seed of the same content, exec bit and time."""
     rows = np.flatnonzero(wanted & ((entries.kinds & KIND_BITS) == Kind.FILE) & (entries.sizes > 0))
-    if not len(rows) or not len(seed):
-        return []
-    at = seed.find_many([entries.keys[row] for row in rows.tolist()])
-    here = rows[at >= 0]
-    there = at[at >= 0]
-    same = same_identity(entries.take(here), seed.take(there)) & (entries.mtimes[here] == seed.mtimes[there])
-    found = list(zip(here[same].tolist(), there[same].tolist(), strict=True))
-    moved = np.setdiff1d(rows, here[same])
-    return found + _moved(entries, seed, moved.tolist())
+    there = seed.find_many([entries.keys[row] for row in rows.tolist()])
+    held = np.flatnonzero(there >= 0)
+    here, its = rows[held], there[held]
+    same = held[same_identity(entries, here, seed, its) & (entries.mtimes[here] == seed.mtimes[its])]
+    for at in range(0, len(same), _SLICE):
+        part = same[at : at + _SLICE]
+        yield from zip(rows[part].tolist(), there[part].tolist(), strict=True)
+    yield from _moved(entries, seed, np.delete(rows, same).tolist())
 
 
 def _moved(entries: Entries, seed: Entries, rows: Sequence[int]) -> list[tuple[int, int]]:

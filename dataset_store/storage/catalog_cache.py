@@ -20,7 +20,8 @@ from typing import Final
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.log_entries import MAX_ENTRY_BYTES, LogEntry
 from dataset_store.errors import Corrupt, FormatTooNew
-from dataset_store.storage.log import Log, LogRecord, Position, chained
+from dataset_store.storage.log import Log
+from dataset_store.storage.log_reader import LogRecord, Position, chained
 
 __all__ = ["CatalogCache", "CatalogView"]
 

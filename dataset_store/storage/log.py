@@ -1,7 +1,6 @@
 """The log of a store: reading what follows a known position, and appending by create-if-absent.
 
-What `read_after` yields is a gap-free run of entries of which each names the hash of the one before it, whether
-it was read from its slot or from a checkpoint; a checkpoint that is missing or damaged only costs requests.
+How the entries are found and checked is told in `log_reader`.
 `append` sends one entry to one slot until its fate is known and never goes on to the next slot before; so
 nothing lands twice, whatever replies are lost. Where it gives up it raises `CommitOutcomeUnknown`, and the same
 commit can be repeated safely.
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from dataset_store.core.catalog import Catalog
-from dataset_store.core.checkpoints import LEVELS, MAX_PLAIN, SPANS, decode_checkpoint, encode_checkpoint
+from dataset_store.core.checkpoints import LEVELS, MAX_PLAIN, SPANS, encode_checkpoint
 from dataset_store.core.log_entries import (
     LogEntry,
     decode_entry,
@@ -31,52 +30,25 @@ from dataset_store.core.log_entries import (
 from dataset_store.errors import (
     CommitOutcomeUnknown,
     Conflict,
-    Corrupt,
-    CorruptObject,
     DatasetStoreError,
-    FormatTooNew,
-    HistoryRewound,
     OutcomeUnknown,
     StorageFailed,
     StoreReadOnly,
 )
 from dataset_store.storage.backend import Backend, Key
+from dataset_store.storage.log_reader import (
+    LogReader,
+    LogRecord,
+    Position,
+    beyond,
+    entry_missing,
+    object_key,
+    read_record,
+    rewound,
+    slot_key,
+)
 
-__all__ = ["Committed", "Fold", "Log", "LogRecord", "Lost", "Pacing", "Position", "chained"]
-
-_FAN: Final = 64
-"""Objects of one level in one of the next."""
-
-_BATCHES: Final = (1, 8, 64)
-"""How many objects of one level are asked for together, at first, then, and from then on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A point in the log.
-
-    Attributes:
-        slot: The next slot.
-        prev: The hash, hex, of the object before it: what its entry must name.
-    """
-
-    slot: int
-    prev: str
-
-
-@dataclass(frozen=True, slots=True)
-class LogRecord:
-    """One entry where it stands.
-
-    Attributes:
-        data: The whole object.
-        after: The position that follows it.
-    """
-
-    slot: int
-    entry: LogEntry
-    data: bytes
-    after: Position
+__all__ = ["Committed", "Fold", "Log", "Lost", "Pacing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +106,6 @@ class Fold(Protocol):
         """Fold in the entries that follow, in order."""
 
 
-def chained(position: Position, data: bytes, what: str) -> LogRecord:
-    """The entry of an object read at a position, which must name the object before it.
-
-    Raises:
-        CorruptObject: `data` is no log entry, or follows another object; the message names `what`.
-        FormatTooNew: A newer version of this package wrote it.
-    """
-    entry = decode_entry(data, what)
-    if entry.prev != position.prev:
-        raise CorruptObject(f"{what} does not follow the entry before it.", "Run verify.")
-    return LogRecord(position.slot, entry, data, Position(position.slot + 1, object_digest(data)))
-
-
 class Log:
     """One log of a store.
 
@@ -163,6 +122,7 @@ class Log:
         self._pacing = pacing or Pacing()
         self._checkpoints = _CheckpointWriter(backend, name)
         self._known_to_stand = -1
+        self._looked_beyond = False
         self.start: Final = Position(0, anchor)
 
     def read_after(self, position: Position) -> Iterator[LogRecord]:
@@ -173,22 +133,24 @@ class Log:
 
         Raises:
             HistoryRewound: The entry at `position` follows another one than the caller's.
+            ObjectMissing: An entry is gone, though there are others behind it.
             CorruptObject: Some other entry fails its checks.
             FormatTooNew: A newer version of this package wrote an entry.
             StorageFailed: The storage refused.
         """
-        reader = _Reader(self._backend, self._name, position)
+        reader = LogReader(self._backend, self._name, position)
         while records := reader.next_run(position):
             position = records[-1].after
             self._stands(position.slot - 1)
             self._checkpoints.saw(records, reader.level)
             yield from records
+        self._looked_beyond |= reader.begun.slot == 0
 
     def append(self, entry: LogEntry, position: Position) -> Committed | Lost:
         """Write an entry into the slot at a position, or learn what stands there.
 
-        The first time, the entry before the position is checked to be there still, so that a log that lost
-        its end gets no gap.
+        The first time, the entry before the position is checked to be there still and none to be behind it, so
+        that a log that lost its end gets no gap, and one that lost an entry no second history.
 
         Args:
             entry: The entry; its `prev` is set here.
@@ -198,13 +160,14 @@ class Log:
             CommitOutcomeUnknown: Whether the entry stands there could not be learned.
             InvalidRequest: The entry can't be written.
             HistoryRewound: The log does not continue the one that the caller knows.
+            ObjectMissing: The slot is empty, though there are others behind it.
             CorruptObject, FormatTooNew: What stands in the slot can't be used.
             StorageFailed: The storage refused, and the entry is certainly not written.
         """
-        self._require_predecessor(position)
         data = encode_entry(with_prev(entry, position.prev))
-        found = self._settle(_slot_key(self._name, position.slot), data, entry.commit)
-        record = _read_record(self._name, position, found, known=True)
+        self._require_end(position)
+        found = self._settle(slot_key(self._name, position.slot), data, entry.commit)
+        record = read_record(self._name, position, found, known=True)
         self._stands(record.slot)
         self._checkpoints.saw([record], 0)
         return Committed(record) if found == data else Lost(record)
@@ -256,15 +219,23 @@ class Log:
     def _stands(self, slot: int) -> None:
         self._known_to_stand = max(self._known_to_stand, slot)
 
-    def _require_predecessor(self, position: Position) -> None:
-        """Refuse to append after an entry that is no longer in the log."""
+    def _require_end(self, position: Position) -> None:
+        """Refuse to append where the log has lost the entry before, or goes on behind a lost one."""
         before = position.slot - 1
-        if before <= self._known_to_stand:
+        if self._looked_beyond and before <= self._known_to_stand:
             return
-        (data,) = self._backend.get_many([_slot_key(self._name, before)])
-        if data is None or object_digest(data) != position.prev:
-            raise _rewound(_slot_key(self._name, before))
+        key = slot_key(self._name, position.slot)
+        later = beyond(self._name, position.slot)
+        if before >= 0:
+            (data, *found) = self._backend.get_many([slot_key(self._name, before), *later])
+            if data is None or object_digest(data) != position.prev:
+                raise rewound(slot_key(self._name, before))
+        else:
+            found = self._backend.get_many(later)
+        if any(data is not None for data in found) and self._backend.get_many([key]) == [None]:
+            raise entry_missing(key)
         self._stands(before)
+        self._looked_beyond = True
 
     def _settle(self, key: Key, data: bytes, commit: str) -> bytes:
         """What stands under a key after `data` was sent to it: `data` itself or the object of another."""
@@ -298,10 +269,10 @@ class Log:
 
     def _earlier(self, slot: int, entry: LogEntry) -> LogRecord:
         """The entry of the same commit that stands in the log already, if it says the same."""
-        key = _slot_key(self._name, slot)
+        key = slot_key(self._name, slot)
         (data,) = self._backend.get_many([key])
         if data is None:
-            raise _rewound(key)
+            raise rewound(key)
         found = decode_entry(data, key)
         if not same_body(found, entry):
             raise Conflict(
@@ -309,79 +280,6 @@ class Log:
                 "It landed earlier and is complete; take a new commit id for a different content.",
             )
         return LogRecord(slot, found, data, Position(slot + 1, object_digest(data)))
-
-
-@dataclass(slots=True)
-class _Reader:
-    """Finds runs of log objects from a position on: the widest checkpoint that fits, else slots."""
-
-    backend: Backend
-    name: str
-    begun: Position
-    level: int = 0
-    _ahead: dict[Key, bytes | None] = field(default_factory=dict)
-    _rounds: list[int] = field(default_factory=lambda: [0] * len(SPANS))
-
-    def next_run(self, position: Position) -> list[LogRecord]:
-        """The entries from a position on, as many as one object of `level`, or one round, has; none at the end."""
-        if position == self.begun and self._fetch(0, position.slot) is None:
-            return []
-        for self.level in reversed(LEVELS):
-            if position.slot % SPANS[self.level] == 0:
-                records = self._checkpoint(position)
-                if records:
-                    return records
-        self.level = 0
-        return self._slots(position)
-
-    def _checkpoint(self, position: Position) -> list[LogRecord]:
-        """The entries of the checkpoint at a position; none where it is missing or can't be trusted."""
-        index = position.slot // SPANS[self.level]
-        data = self._fetch(self.level, index)
-        if data is None:
-            return []
-        what = _object_key(self.name, self.level, index)
-        del self._ahead[what]
-        records: list[LogRecord] = []
-        try:
-            for each in decode_checkpoint(self.level, data, what):
-                records.append(chained(position, each, what))
-                position = records[-1].after
-        except (Corrupt, FormatTooNew):
-            return []
-        return records
-
-    def _slots(self, position: Position) -> list[LogRecord]:
-        """The entries from a position on that are read already, or else can be read in one round.
-
-        A damaged one ends the run, and is raised only where it comes first; so those before it are delivered.
-        """
-        records: list[LogRecord] = []
-        boundary = position.slot - position.slot % SPANS[1] + SPANS[1]
-        data = self._fetch(0, position.slot)
-        while data is not None:
-            try:
-                records.append(_read_record(self.name, position, data, known=position == self.begun))
-            except (Corrupt, FormatTooNew):
-                if not records:
-                    raise
-                return records
-            del self._ahead[_slot_key(self.name, position.slot)]
-            position = records[-1].after
-            data = self._ahead.get(_slot_key(self.name, position.slot)) if position.slot < boundary else None
-        return records
-
-    def _fetch(self, level: int, index: int) -> bytes | None:
-        """One object, with as many of those after it as are worth asking for in the same round."""
-        key = _object_key(self.name, level, index)
-        if key not in self._ahead:
-            count = _BATCHES[min(self._rounds[level], len(_BATCHES) - 1)]
-            if level < LEVELS[-1]:
-                count = min(count, _FAN - index % _FAN)
-            self._rounds[level] += 1
-            keys = [_object_key(self.name, level, index + i) for i in range(count)]
-            self._ahead.update(zip(keys, self.backend.get_many(keys), strict=True))
-        return self._ahead[key]
 
 
 @dataclass(slots=True)
@@ -434,34 +332,10 @@ class _CheckpointWriter:
     def _write(self, level: int, block: _Block) -> None:
         if block.size + 4 * SPANS[level] > MAX_PLAIN[level]:
             return
-        key = _object_key(self._name, level, block.first // SPANS[level])
+        key = object_key(self._name, level, block.first // SPANS[level])
         try:
             self._backend.create(key, [encode_checkpoint(level, block.objects)])
         except StoreReadOnly:
             self._writable = False
         except StorageFailed:
             return
-
-
-def _object_key(name: str, level: int, index: int) -> Key:
-    """The key of a checkpoint, or at level 0 of a slot."""
-    return Key(f"ckpt/{name}/{level}/{index:012d}") if level else _slot_key(name, index)
-
-
-def _slot_key(name: str, slot: int) -> Key:
-    return Key(f"log/{name}/{slot:012d}")
-
-
-def _read_record(name: str, position: Position, data: bytes, *, known: bool) -> LogRecord:
-    """The entry read from the slot at a position; `known`: the caller had read up to there before."""
-    what = _slot_key(name, position.slot)
-    if known and position.slot > 0 and decode_entry(data, what).prev != position.prev:
-        raise _rewound(what)
-    return chained(position, data, what)
-
-
-def _rewound(what: str) -> HistoryRewound:
-    return HistoryRewound(
-        f"{what} is not the entry that this machine has seen there, or does not follow it.",
-        "If the store was restored from a backup on purpose, remove this machine's cache of it; else run verify.",
-    )

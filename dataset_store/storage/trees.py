@@ -21,13 +21,13 @@ from dataset_store.core.entries import Changes, Entries
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.log_entries import Census as CensusRow
 from dataset_store.core.log_entries import PlaceRow, TreeRootRow
-from dataset_store.core.nodes import NodeRef, decode_node, node_level
+from dataset_store.core.nodes import Children, NodeRef, decode_node, node_level
 from dataset_store.core.packfile import Footer, PackRef, Place
 from dataset_store.core.paths import PathKey
 from dataset_store.core.tree import TreeRoot, build, edit, still_there
 from dataset_store.storage.packs import PackReader, PackWriter
 
-__all__ = ["NoKeeper", "NodeKeeper", "StoredNodes", "place_of", "root_of", "row_of", "write_tree"]
+__all__ = ["NoKeeper", "NodeKeeper", "StoredNodes", "place_of", "root_of", "row_of", "size_of", "write_tree"]
 
 
 class NodeKeeper(Protocol):
@@ -144,6 +144,13 @@ def write_tree(base: TreeRootRow | None, changes: Changes, writer: PackWriter, n
 def empty_tree(writer: PackWriter, nodes: StoredNodes) -> TreeRootRow:
     """The tree of no entries."""
     return write_tree(None, Changes(Entries.empty(), []), writer, nodes)
+
+
+def size_of(root: TreeRoot, nodes: StoredNodes) -> tuple[int, int]:
+    """Entries of a tree, and the sum of their sizes in bytes; its root node is all that is read."""
+    node = decode_node(nodes.read_nodes([root.ref])[0], f"pack {root.ref.place.pack.name.hex()}")
+    entries = int(node.counts.sum()) if isinstance(node, Children) else len(node)
+    return entries, int(node.sizes.sum(dtype="u8"))
 
 
 def _append_census(census: Census, packed: _PackedNodes) -> CensusRow:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,8 +14,24 @@ from dataset_store import __version__, errors
 from dataset_store.cli import main
 from dataset_store.cli.arguments import build_parser
 
-COMMANDS = ["create", "add", "remove", "sync", "upload", "close", "get", "list", "tag", "verify", "stats", "doctor"]
-READING = ["get", "list", "tag", "verify", "stats", "doctor"]
+MAKING = ["create", "add", "remove", "sync", "upload", "close"]
+KEEPING = ["tag", "set-description", "rename", "move", "squash", "delete"]
+COMMANDS = [
+    *MAKING,
+    "publish",
+    "get",
+    "list",
+    "log",
+    "status",
+    "cat",
+    "search",
+    "compare",
+    *KEEPING,
+    "verify",
+    "stats",
+    "doctor",
+]
+READING = ["get", "list", "log", "status", "search", "tag", "verify", "stats", "doctor"]
 ENGINE = ["numpy", "lmdb", "blake3", "msgspec", "zstandard", "rich", "platformdirs", "dataset_store.dataset"]
 
 
@@ -95,7 +112,7 @@ def test_an_interrupt_ends_with_130(shell, fails):
         ["add", "--files"],
         ["upload", "--chunk-size", "many"],
         ["list", "--proj", "data"],
-        ["get", "--link", "x"],
+        ["get", "--lnk", "x"],
     ],
 )
 def test_a_wrong_call_is_an_error_like_any_other_and_points_to_help(shell, words):
@@ -117,8 +134,7 @@ def test_help_of_every_command_has_an_example_that_parses(shell, command):
     answer = shell(command, "--help")
     assert answer.code == 0
     example = answer.out.partition("Example:\n  dataset-store ")[2].strip()
-    words = [word.strip("'") for word in example.split()]
-    assert build_parser().parse_args(words).command == command
+    assert build_parser().parse_args(shlex.split(example)).command == command
 
 
 def test_help_names_every_command_and_no_other():

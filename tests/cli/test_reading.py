@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,86 @@ def test_tags_that_change_nothing_write_nothing(shell, closed, machine):
 
 def test_tag_refuses_set_together_with_add(shell, closed):
     assert shell("tag", "--id", closed, "--set", "x", "--add", "y").code == 2
+
+
+def test_a_link_to_the_read_only_folder_is_made_and_replaced(shell, machine, closed):
+    answer = shell("get", "--id", closed, "--link", "here")
+    assert (answer.code, answer.lines) == (0, [str(machine / "work" / "here")])
+    assert (machine / "work" / "here" / "a.txt").read_text() == "alpha"
+    again = shell("get", "--id", closed, "--link", "here")
+    assert again.code == 4
+    assert "--overwrite" in again.err
+    assert shell("get", "--id", closed, "--link", "here", "--overwrite", "--files", "train").code == 0
+    assert sorted(path.name for path in (machine / "work" / "here").iterdir()) == ["train"]
+    (machine / "work" / "folder").mkdir()
+    (machine / "work" / "file").write_text("precious")
+    for taken in ("folder", "folder/", "file", "file/"):
+        for words in ([], ["--overwrite"]):
+            assert shell("get", "--id", closed, "--link", taken, *words).code == 4
+    assert (machine / "work" / "file").read_text() == "precious"
+    assert shell("get", "--id", closed, "--link", "here/", "--overwrite").code == 0
+    assert shell("get", "--id", closed, "--link", "").code == 2
+    assert not [path.name for path in (machine / "work").iterdir() if path.name.endswith(".part")]
+
+
+def test_a_part_or_some_files_can_be_had(shell, closed):
+    paths = [shell("get", "--id", closed, "--part", str(part), "--num-parts", "2").lines[0] for part in range(2)]
+    names = [{path.name for path in Path(path).rglob("*") if path.is_file()} for path in paths]
+    assert names[0] | names[1] == {"a.txt", "b.jpg", "c.png"}
+    assert not names[0] & names[1]
+    some = shell("get", "--id", closed, "--files", "train/*.jpg").lines[0]
+    assert [path.name for path in Path(some).rglob("*") if path.is_file()] == ["b.jpg"]
+    assert shell("get", "--id", closed, "--part", "2", "--num-parts", "2").code == 2
+    assert shell("get", "--id", closed, "--files", "missing").code == 3
+    assert shell("get", "--id", closed, "--copy", "c", "--files", "a.txt").code == 2
+
+
+def test_status_tells_what_a_folder_changes_and_writes_nothing(shell, machine, closed, pictures):
+    before = sorted(path for path in (machine / "url").rglob("*"))
+    same = shell("status", "--id", closed, "--folder", "pictures")
+    assert (same.code, same.lines[-1]) == (0, "0 removed, 0 modified, 0 added")
+    (pictures / "a.txt").write_text("another")
+    (pictures / "new.txt").write_text("new")
+    (pictures / "train" / "b.jpg").unlink()
+    answer = shell("status", "--id", closed, "--folder", "pictures")
+    assert answer.lines[2:] == [
+        "modified  a.txt",
+        "added     new.txt",
+        "removed   train/b.jpg",
+        "1 removed, 1 modified, 1 added",
+    ]
+    document = json.loads(shell("status", "--id", closed, "--folder", "pictures", "--json").out)
+    assert (document["matches"], document["added"]) == (False, ["new.txt"])
+    assert sorted(path for path in (machine / "url").rglob("*")) == before
+    assert shell("status", "--id", closed, "--folder", "missing").code == 3
+
+
+def test_cat_writes_files_as_they_are(machine, closed):
+    command = [sys.executable, "-m", "dataset_store.cli", "cat", "train/b.jpg", "a.txt", "--id", closed]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout == b"b" * 1500 + b"alpha"
+
+
+def test_cat_of_what_is_not_there_is_not_found(shell, closed):
+    assert shell("cat", "missing", "--id", closed).code == 3
+    assert shell("cat", "--id", closed).code == 2
+
+
+def test_log_draws_what_a_version_comes_from(shell, closed, pictures):
+    (pictures / "a.txt").write_text("another")
+    child = shell("sync", "--folder", "pictures", "--name", "cats", "--parents", closed, "--tags", "new").lines[-1]
+    child = child.rpartition(" ")[2]
+    merged = shell("create", "--name", "both", "--parents", closed, child).lines[0]
+    answer = shell("log", "--id", merged)
+    assert answer.code == 0
+    graph = [line.split("  ")[0] for line in answer.lines]
+    assert [graph[0], graph[-1]] == ["*", "*"]
+    assert "draft" in answer.lines[0]
+    assert "of data/cats 1.0.0 and data/cats 1.0.1" in answer.lines[0]
+    (line,) = (line for line in answer.lines if child in line)
+    assert "+0 ~1 -0" in line
+    assert line.endswith("new")
+    assert shell("delete", "--id", closed, "--force").code == 0
+    assert "deleted" in shell("log", "--id", child).lines[-1]
+    document = json.loads(shell("log", "--id", child, "--json").out)
+    assert [row["id"] for row in document["lineage"]] == [child, closed]

@@ -25,6 +25,7 @@ from dataset_store.core.log_entries import (
     StorageEntry,
     TagsEntry,
 )
+from dataset_store.core.tag_filters import parse_tags
 from dataset_store.core.version_numbers import rank
 from dataset_store.errors import FormatTooNew, InvalidRequest
 from dataset_store.testing.log_entries import blob, id_hex, log_entries, version_entry
@@ -250,15 +251,15 @@ def test_by_tag_the_highest_slot_is_taken_whatever_the_number():
         following(2, "1.0", tags=("latest",)),
         following(3, "3.0"),
     )
-    assert catalog.resolve(Query(tags=("latest",))).id == V[2]
-    assert catalog.resolve(Query(name="cats", tags=("latest",), version="2.0")).id == V[1]
+    assert catalog.resolve(Query(tags=parse_tags(["latest"]))).id == V[2]
+    assert catalog.resolve(Query(name="cats", tags=parse_tags(["latest"]), version="2.0")).id == V[1]
 
 
 def test_several_tags_mean_any_of_them_unless_all_are_asked_for():
     catalog = fold(opening(1, "1", tags=("a",)), following(2, "2", tags=("a", "b")), following(3, "3", tags=("b", "c")))
-    assert ids(catalog.matching(Query(tags=("a", "c")))) == [V[3], V[2], V[1]]
-    assert ids(catalog.matching(Query(all_tags=("a", "b")))) == [V[2]]
-    assert ids(catalog.matching(Query(name="cats", without_tags=("c",)))) == [V[2], V[1]]
+    assert ids(catalog.matching(Query(tags=parse_tags(["a", "c"])))) == [V[3], V[2], V[1]]
+    assert ids(catalog.matching(Query(tags=parse_tags(["__$all", "a", "b"])))) == [V[2]]
+    assert ids(catalog.matching(Query(name="cats", tags=parse_tags(["-c"])))) == [V[2], V[1]]
 
 
 def test_archived_and_unpublished_versions_are_left_out_as_asked():
@@ -310,9 +311,7 @@ queries = st.builds(
     project=st.none() | st.sampled_from(["p0", "p1"]),
     name=st.none() | st.sampled_from(["cats", "dogs"]),
     version=st.none() | st.sampled_from(_NUMBERS),
-    tags=st.sets(st.sampled_from(_TAGS)).map(tuple),
-    all_tags=st.sets(st.sampled_from(_TAGS), max_size=2).map(tuple),
-    without_tags=st.sets(st.sampled_from(_TAGS), max_size=1).map(tuple),
+    tags=st.lists(st.sampled_from([*_TAGS, "-a", "__$all", "__$or"]), max_size=4).map(parse_tags),
     include_archived=st.booleans(),
 )
 
@@ -326,7 +325,7 @@ def meant(catalog: Catalog, query: Query) -> list[str]:
             continue
         if query.accepts(version):
             found.append(version)
-    by_slot = bool(query.tags or query.all_tags)
+    by_slot = query.tags.asks_for_tags
     return ids(sorted(found, key=lambda v: ((0 if by_slot else rank(v.number)), v.slot), reverse=True))
 
 

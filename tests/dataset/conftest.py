@@ -12,19 +12,7 @@ import pytest
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
 from dataset_store.errors import DatasetStoreError
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
-
-
-def read(folder: str | Path) -> dict[str, bytes]:
-    root = Path(folder)
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+from dataset_store.testing.folders import read, write
 
 
 def version_of(folder: Path, **create) -> Dataset:

@@ -27,23 +27,11 @@ from dataset_store.errors import (
     TargetNotEmpty,
     UnsupportedFileType,
 )
+from dataset_store.testing.folders import read, write
 
 is_root = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not is_root, reason="needs root to become another user or to mount a disk")
 NOBODY = 65_534
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
-
-
-def read(folder: str | Path) -> dict[str, bytes]:
-    root = Path(folder)
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def draft() -> Dataset:
@@ -112,6 +100,22 @@ def test_a_path_that_does_not_exist_is_named(place, refused):
     with refused(PathNotFound, place.home / "missing"):
         new.sync_folder(place.home / "missing")
     assert new.list_files() == []
+
+
+def test_a_link_to_itself_is_nothing_to_add(place, refused):
+    loop = place.home / "loop"
+    loop.symlink_to(loop)
+    new = draft()
+    for call in (new.sync_folder, new.add_files):
+        with refused(PathNotFound, loop):
+            call(loop)
+
+
+def test_what_was_asked_for_and_not_found_is_named(place):
+    with pytest.raises(DatasetNotFound, match="the project 'p' and the name 'x' and one of the tags 'a', 'b'"):
+        Dataset.get(dataset_project="p", dataset_name="x", dataset_tags=["a", "b"])
+    with pytest.raises(DatasetNotFound, match="has the version '7'"):
+        Dataset.get(dataset_version="7")
 
 
 def test_a_file_cannot_be_synced_and_a_folder_not_outside_its_base(place, refused):
@@ -330,7 +334,9 @@ def shrink(path: Path) -> None:
 
 def flip(path: Path) -> None:
     with path.open("r+b") as file:
-        file.write(b"!")
+        first = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes([first ^ 1]))
 
 
 def vanish(path: Path) -> None:

@@ -19,22 +19,10 @@ from dataset_store.errors import (
     StoreUnreachable,
 )
 from dataset_store.local.settings import load_settings
+from dataset_store.testing.folders import read
 
 is_root = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not is_root, reason="needs root to mount a disk")
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
-
-
-def read(folder: str | Path) -> dict[str, bytes]:
-    root = Path(folder)
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def draft() -> Dataset:

@@ -29,7 +29,7 @@ fill = copying._fill
 def counted(*arguments, **named):
     global fills
     fills += 1
-    fill(*arguments, **named)
+    return fill(*arguments, **named)
 
 def never_ending(*arguments, **named):
     fill(*arguments, **named)

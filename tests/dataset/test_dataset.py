@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,19 +22,7 @@ from dataset_store.errors import (
     VersionExists,
     VersionIsFinal,
 )
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
-
-
-def read(folder: str | Path) -> dict[str, bytes]:
-    root = Path(folder)
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+from dataset_store.testing.folders import read, write
 
 
 def version(folder: Path, **create) -> Dataset:
@@ -402,3 +392,29 @@ def test_importing_the_package_loads_nothing_heavy():
 
     code = "import sys, dataset_store; print([m for m in ('numpy', 'pyarrow', 'fsspec', 's3fs') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_dry_sync_tells_what_would_change_and_changes_nothing(home):
+    first = version(write(home / "in", {"a": b"1", "b": b"2"}))
+    draft = Dataset.create(parent_datasets=[first])
+    write(home / "in", {"a": b"x", "c": b"3"})
+    (home / "in" / "b").unlink()
+    assert draft.sync_folder(home / "in", dry_run=True) == (1, 1, 1)
+    assert not draft.is_dirty()
+    assert draft.list_files() == ["a", "b"]
+    report = first.compare_folder(home / "in")
+    assert (report.missing, report.modified, report.extra) == (("b",), ("a",), ("c",))
+    assert draft.sync_folder(home / "in") == (1, 1, 1)
+
+
+def test_a_local_copy_whose_folder_was_removed_is_made_again(home):
+    dataset = version(write(home / "in", {"a": b"1"}))
+    code = f"from dataset_store import Dataset; print(Dataset.get({dataset.id!r}).get_local_copy())"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        copy = done.stdout.strip()
+        assert read(copy) == {"a": b"1"}
+        subprocess.run(["rm", "-rf", copy], check=True)
+    assert read(dataset.get_local_copy()) == {"a": b"1"}
+    subprocess.run(["rm", "-rf", copy], check=True)
+    assert read(dataset.get_local_copy()) == {"a": b"1"}

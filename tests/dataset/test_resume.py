@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +10,12 @@ from dataset_store.core.digest import PackName
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.packfile import PackRef
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.errors import CommitOutcomeUnknown, Conflict, OutcomeUnknown, StorageFailed
+from dataset_store.errors import CommitOutcomeUnknown, Conflict, ObjectMissing, OutcomeUnknown, StorageFailed
 from dataset_store.storage.log import Pacing
 from dataset_store.storage.packs import PackWriter
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.testing.faults import Effect, Fault, FaultyBackend
+from dataset_store.testing.folders import read
 
 PACKS = 7
 """What an undisturbed upload of `folder` puts, nodes included."""
@@ -58,10 +58,6 @@ class Puts:
 @pytest.fixture
 def puts(monkeypatch):
     return Puts(monkeypatch)
-
-
-def read(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def sent_chunks(home):
@@ -187,6 +183,8 @@ def test_a_finalize_of_unknown_outcome_is_repeated_and_lands_once(home, monkeypa
     if not again.is_final():
         with pytest.raises(Conflict, match="being finalized"):
             again.remove_files("long1")
+        with pytest.raises(Conflict, match="being finalized"):
+            again.tags = ["another"]
         assert again.finalize()
     assert landed(home) == 1
     assert again.version == "1.0.0"
@@ -242,3 +240,15 @@ def test_a_refusal_after_an_unknown_outcome_decides_nothing(home, monkeypatch, f
         draft.remove_files("long1")
     assert draft.finalize()
     assert landed(home) == 1
+
+
+def test_a_finalize_that_met_a_damaged_log_leaves_a_draft_that_can_be_changed(home, monkeypatch, folder):
+    draft = draft_of(folder)
+    mend = with_faults(
+        monkeypatch, draft, Fault("create", None, Effect.ERROR_BEFORE, ObjectMissing("gone", "Mend it."))
+    )
+    with pytest.raises(ObjectMissing):
+        draft.finalize()
+    mend()
+    assert draft.remove_files("long1") == 1
+    assert draft.finalize()

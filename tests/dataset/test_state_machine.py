@@ -665,10 +665,14 @@ def test_whatever_users_do_the_store_holds_what_the_model_says():
     )
 
 
-@pytest.mark.long
 @pytest.mark.timeout(7200)
-def test_whatever_users_do_at_length_the_store_holds_what_the_model_says():
+@pytest.mark.parametrize(
+    "examples", [pytest.param(200, marks=pytest.mark.heavy), pytest.param(1000, marks=pytest.mark.long)]
+)
+def test_whatever_users_do_at_length_the_store_holds_what_the_model_says(examples):
     run_state_machine_as_test(
         DatasetMachine,
-        settings=settings(max_examples=1000, stateful_step_count=40, deadline=None, suppress_health_check=_every_check),
+        settings=settings(
+            max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=_every_check
+        ),
     )

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import dataset_store
 from dataset_store.dataset import workspace as workspaces
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = Path(dataset_store.__file__).parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -78,3 +80,22 @@ def test_the_worked_example_of_the_format_is_true():
     assert encode_node(entries, 0) == leaf
     for value in (entries.content_ids[0].tobytes(), blake3(leaf).digest(), content_digest(entries, 0)):
         assert value.hex() in example
+
+
+def test_the_architecture_names_every_module_and_no_other():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| *(\w*) \| (.+?) \| .+? \|$", page, re.MULTILINE)
+    named, ring = set(), ""
+    for begins, modules in rows:
+        ring = begins or ring
+        if (PACKAGE / ring).is_dir():
+            named |= {f"{ring}/{module}" for module in re.findall(r"`(\w+)`", modules)}
+    there = {path.parent.name + "/" + path.stem for path in PACKAGE.glob("*/*.py")}
+    assert named == {module for module in there if not module.split("/")[1].startswith("__")}
+
+
+def test_paths_that_the_documents_name_exist():
+    for page in PAGES:
+        for path in re.findall(r"`((?:dataset_store|tests|docs|benchmarks|\.ci)/[\w./-]*\w)`", page.read_text()):
+            root = PACKAGE.parent if path.startswith("dataset_store/") else ROOT
+            assert (root / path).exists(), f"{page.name}: {path}"

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import stat
 import threading
 from contextlib import contextmanager, suppress
@@ -23,8 +22,10 @@ from dataset_store.errors import (
     UnsupportedFileType,
 )
 from dataset_store.local import folder_writer
-from dataset_store.local.folder_writer import FolderWriter, clone, remove_tree
+from dataset_store.local.folder_writer import FolderWriter, clone
+from dataset_store.local.removal import remove_tree
 from dataset_store.local.scan import scan
+from dataset_store.testing.folders import few_open_files
 
 MTIME = 1_234_567_890_123_456_789
 
@@ -67,18 +68,6 @@ def files_below(folder):
         for where, _, names in os.walk(os.fsencode(folder))
         for name in names
     }
-
-
-@contextmanager
-def few_open_files(more):
-    """Let this process open only so many files more."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """What a scan finds, how it tells links apart, and what it refuses."""
 
 import os
-import resource
 import socket
 import stat
 from contextlib import contextmanager
@@ -23,8 +22,9 @@ from dataset_store.errors import (
 )
 from dataset_store.local import listing
 from dataset_store.local import scan as scan_module
-from dataset_store.local.folder_writer import remove_tree
+from dataset_store.local.removal import remove_tree
 from dataset_store.local.scan import open_file, scan, stat_one
+from dataset_store.testing.folders import few_open_files
 
 
 @pytest.fixture
@@ -32,18 +32,6 @@ def root(tmp_path):
     folder = tmp_path / "root"
     folder.mkdir()
     return folder
-
-
-@contextmanager
-def few_open_files(more):
-    """Let this process open only so many files more."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def test_with_all_rules_no_schedule_breaks_an_invariant():
     assert violations(0, EVERYDAY) == []
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 @pytest.mark.parametrize("block", range(20))
 def test_with_all_rules_none_of_200_000_schedules_breaks_an_invariant(block):
     assert violations(1_000_000 + block * BLOCK, BLOCK) == []

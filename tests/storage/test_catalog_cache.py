@@ -14,7 +14,8 @@ from dataset_store.core.log_entries import LogEntry, PublishEntry, encode_entry,
 from dataset_store.errors import CorruptObject, FormatTooNew, HistoryRewound
 from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.catalog_cache import CatalogCache, CatalogView
-from dataset_store.storage.log import Log, LogRecord, Pacing, chained
+from dataset_store.storage.log import Log, Pacing
+from dataset_store.storage.log_reader import LogRecord, chained
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.storage.wrappers import CountingBackend
@@ -165,8 +166,8 @@ def test_without_a_usable_folder_everything_works(tmp_path):
 
 def test_what_was_read_before_an_error_is_kept(tmp_path):
     inner = filled(9)
-    backend = FaultyBackend(inner, [Fault("get_many", 4, Effect.CORRUPT, item=5)])
-    # get_many: the slot, two levels of checkpoints, then slots 1 to 8, of which the sixth is damaged
+    backend = FaultyBackend(inner, [Fault("get_many", 2, Effect.CORRUPT, item=5)])
+    # get_many: slot 0 with the first checkpoints, then slots 1 to 8, of which the sixth is damaged
     view = view_of(backend, tmp_path)
     with pytest.raises(CorruptObject, match="log/catalog/000000000006"):
         view.refresh()
@@ -230,6 +231,7 @@ for number in range(20):
 
 def test_two_processes_that_race_on_a_folder_both_land(tmp_path):
     root, cache = tmp_path / "store", tmp_path / "cache"
+    root.mkdir()
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", _RACER, str(root), str(cache), ANCHOR, str(writer)],

@@ -29,6 +29,7 @@ from dataset_store.errors import (
     FormatTooNew,
     HistoryRewound,
     InvalidRequest,
+    ObjectMissing,
     OutcomeUnknown,
     StorageFailed,
     StoreReadOnly,
@@ -36,7 +37,8 @@ from dataset_store.errors import (
 )
 from dataset_store.storage.backend import Backend, Buffers, Key
 from dataset_store.storage.catalog_cache import CatalogView
-from dataset_store.storage.log import Committed, Log, LogRecord, Lost, Pacing, Position
+from dataset_store.storage.log import Committed, Log, Lost, Pacing
+from dataset_store.storage.log_reader import LogRecord, Position
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.wrappers import CountingBackend, ReadOnlyBackend, Wrapper
 from dataset_store.testing.faults import Effect, Fault, FaultyBackend
@@ -104,10 +106,11 @@ MANY = objects(5000)
 # Reading
 
 
-def test_an_empty_log_is_one_request():
+def test_an_empty_log_is_two_requests():
+    """One for its begin, one for what would be behind a lost one."""
     backend = CountingBackend(MemoryBackend())
     assert read(make_log(backend)) == []
-    assert backend.snapshot().keys_read == (slot(0),)
+    assert backend.snapshot().calls == {"get_many": 2}
 
 
 def test_nothing_new_is_one_request_for_one_key():
@@ -150,9 +153,10 @@ def test_a_cold_reader_of_5000_entries_writes_the_checkpoints_that_the_next_one_
     records = read(make_log(backend))
     assert [record.data for record in records] == MANY
     with_checkpoints = backend.snapshot()
-    assert with_checkpoints.calls == {"get_many": 8}
-    # the first slot, 1 checkpoint of level 2, 14 of level 1, and the last 8 slots
-    assert with_checkpoints.objects_read == 1 + 1 + 14 + 8
+    assert with_checkpoints.calls == {"get_many": 6}
+    # the first slot and the first checkpoint of level 1, which a shorter log needs; the checkpoint of level 2, 14 of
+    # level 1, and the last 8 slots
+    assert with_checkpoints.objects_read == 2 + 1 + 14 + 8
 
 
 def test_a_checkpoint_is_the_one_of_the_specification():
@@ -266,20 +270,23 @@ def test_an_appended_entry_stands_in_its_slot():
     assert commits_in(backend) == [id_hex(1), id_hex(2)]
 
 
-def test_a_commit_is_one_create():
+def test_a_commit_is_one_create_and_the_first_of_a_process_one_look_more():
     backend = CountingBackend(MemoryBackend())
     log = make_log(backend)
     record = log.append(publish(1), log.start).record
     log.append(publish(2), record.after)
-    assert backend.snapshot().calls == {"create": 2}
+    assert backend.snapshot().calls == {"create": 2, "get_many": 1}
 
 
 def test_a_lost_race_is_one_read_more():
     backend = CountingBackend(stored(objects(1)))
     log = make_log(backend)
-    outcome = log.append(publish(9), log.start)
+    (first,) = read(log)
+    make_log(backend).append(publish(8), first.after)
+    backend.reset()
+    outcome = log.append(publish(9), first.after)
     assert isinstance(outcome, Lost)
-    assert outcome.record.entry.commit == id_hex(0)
+    assert outcome.record.entry.commit == id_hex(8)
     assert backend.snapshot().calls == {"create": 1, "get_many": 1}
 
 
@@ -318,7 +325,7 @@ def test_an_outcome_that_stays_unknown_is_raised_with_its_commit_id(landed):
     plan = [
         Fault("create", 1, effect, OutcomeUnknown("lost")),
         Fault("create", None, Effect.ERROR_BEFORE),
-        Fault("get_many", None, Effect.ERROR_BEFORE),
+        *(Fault("get_many", call, Effect.ERROR_BEFORE) for call in range(2, 9)),
     ]
     inner = MemoryBackend()
     log = make_log(FaultyBackend(inner, plan), attempts=3)
@@ -346,6 +353,79 @@ def test_a_log_that_lost_its_end_gets_no_gap(left):
     with pytest.raises(HistoryRewound):
         make_log(backend).append(publish(9), position)
     assert len(commits_in(backend)) == left
+
+
+def holed(count: int, *gone: int, checkpoints: bool = False) -> MemoryBackend:
+    """A log of so many entries without some of its slots."""
+    backend = stored(objects(count))
+    if checkpoints:
+        read(make_log(backend))
+    backend.delete_many([slot(number) for number in gone])
+    return backend
+
+
+@given(st.integers(0, 199), st.integers(1, 40))
+@settings(max_examples=40)
+def test_entries_lost_from_the_middle_are_not_the_end_of_the_log(first, length):
+    """A loss of n entries shows if 2n follow the first of them: to whoever reads all, and to whoever would write."""
+    backend = holed(first + 2 * length + 1, *range(first, first + length))
+    with pytest.raises(ObjectMissing, match=f"{first:012d}"):
+        read(make_log(backend))
+    position = Position(first, object_digest(MANY[first - 1]) if first else ANCHOR)
+    with pytest.raises(ObjectMissing, match=f"{first:012d}"):
+        make_log(backend).append(publish(9), position)
+    assert backend.get_many([slot(first)]) == [None]
+
+
+def test_an_entry_lost_while_a_process_knows_the_rest_is_found_before_its_first_commit():
+    backend = stored(objects(10))
+    log = make_log(backend)
+    position = Position(4, object_digest(MANY[3]))
+    assert len(read(log, position)) == 6
+    backend.delete_many([slot(6)])
+    with pytest.raises(ObjectMissing, match="000000000006"):
+        log.append(publish(9), Position(6, object_digest(MANY[5])))
+
+
+@pytest.mark.parametrize("gone", [0, 1, 63])
+def test_a_checkpoint_takes_the_place_of_slots_that_are_lost(gone):
+    backend = holed(70, gone, checkpoints=True)
+    assert [record.data for record in read(make_log(backend))] == objects(70)
+
+
+def test_checkpoints_show_that_all_slots_are_lost():
+    backend = holed(200, *range(200), checkpoints=True)
+    backend.delete_many([checkpoint(1, 0)])
+    with pytest.raises(ObjectMissing, match="000000000000"):
+        read(make_log(backend))
+
+
+class GrowingBackend(Wrapper):
+    """A store into which others commit between any two requests."""
+
+    def __init__(self, inner: Backend, entries: list[bytes]) -> None:
+        super().__init__(inner)
+        self.entries = entries
+        self.stored = 0
+
+    def get_many(self, keys):
+        found = super().get_many(keys)
+        for _ in range(3):
+            if self.stored < len(self.entries):
+                self.inner.create(slot(self.stored), [self.entries[self.stored]])
+                self.stored += 1
+        return found
+
+
+@pytest.mark.parametrize("count", [1, 4, 70, 150])
+def test_entries_that_come_while_the_end_is_looked_for_are_no_loss(count):
+    entries = objects(count)
+    records = read(make_log(GrowingBackend(MemoryBackend(), entries)))
+    assert [record.data for record in records] == entries[: len(records)]
+    backend = GrowingBackend(MemoryBackend(), entries)
+    outcome = make_log(backend).append(publish(9), make_log(backend).start)
+    assert isinstance(outcome, Lost)
+    assert outcome.record.data == entries[0]
 
 
 def test_the_64th_entry_is_followed_by_a_checkpoint():

@@ -1,0 +1,66 @@
+"""Shares of a tree: contiguous groups of its entries, of nearly equal bytes, for several readers of one version.
+
+Every entry weighs its size and one byte more, so that empty files are dealt out too. With n shares, an entry belongs to
+the one in which its first byte falls when all are laid end to end; so shares are disjoint, together they are
+everything, and each differs from the mean by less than its largest entry. Reading one reads only the nodes on its way.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_store.core.entries import Entries, concat
+from dataset_store.core.nodes import Children
+from dataset_store.core.tree import NodeReader, TreeRoot, read_children, require_one_level
+
+__all__ = ["read_share", "share_of"]
+
+Weights = npt.NDArray[np.uint64]
+
+
+def share_of(entries: Entries, part: int, parts: int) -> Entries:
+    """One of `parts` shares of a table, counted from 0."""
+    low, high = _bounds(int(_weights(entries).sum()), part, parts)
+    return _between(entries, 0, low, high)
+
+
+def read_share(root: TreeRoot, part: int, parts: int, reader: NodeReader) -> Entries:
+    """One of `parts` shares of a tree, counted from 0; the same as `share_of` all its entries."""
+    nodes = read_children([root.ref], reader)
+    low, high = _bounds(int(_weights(nodes[0]).sum()), part, parts)
+    if low == high:
+        return Entries.empty()
+    starts: Sequence[int] = [0]
+    while not require_one_level(nodes):
+        found = [
+            (node.ref(row), start + int(begins[row]))
+            for node, start in zip(nodes, starts, strict=True)
+            if isinstance(node, Children)
+            for begins, weights in [_begins(node)]
+            for row in np.flatnonzero((begins + start < high) & (begins + weights + start > low)).tolist()
+        ]
+        nodes, starts = read_children([ref for ref, _ in found], reader), [start for _, start in found]
+    leaves = zip(nodes, starts, strict=True)
+    return concat([_between(node, start, low, high) for node, start in leaves if isinstance(node, Entries)])
+
+
+def _bounds(total: int, part: int, parts: int) -> tuple[int, int]:
+    return total * part // parts, total * (part + 1) // parts
+
+
+def _between(entries: Entries, start: int, low: int, high: int) -> Entries:
+    begins = _begins(entries)[0] + start
+    return entries.take((begins >= low) & (begins < high))
+
+
+def _begins(rows: Entries | Children) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each row begins when they are laid end to end, and its weight; shapes (n,)."""
+    weights = _weights(rows).astype(np.int64)
+    return np.cumsum(weights) - weights, weights
+
+
+def _weights(rows: Entries | Children) -> Weights:
+    counts = rows.counts if isinstance(rows, Children) else np.ones(len(rows), np.uint64)
+    weights: Weights = rows.sizes + counts
+    return weights

@@ -1,0 +1,219 @@
+"""What can still be changed of final versions and of their series, each by entries of the log.
+
+A change is decided against exactly the state before its own slot: what another writer did meanwhile is seen, and
+either the change still makes sense there or it raises and nothing is written. Nothing is written either where nothing
+would change.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from dataset_store.core.catalog import Catalog, Series, Version
+from dataset_store.core.log_entries import (
+    ArchiveEntry,
+    DeleteEntry,
+    DescribeEntry,
+    LogEntry,
+    MoveEntry,
+    PublishEntry,
+    TagsEntry,
+)
+from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
+from dataset_store.errors import Conflict, DatasetNotFound, DatasetStoreError, VersionExists
+
+__all__ = ["change_tags", "delete_versions", "describe", "move_series", "publish", "set_archived"]
+
+Entry = TypeVar("Entry", bound=LogEntry)
+
+_MOST_IDS = 1_024
+"""Versions that one `delete` entry may name."""
+
+
+def change_tags(workspace: Workspace, version_id: str, wanted: Callable[[frozenset[str]], frozenset[str]]) -> None:
+    """Give a final version the tags that `wanted` makes of those it has at the commit.
+
+    Raises:
+        DatasetNotFound: There is no such version.
+    """
+
+    def entry(catalog: Catalog, commit: str) -> TagsEntry | None:
+        now = _live(catalog, version_id).tags
+        add, remove = wanted(now) - now, now - wanted(now)
+        if not add and not remove:
+            return None
+        return TagsEntry(
+            commit=commit,
+            time=now_ns(),
+            version=version_id,
+            add=tuple(sorted(add)),
+            remove=tuple(sorted(remove)),
+        )
+
+    _commit(workspace, entry)
+
+
+def describe(workspace: Workspace, version_id: str, text: str) -> None:
+    """Give a final version another description.
+
+    Raises:
+        DatasetNotFound: There is no such version.
+    """
+
+    def entry(catalog: Catalog, commit: str) -> DescribeEntry | None:
+        if _live(catalog, version_id).description == text:
+            return None
+        return DescribeEntry(commit=commit, time=now_ns(), version=version_id, description=text)
+
+    _commit(workspace, entry)
+
+
+def publish(workspace: Workspace, version_id: str) -> None:
+    """Mark a final version published; there is no way back.
+
+    Raises:
+        DatasetNotFound: There is no such version.
+    """
+
+    def entry(catalog: Catalog, commit: str) -> PublishEntry | None:
+        if _live(catalog, version_id).published:
+            return None
+        return PublishEntry(commit=commit, time=now_ns(), version=version_id)
+
+    _commit(workspace, entry)
+
+
+def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> None:
+    """Hide a final version from searches by name and tag, or show it again.
+
+    Raises:
+        DatasetNotFound: There is no such version.
+    """
+
+    def entry(catalog: Catalog, commit: str) -> ArchiveEntry | None:
+        if _live(catalog, version_id).archived == archived:
+            return None
+        return ArchiveEntry(commit=commit, time=now_ns(), version=version_id, archived=archived)
+
+    _commit(workspace, entry)
+
+
+def move_series(
+    workspace: Workspace, project: str, name: str, *, to_project: str | None = None, to_name: str | None = None
+) -> None:
+    """Give all versions of a dataset another name, or another project. Their ids stay.
+
+    Raises:
+        DatasetNotFound: No dataset has that project and name.
+        VersionExists: Another dataset has the new ones.
+    """
+    target = (project if to_project is None else to_project, name if to_name is None else to_name)
+
+    def entry(catalog: Catalog, commit: str) -> MoveEntry | None:
+        series = _series(catalog, project, name)
+        if target == (project, name):
+            return None
+        if catalog.series_named(*target) is not None:
+            raise VersionExists(
+                f"There is a dataset {_shown(*target)} already.", "Choose another name; nothing was changed."
+            )
+        return MoveEntry(commit=commit, time=now_ns(), series=series.id, project=target[0], name=target[1])
+
+    _commit(workspace, entry)
+
+
+def delete_versions(workspace: Workspace, choose: Callable[[Catalog], Sequence[Version]], *, force: bool) -> list[str]:
+    """Delete the versions that `choose` finds in the state before the commit, children before their parents.
+
+    What other versions share with them stays; what nobody needs any more is left to gc.
+
+    Returns:
+        Their ids.
+
+    Raises:
+        Conflict: Versions that are not chosen have them as parents, and `force` is not set.
+    """
+    deleted, left = _delete_last(workspace, choose, force=force)
+    while left:
+        # Versions that came after the first entry was decided on are not deleted.
+        done, left = _delete_last(workspace, partial(_those_live, left), force=force)
+        deleted += done
+    return deleted
+
+
+def _delete_last(
+    workspace: Workspace, choose: Callable[[Catalog], Sequence[Version]], *, force: bool
+) -> tuple[list[str], list[str]]:
+    """Delete as many of the chosen versions as one entry holds, the last first; their ids, and those that are left."""
+    ids: list[str] = []
+
+    def entry(catalog: Catalog, commit: str) -> DeleteEntry | None:
+        chosen = sorted(choose(catalog), key=lambda version: version.slot)
+        if not force:
+            _require_no_children(catalog, chosen)
+        ids[:] = [version.id for version in chosen]
+        return DeleteEntry(commit=commit, time=now_ns(), versions=tuple(ids[-_MOST_IDS:])) if ids else None
+
+    _commit(workspace, entry)
+    return ids[-_MOST_IDS:], ids[:-_MOST_IDS]
+
+
+def _those_live(ids: Sequence[str], catalog: Catalog) -> list[Version]:
+    found = (catalog.version(version_id) for version_id in ids)
+    return [version for version in found if version is not None and not version.deleted]
+
+
+def _require_no_children(catalog: Catalog, chosen: Sequence[Version]) -> None:
+    ids = {version.id for version in chosen}
+    for version in chosen:
+        children = [child for child in catalog.children(version.id) if not child.deleted and child.id not in ids]
+        if children:
+            raise Conflict(
+                f"The version {version.id} is a parent of {len(children)} others, among them {children[0].id}.",
+                "Delete those first, or pass force=True: they can still be read without it.",
+            )
+
+
+def _live(catalog: Catalog, version_id: str) -> Version:
+    version = catalog.version(version_id)
+    if version is None or version.deleted:
+        fate = "was deleted" if version else "is not in this store, or not final"
+        raise DatasetNotFound(f"The version {version_id} {fate}.", "Nothing was changed.")
+    return version
+
+
+def _series(catalog: Catalog, project: str, name: str) -> Series:
+    series = catalog.series_named(project, name)
+    if series is None:
+        raise DatasetNotFound(
+            f"There is no dataset {_shown(project, name)}.", "List what there is with `dataset-store list --versions`."
+        )
+    return series
+
+
+def _shown(project: str, name: str) -> str:
+    return f"{project}/{name}" if project else name
+
+
+class _NothingToDo(DatasetStoreError):
+    """Gives a commit up; it counts, as any reason to give up, only in the state at the end of the log."""
+
+
+def _commit(workspace: Workspace, make: Callable[[Catalog, str], Entry | None]) -> Entry | None:
+    """Append what `make` gives for the state before the slot and a commit id; None where that is nothing."""
+    commit = new_commit_id()
+    sent: list[Entry] = []
+
+    def entry(catalog: Catalog) -> Entry:
+        if catalog.slot_of(commit) is None:
+            made = make(catalog, commit)
+            if made is None:
+                raise _NothingToDo("There is nothing to change.")
+            sent.append(made)
+        return sent[-1]
+
+    try:
+        workspace.repository.catalog.commit(entry)
+    except _NothingToDo:
+        return None
+    return sent[-1]

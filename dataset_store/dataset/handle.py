@@ -1,0 +1,114 @@
+"""What every dataset object is: a version being made, or a final one, and what it is called."""
+
+from collections.abc import Sequence
+
+from dataset_store.core.catalog import Version
+from dataset_store.core.entries import Entries
+from dataset_store.core.tree import read_all
+from dataset_store.dataset import drafting
+from dataset_store.dataset.lineage import dependency_graph
+from dataset_store.dataset.overview import status_name
+from dataset_store.dataset.workspace import Workspace
+from dataset_store.errors import NotFinal, VersionIsFinal
+from dataset_store.local.drafts import Draft
+from dataset_store.storage.trees import root_of
+
+__all__ = ["Handle"]
+
+
+class Handle:
+    """One version of a dataset: its id, and its draft while it has one."""
+
+    __slots__ = ("_held", "_version_id", "_workspace")
+
+    def __init__(self, workspace: Workspace, draft: Draft | None, version_id: str) -> None:
+        self._workspace = workspace
+        self._held = draft
+        self._version_id = version_id
+
+    @property
+    def id(self) -> str:
+        """The version's id, 32 hex digits, the same before and after finalize."""
+        return self._version_id
+
+    @property
+    def name(self) -> str:
+        """The dataset's name, as it is now."""
+        return self._draft.opened.name if self._draft else self._series_name()[1]
+
+    @property
+    def project(self) -> str:
+        """The project, empty for none."""
+        return self._draft.opened.project if self._draft else self._series_name()[0]
+
+    @property
+    def description(self) -> str | None:
+        """The text kept with it, as it is now."""
+        if self._draft is not None:
+            return self._draft.labels.description
+        return self._workspace.version(self.id).description
+
+    @property
+    def status(self) -> str:
+        """ClearML's name for how far it is: `in_progress`, `completed` or `published`."""
+        final = self._draft is None
+        return status_name(final=final, published=final and self._workspace.version(self.id).published)
+
+    def is_final(self) -> bool:
+        """Whether it is finalized."""
+        return self._draft is None
+
+    def is_dirty(self) -> bool:
+        """Whether files were added or changed that are not uploaded yet."""
+        return self._draft is not None and len(self._draft.pending()) > 0
+
+    def get_dependency_graph(self) -> dict[str, list[str]]:
+        """Every version of its lineage, itself first, with the ids of its parents."""
+        return dependency_graph(self._workspace.catalog, self.id, self._parents())
+
+    def __repr__(self) -> str:
+        state = "final" if self.is_final() else "draft"
+        return f"<Dataset {self.project}/{self.name} {self._number()} {state} {self.id}>"
+
+    def _number(self) -> str:
+        if self._draft is None:
+            return self._final().number
+        if self._draft.labels.number:
+            return self._draft.labels.number
+        opened = self._draft.opened
+        series = self._workspace.catalog.series_named(opened.project, opened.name)
+        return self._workspace.catalog.next_version(series.id if series else None)
+
+    @property
+    def _draft(self) -> Draft | None:
+        """The draft as it is now, whoever changed it; None once it is final."""
+        if self._held is not None and not self._held.is_current():
+            self._held = drafting.open_draft(self._workspace, self.id)
+            if self._held is None:
+                self._workspace.version(self.id)  # raises where it was discarded
+        return self._held
+
+    def _entries(self) -> Entries:
+        if self._draft is not None:
+            return drafting.current_entries(self._workspace, self._draft)
+        return read_all(root_of(self._final().entry.tree), self._workspace.repository.nodes)
+
+    def _parents(self) -> Sequence[str]:
+        return self._draft.opened.parents if self._draft else self._final().entry.parents
+
+    def _series_name(self) -> tuple[str, str]:
+        series = self._workspace.catalog.series(self._final().series)
+        return (series.project, series.name) if series else ("", "")
+
+    def _final(self) -> Version:
+        if self._draft is not None:
+            raise NotFinal(f"The version {self.id} is not final.", "Upload and finalize it first.")
+        return self._workspace.version(self.id)
+
+    def _open_draft(self, action: str) -> Draft:
+        if self._draft is None:
+            raise VersionIsFinal(
+                f"Cannot {action} the version {self.id}: it is final.",
+                "Make a child version: Dataset.create(parent_datasets=[...]).",
+            )
+        return self._draft

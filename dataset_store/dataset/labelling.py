@@ -1,0 +1,108 @@
+"""Labelling a version: what can be changed of a final one too. Each change is one entry of the log."""
+
+from collections.abc import Iterable, Sequence
+
+from dataset_store.dataset import catalog_changes, drafting
+from dataset_store.dataset.handle import Handle
+from dataset_store.dataset.labels import require_description, require_tags
+from dataset_store.errors import NotFinal
+
+__all__ = ["Labelling", "labels"]
+
+
+class Labelling(Handle):
+    """Tags, description, and whether it is published or archived."""
+
+    __slots__ = ()
+
+    @property
+    def version(self) -> str:
+        """The version number; of a draft without an explicit one, the number that it would get now.
+
+        Assigning gives a draft an explicit number.
+        """
+        return self._number()
+
+    @version.setter
+    def version(self, number: str) -> None:
+        drafting.relabel(self._workspace, self._open_draft("renumber"), number=number)
+
+    @property
+    def tags(self) -> list[str]:
+        """The version's tags, sorted. Assigning replaces them, also after finalize."""
+        if self._draft is not None:
+            return list(self._draft.labels.tags)
+        return sorted(self._workspace.version(self.id).tags)
+
+    @tags.setter
+    def tags(self, values: Sequence[str] | str) -> None:
+        wanted = set(labels(values))
+        if self._draft is not None:
+            drafting.relabel(self._workspace, self._draft, tags=wanted)
+            return
+        require_tags(list(wanted))
+        catalog_changes.change_tags(self._workspace, self.id, lambda _now: frozenset(wanted))
+
+    def add_tags(self, tags: Sequence[str] | str) -> None:
+        """Add a tag or several, also after finalize; tags that others add meanwhile stay."""
+        require_tags(labels(tags))
+        self._change_tags(set(labels(tags)), set())
+
+    def remove_tags(self, tags: Sequence[str] | str) -> None:
+        """Remove a tag or several, also after finalize; tags that others add meanwhile stay."""
+        self._change_tags(set(), set(labels(tags)))
+
+    def _change_tags(self, add: set[str], remove: set[str]) -> None:
+        if self._draft is not None:
+            self.tags = sorted((set(self.tags) | add) - remove)
+        else:
+            catalog_changes.change_tags(self._workspace, self.id, lambda now: (now | add) - remove)
+
+    def set_description(self, description: str) -> None:
+        """Give it another description, also after finalize; an empty one takes it away.
+
+        Raises:
+            InvalidRequest: A log entry cannot hold it.
+        """
+        require_description(description)
+        if self._draft is not None:
+            drafting.relabel(self._workspace, self._draft, description=description)
+        else:
+            catalog_changes.describe(self._workspace, self.id, description)
+
+    def publish(self, raise_on_error: bool = True) -> bool:
+        """Mark it published; there is no way back. Repeating is no error.
+
+        Args:
+            raise_on_error: With False, return False where it is not final.
+
+        Raises:
+            NotFinal: It is not finalized.
+        """
+        if self._draft is not None:
+            if not raise_on_error:
+                return False
+            raise NotFinal(f"Cannot publish the version {self.id}: it is not final.", "Finalize it first.")
+        catalog_changes.publish(self._workspace, self.id)
+        return True
+
+    def archive(self) -> None:
+        """Hide it from searches by name and tag; by id, and as a parent, it can still be read.
+
+        Raises:
+            NotFinal: It is not finalized.
+        """
+        catalog_changes.set_archived(self._workspace, self._final().id, archived=True)
+
+    def unarchive(self) -> None:
+        """Show it in searches again.
+
+        Raises:
+            NotFinal: It is not finalized.
+        """
+        catalog_changes.set_archived(self._workspace, self._final().id, archived=False)
+
+
+def labels(tags: Iterable[str] | str | None) -> list[str]:
+    """A list of tags, of one or several."""
+    return [tags] if isinstance(tags, str) else list(tags or ())

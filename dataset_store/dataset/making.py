@@ -1,0 +1,197 @@
+"""Making a version: the methods that change a draft. On a final version each raises before it touches anything."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+from dataset_store.dataset import drafting
+from dataset_store.dataset.committing import finalize_draft
+from dataset_store.dataset.handle import Handle
+from dataset_store.dataset.uploading import upload_draft
+from dataset_store.errors import InvalidRequest, PathNotFound, PendingUploads
+
+__all__ = ["Making"]
+
+_log = logging.getLogger(__name__)
+
+
+class Making(Handle):
+    """What changes a draft, sends it and makes it final."""
+
+    __slots__ = ()
+
+    def add_files(
+        self,
+        path: str | os.PathLike[str],
+        wildcard: str | Sequence[str] | None = None,
+        local_base_folder: str | None = None,
+        dataset_path: str | None = None,
+        recursive: bool = True,
+        verbose: bool = False,
+        max_workers: int | None = None,
+    ) -> int:
+        """Add a file, or a folder's content, to the draft. Files that it already holds unchanged are skipped.
+
+        Args:
+            path: A file, which is added under its name, or a folder, whose content is added.
+            wildcard: Only files that match it, or any of them.
+            local_base_folder: Paths in the dataset are relative to this folder instead of `path`.
+            dataset_path: The directory of the dataset to add to.
+            recursive: Look into sub-folders.
+            verbose: Log what was added and modified.
+            max_workers: Accepted; the number of threads follows the machine.
+
+        Returns:
+            How many files were added; modified ones are not counted.
+
+        Raises:
+            PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: Nothing was added.
+            VersionIsFinal: It is finalized.
+        """
+        draft = self._open_draft("add files to")
+        source = os.fspath(path)
+        if not os.path.lexists(source):
+            raise PathNotFound(f"There is nothing at {source!r}.", "Give an existing file or folder.")
+        inside = drafting.below_base(source, local_base_folder, dataset_path)
+        wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
+        found = drafting.add_path(self._workspace, draft, source, wildcards, inside, recursive=recursive)
+        if verbose:
+            _log.info("%d files added, %d modified", len(found.added), len(found.modified_new))
+        return len(found.added)
+
+    def remove_files(self, dataset_path: str | None = None, recursive: bool = True, verbose: bool = False) -> int:
+        """Remove files from the draft.
+
+        Args:
+            dataset_path: A path, a directory or a wildcard; none means everything.
+            recursive: Let a wildcard reach into directories.
+            verbose: Log how many were removed.
+
+        Returns:
+            How many entries were removed; none is no error.
+
+        Raises:
+            VersionIsFinal: It is finalized.
+        """
+        draft = self._open_draft("remove files from")
+        removed = drafting.remove_paths(self._workspace, draft, dataset_path or "", recursive=recursive)
+        if verbose:
+            _log.info("%d files removed", removed)
+        return removed
+
+    def sync_folder(
+        self,
+        local_path: str | os.PathLike[str],
+        dataset_path: str | None = None,
+        verbose: bool = False,
+        dry_run: bool = False,
+    ) -> tuple[int, int, int]:
+        """Make the draft, or its directory `dataset_path`, hold exactly what a folder holds.
+
+        Files that this machine has read before and that have not changed since are not opened.
+
+        Args:
+            local_path: The folder.
+            dataset_path: The directory of the dataset that it becomes; by default the whole.
+            verbose: Log how many files were removed, added and modified.
+            dry_run: Only tell what would change.
+
+        Returns:
+            How many files were removed, added and modified.
+
+        Raises:
+            PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: Nothing was changed.
+            VersionIsFinal: It is finalized.
+        """
+        draft = self._open_draft("sync a folder into")
+        found = drafting.sync(self._workspace, draft, os.fspath(local_path), dataset_path, dry_run=dry_run)
+        counts = (len(found.removed), len(found.added), len(found.modified_new))
+        if verbose:
+            _log.info("%d files removed, %d added, %d modified", *counts)
+        return counts
+
+    def upload(
+        self,
+        show_progress: bool = True,
+        verbose: bool = False,
+        output_url: str | None = None,
+        compression: str | None = None,
+        chunk_size: int | None = None,
+        max_workers: int | None = None,
+        retries: int = 3,
+        preview: bool = True,
+        upload_as_external_links: bool = False,
+    ) -> bool:
+        """Send what the store lacks. Readers see nothing of it before `finalize`.
+
+        An upload that was broken off goes on where it stopped when it is repeated.
+
+        Args:
+            show_progress: Show a progress bar where standard error is a terminal.
+            verbose: Log what was sent.
+            output_url: Not supported yet.
+            compression: Accepted without effect: each frame is compressed where that pays.
+            chunk_size: Accepted without effect: packs have one size.
+            max_workers: Accepted; the number of threads follows the machine.
+            retries: Accepted without effect on a folder.
+            preview: Accepted without effect.
+            upload_as_external_links: Not supported yet.
+
+        Returns:
+            True.
+
+        Raises:
+            FileChanged: A file is not what it was when it was added; sync or add it again.
+            StorageFailed: The store refused; nothing is lost, repeat.
+            VersionIsFinal: It is finalized.
+        """
+        draft = self._open_draft("upload")
+        if output_url is not None:
+            raise InvalidRequest("output_url is not supported yet.", "Leave it out: data goes into the store.")
+        if upload_as_external_links:
+            raise InvalidRequest("upload_as_external_links is not supported yet.", "Leave it out.")
+        report = upload_draft(self._workspace, draft, show_progress=show_progress)
+        if verbose:
+            _log.info("%d files, %d bytes sent in %d packs", report.files, report.stored, report.packs)
+        return True
+
+    def finalize(self, verbose: bool = False, raise_on_error: bool = True, auto_upload: bool = False) -> bool:
+        """Make the version final and visible, by one entry of the store's log.
+
+        Args:
+            verbose: Log the version's id and number.
+            raise_on_error: With False, return False where files still wait for upload.
+            auto_upload: Upload first what was not.
+
+        Returns:
+            True once it is final.
+
+        Raises:
+            PendingUploads: Files wait for upload.
+            VersionExists: Another version took its explicit number.
+            CommitOutcomeUnknown: Call it again; it cannot land twice.
+            VersionIsFinal: It is finalized already.
+        """
+        draft = self._open_draft("finalize")
+        if self.is_dirty() and not auto_upload:
+            if not raise_on_error:
+                return False
+            raise PendingUploads(
+                "Cannot finalize dataset, it has pending uploads. Call Dataset.upload(...) first.",
+                "Or finalize with auto_upload=True.",
+            )
+        if draft.sent is None:
+            upload_draft(self._workspace, draft, show_progress=auto_upload)
+        finalize_draft(self._workspace, draft)
+        self._held = None
+        if verbose:
+            _log.info("Version %s of %s/%s is final: %s", self._number(), self.project, self.name, self.id)
+        return True
+
+    def discard(self) -> None:
+        """Forget a draft of this machine; what it uploaded is left to gc.
+
+        Raises:
+            VersionIsFinal: It is finalized.
+        """
+        self._open_draft("discard").discard()

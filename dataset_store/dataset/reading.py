@@ -1,0 +1,214 @@
+"""Reading a version: copies of it, lists of its files, and what it changed."""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import IO, Literal, overload
+
+import numpy as np
+
+from dataset_store.core.diff import Difference, diff, diff_entries
+from dataset_store.core.entries import Entries
+from dataset_store.dataset.copying import local_copy, mutable_copy
+from dataset_store.dataset.handle import Handle
+from dataset_store.dataset.lineage import merged_entries
+from dataset_store.dataset.listing import FileEntry, file_entries, paths_of
+from dataset_store.dataset.opening import open_file
+from dataset_store.dataset.selecting import parts_of, selection_of
+from dataset_store.dataset.verifying import FolderReport, compare_folder, verify_folder
+from dataset_store.storage.trees import root_of
+
+__all__ = ["Reading"]
+
+_log = logging.getLogger(__name__)
+
+
+class Reading(Handle):
+    """What gives a version's files, or tells of them."""
+
+    __slots__ = ()
+
+    def get_local_copy(
+        self,
+        use_soft_links: bool | None = None,
+        part: int | None = None,
+        num_parts: int | None = None,
+        raise_on_error: bool = True,
+        max_workers: int | None = None,
+        files: Sequence[str] | str | None = None,
+    ) -> str:
+        """A read-only folder that holds the version, from this machine's cache where it is there.
+
+        Args:
+            use_soft_links: Accepted without effect: files are hard links to those of earlier copies where they can be.
+            part: Only this share of the entries, from 0. Shares are contiguous, disjoint, of nearly equal bytes, and
+                together everything.
+            num_parts: How many shares there are; by default `get_num_chunks()`.
+            raise_on_error: Accepted without effect: a copy that is not whole is never handed out.
+            max_workers: Accepted; the number of threads follows the machine.
+            files: Only these paths, directories or wildcards; with `part`, a share of them.
+
+        Returns:
+            Its path. Do not change it: its files may be shared between versions. It is not removed while this
+            process lives.
+
+        Raises:
+            NotFinal: It is not finalized.
+            PathNotFound: A path of `files` that is no wildcard is not in the version.
+            InvalidRequest: There is no such part.
+            CorruptObject, ObjectMissing: The store is damaged; nothing wrong was handed out.
+        """
+        selected = selection_of(files, part, num_parts, self.get_num_chunks())
+        return local_copy(self._workspace, self._final(), selected).path
+
+    def get_mutable_local_copy(
+        self,
+        target_folder: str | os.PathLike[str],
+        overwrite: bool = False,
+        part: int | None = None,
+        num_parts: int | None = None,
+        raise_on_error: bool = True,
+        max_workers: int | None = None,
+    ) -> str:
+        """A folder of the caller's own that holds the version, sharing nothing with the cache.
+
+        Args:
+            target_folder: Made if it does not exist.
+            overwrite: Replace what a folder that is not empty holds.
+            part: As in `get_local_copy`.
+            num_parts: As in `get_local_copy`.
+            raise_on_error: Accepted without effect: what cannot be made whole is not made.
+            max_workers: Accepted; the number of threads follows the machine.
+
+        Returns:
+            The folder's path.
+
+        Raises:
+            TargetNotEmpty: The folder holds something and `overwrite` is not set.
+            NotFinal: It is not finalized.
+            InvalidRequest: There is no such part.
+        """
+        selected = selection_of(None, part, num_parts, self.get_num_chunks())
+        target = os.fspath(target_folder)
+        return mutable_copy(self._workspace, self._final(), target, overwrite=overwrite, selected=selected)
+
+    def get_num_chunks(self, include_parents: bool = True) -> int:
+        """Into how many parts the version is divided where nobody says: one for each 512 MiB of its files.
+
+        Args:
+            include_parents: With False, only what this version itself added or changed is counted.
+
+        Raises:
+            NotFinal: It is not finalized.
+        """
+        if include_parents:
+            return parts_of(self._final().entry.stats.bytes)
+        self._final()
+        return parts_of(int(self._introduced_by(self.id).sizes.sum()))
+
+    @overload
+    def open(self, path: str, mode: Literal["rb"] = "rb", encoding: str | None = None) -> IO[bytes]: ...
+
+    @overload
+    def open(self, path: str, mode: Literal["r", "rt"], encoding: str | None = None) -> IO[str]: ...
+
+    def open(self, path: str, mode: str = "rb", encoding: str | None = None) -> IO[bytes] | IO[str]:
+        """A file of the version as a file object, which reads from the store only the parts that are asked for.
+
+        Args:
+            path: Its path in the version.
+            mode: `rb`, or `r` for text.
+            encoding: Of text; by default that of `open`.
+
+        Raises:
+            NotFinal: It is not finalized.
+            PathNotFound: The version has no such path.
+            InvalidRequest: It is no regular file, or the mode is not for reading.
+            CorruptObject, ObjectMissing: From its methods; the store is damaged.
+        """
+        return open_file(self._workspace, self._final(), path, mode, encoding)
+
+    def compare_folder(self, local_path: str | os.PathLike[str]) -> FolderReport:
+        """What a folder changes in the version or draft, without writing anything.
+
+        Files that this machine has read before and that have not changed since are not opened.
+
+        Returns:
+            The paths that are `missing` in the folder, `modified` and `extra`, and whether it `matches`.
+
+        Raises:
+            PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: The folder cannot be read.
+        """
+        return compare_folder(self._workspace, self._entries(), os.fspath(local_path))
+
+    def verify_dataset_hash(
+        self, local_copy_path: str | os.PathLike[str] | None = None, skip_hash: bool = False, verbose: bool = False
+    ) -> list[str]:
+        """Compare a folder with the version, reading every file whatever this machine remembers of it.
+
+        Args:
+            local_copy_path: The folder; by default the version's local copy.
+            skip_hash: Compare sizes only, and read nothing.
+            verbose: Log each path.
+
+        Returns:
+            The paths whose file is missing or differs, sorted. Files that the version does not have are not looked at.
+
+        Raises:
+            NotFinal: It is not finalized.
+            PathNotFound, AccessDenied: The folder cannot be read.
+        """
+        version = self._final()
+        folder = local_copy(self._workspace, version).path if local_copy_path is None else os.fspath(local_copy_path)
+        report = verify_folder(self._workspace, version.id, folder, sizes_only=skip_hash)
+        wrong = sorted([*report.missing, *report.modified])
+        for path in wrong if verbose else ():
+            _log.info("%s is missing or differs", path)
+        return wrong
+
+    def list_files(
+        self, dataset_path: str | None = None, recursive: bool = True, dataset_id: str | None = None
+    ) -> list[str]:
+        """The paths of all files, or of those that a wildcard or directory means, sorted.
+
+        Args:
+            dataset_path: A path, a directory or a wildcard; none means everything.
+            recursive: Let a wildcard reach into directories.
+            dataset_id: Only files that this version of the lineage introduced.
+        """
+        entries = self._entries() if dataset_id is None else self._introduced_by(dataset_id)
+        return paths_of(entries, dataset_path, recursive=recursive)
+
+    @property
+    def file_entries_dict(self) -> dict[str, FileEntry]:
+        """As `file_entries`, by path."""
+        return {entry.relative_path: entry for entry in self.file_entries}
+
+    @property
+    def file_entries(self) -> list[FileEntry]:
+        """One object for each entry, in the order of the tree."""
+        return file_entries(self._entries())
+
+    def list_added_files(self, dataset_id: str | None = None) -> list[str]:
+        """Paths that the merged parents, or the given version, do not have, sorted."""
+        return paths_of(self._difference(dataset_id).added)
+
+    def list_removed_files(self, dataset_id: str | None = None) -> list[str]:
+        """Paths that only the merged parents, or the given version, have, sorted."""
+        return paths_of(self._difference(dataset_id).removed)
+
+    def list_modified_files(self, dataset_id: str | None = None) -> list[str]:
+        """Paths on both sides whose content or kind differs, sorted."""
+        return paths_of(self._difference(dataset_id).modified_new)
+
+    def _difference(self, other_id: str | None) -> Difference:
+        parents = [other_id] if other_id is not None else self._parents()
+        nodes = self._workspace.repository.nodes
+        if self._draft is None and len(parents) == 1:
+            return diff(root_of(self._workspace.base_of(parents[0])), root_of(self._final().entry.tree), nodes)
+        return diff_entries(merged_entries(self._workspace, parents), self._entries())
+
+    def _introduced_by(self, version_id: str) -> Entries:
+        entries = self._entries()
+        numbers = [number for number, origin in enumerate(entries.origin_ids) if origin.hex() == version_id]
+        return entries.take(np.isin(entries.origins, numbers))

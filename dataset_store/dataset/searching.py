@@ -1,0 +1,99 @@
+"""Searching datasets by parts of their names: what `Dataset.list_datasets` gives."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from dataset_store.core.catalog import Query
+from dataset_store.core.tag_filters import TagFilter
+from dataset_store.dataset.overview import VersionSummary, drafts_of, summary_of
+from dataset_store.dataset.workspace import Workspace
+from dataset_store.errors import InvalidRequest
+
+__all__ = ["Search", "found_as_dict", "search"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which versions are meant; what is not given does not matter.
+
+    Attributes:
+        project: Exactly this one, or with `subprojects` those below it too (`a` and `a/b`, not `ab`).
+        partial_name: A regular expression that the name must hold somewhere.
+        ids: Only these.
+        drafts: This machine's drafts too.
+    """
+
+    project: str | None
+    partial_name: str | None
+    tags: TagFilter
+    ids: Collection[str] | None
+    subprojects: bool
+    archived: bool
+    drafts: bool
+
+
+def search(workspace: Workspace, meant: Search) -> list[VersionSummary]:
+    """The versions that are meant, finalized last first, before them drafts; one request where nothing is new.
+
+    Raises:
+        InvalidRequest: `partial_name` is no regular expression.
+    """
+    name = _pattern(meant.partial_name)
+    catalog = workspace.refresh()
+    named = {
+        series.id
+        for series in catalog.all_series()
+        if _in_project(series.project, meant) and (name is None or name.search(series.name))
+    }
+    query = Query(tags=meant.tags, include_archived=meant.archived)
+    versions = [
+        version
+        for series in named
+        for version in catalog.versions_of(series)
+        if query.accepts(version) and (meant.ids is None or version.id in meant.ids)
+    ]
+    versions.sort(key=lambda version: version.slot, reverse=True)
+    rows = [summary_of(workspace, version) for version in versions]
+    return _drafts(workspace, meant, name) + rows
+
+
+def found_as_dict(row: VersionSummary) -> dict[str, object]:
+    """A row as ClearML's `Dataset.list_datasets` gives it; `created` is a time in UTC."""
+    return {
+        "name": row.name,
+        "created": _EPOCH + timedelta(microseconds=row.created_ns // 1_000),
+        "project": row.project,
+        "id": row.id,
+        "tags": list(row.tags),
+        "version": row.number,
+        "status": row.status,
+    }
+
+
+def _drafts(workspace: Workspace, meant: Search, name: re.Pattern[str] | None) -> list[VersionSummary]:
+    rows = drafts_of(workspace) if meant.drafts else []
+    return [
+        row
+        for row in reversed(rows)
+        if _in_project(row.project, meant)
+        and (name is None or name.search(row.name))
+        and meant.tags.accepts(set(row.tags))
+        and (meant.ids is None or row.id in meant.ids)
+    ]
+
+
+def _in_project(project: str, meant: Search) -> bool:
+    return meant.project in {None, project} or (meant.subprojects and project.startswith(f"{meant.project}/"))
+
+
+def _pattern(partial_name: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(partial_name) if partial_name is not None else None
+    except re.error as error:
+        raise InvalidRequest(
+            f"{partial_name!r} is no regular expression: {error}.", "Escape it with re.escape() if it is plain text."
+        ) from error

@@ -1,0 +1,112 @@
+"""Some of a version's entries: by path, directory or wildcard, or a share for one of several readers.
+
+What it costs follows what is selected: named files are looked up, directories and shares are read through the nodes
+that hold them; only a wildcard that begins with one reads all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from dataset_store.core.digest import hash32
+from dataset_store.core.entries import Changes, Entries, overlay
+from dataset_store.core.log_entries import TreeRootRow
+from dataset_store.core.paths import ROOT, PathKey, to_key, to_text
+from dataset_store.core.shares import read_share, share_of
+from dataset_store.core.tree import TreeRoot, lookup, read_all, read_range
+from dataset_store.core.wildcards import is_wildcard, matching
+from dataset_store.dataset.lists import with_lists
+from dataset_store.errors import InvalidRequest, PathNotFound
+from dataset_store.storage.trees import StoredNodes, root_of
+
+__all__ = ["EVERYTHING", "Selection", "entries_of", "parts_of", "selection_of"]
+
+_PART_BYTES = 512 << 20
+"""Bytes of a part where nobody says how many there are; what ClearML puts into one archive by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which entries are meant. `files` are sorted; of `parts` shares, the one numbered `part` from 0."""
+
+    files: tuple[str, ...] | None = None
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def token(self) -> str:
+        """Tells selections apart, in 32 hex digits; empty for everything."""
+        if self == EVERYTHING:
+            return ""
+        return hash32(msgspec.json.encode([self.files, self.part, self.parts])).hex()[:32]
+
+
+EVERYTHING = Selection()
+
+
+def selection_of(files: Sequence[str] | str | None, part: int | None, parts: int | None, default: int) -> Selection:
+    """What a caller selects; `default` is the number of parts where a part is asked for without one.
+
+    Raises:
+        InvalidRequest: There is no such part, or a number of parts without the part that is meant.
+    """
+    if part is None and parts is not None:
+        raise InvalidRequest("num_parts is given, and no part.", "Say which one is meant, from 0: part=0.")
+    several = 1 if part is None else default if parts is None else parts
+    number = part or 0
+    if several < 1 or not 0 <= number < several:
+        raise InvalidRequest(f"There is no part {number} of {several}.", "Parts are counted from 0.")
+    named = [files] if isinstance(files, str) else files
+    return Selection(None if named is None else tuple(sorted(set(named))), number, several)
+
+
+def parts_of(size: int) -> int:
+    """Into how many parts that many bytes are divided where nobody says."""
+    return max(1, -(-size // _PART_BYTES))
+
+
+def entries_of(tree: TreeRootRow, selected: Selection, nodes: StoredNodes) -> Entries:
+    """The selected entries of a tree, with every segment list expanded.
+
+    Raises:
+        PathNotFound: A path that is no wildcard is not in the version.
+        InvalidPath: A path is none.
+    """
+    root = root_of(tree)
+    if selected == EVERYTHING:
+        found = read_all(root, nodes)
+    elif selected.files is None:
+        found = read_share(root, selected.part, selected.parts, nodes)
+    else:
+        found = share_of(_named(root, selected.files, nodes), selected.part, selected.parts)
+    return with_lists(found, nodes)
+
+
+def _named(root: TreeRoot, files: Sequence[str], nodes: StoredNodes) -> Entries:
+    """A path means the entry or the directory of that very name; only one that names neither can be a wildcard."""
+    named = {to_key(path.strip("/")): path for path in files}
+    found = lookup(root, sorted(named), nodes)
+    for key in sorted(named.keys() - set(found.keys)):
+        inside = read_range(root, PathKey(key + b"\0"), PathKey(key + b"\1"), nodes)
+        if not len(inside) and is_wildcard(named[key]):
+            inside = _matching(root, named[key], nodes)
+        elif not len(inside):
+            raise PathNotFound(f"The version has no {named[key]!r}.", "Look at list_files(); wildcards may find none.")
+        found = overlay(found, Changes(inside, []))
+    return found
+
+
+def _matching(root: TreeRoot, pattern: str, nodes: StoredNodes) -> Entries:
+    """The entries that a wildcard means, read from the directory that it begins with."""
+    directory = _plain_directory(pattern.strip("/"))
+    below = read_range(root, PathKey(directory + b"\0"), PathKey(directory + b"\1"), nodes) if directory else None
+    rows = read_all(root, nodes) if below is None else below
+    return rows.take(np.array(matching([to_text(key) for key in rows.keys], pattern), np.bool_))
+
+
+def _plain_directory(pattern: str) -> PathKey:
+    names = pattern.split("/")[:-1]
+    wild = next((at for at, name in enumerate(names) if is_wildcard(name)), len(names))
+    return to_key("/".join(names[:wild])) if wild else ROOT

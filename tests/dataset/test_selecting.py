@@ -1,0 +1,174 @@
+"""Copies of some of a version's entries: named files, directories, wildcards, and shares."""
+
+import os
+import random
+
+import pytest
+
+from dataset_store import Dataset
+from dataset_store.dataset import workspace as workspaces
+from dataset_store.errors import InvalidPath, InvalidRequest, NotFinal, PathNotFound
+from dataset_store.storage.wrappers import CountingBackend
+from dataset_store.testing.folders import read, write
+
+FILES = {f"d{number % 5}/f{number:03}.txt": random.Random(number).randbytes(number * 7) for number in range(200)}
+FILES |= {"large.bin": random.Random(-1).randbytes(400_000), "empty": b"", "notes.md": b"read me"}
+
+
+@pytest.fixture
+def version(home):
+    dataset = Dataset.create(dataset_name="d", dataset_project="p")
+    dataset.sync_folder(write(home / "in", FILES))
+    dataset.finalize(auto_upload=True)
+    return dataset
+
+
+def another_machine(home, monkeypatch, name):
+    workspaces._open.clear()
+    monkeypatch.setenv("DATASET_STORE_CACHE", str(home / name / "cache"))
+    monkeypatch.setenv("DATASET_STORE_DATA", str(home / name / "own"))
+    return Dataset.get(dataset_name="d")
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_parts_are_disjoint_and_together_the_version(version, parts):
+    found = [read(version.get_local_copy(part=part, num_parts=parts)) for part in range(parts)]
+    assert sum(map(len, found)) == len(FILES)
+    assert {path: content for part in found for path, content in part.items()} == FILES
+
+
+def test_parts_hold_nearly_equal_bytes(version):
+    sizes = [sum(map(len, read(version.get_local_copy(part=part, num_parts=3)).values())) for part in range(3)]
+    assert max(sizes) - min(sizes) <= 2 * 400_000
+    without = Dataset.create(parent_datasets=[version])
+    without.remove_files("large.bin")
+    without.finalize()
+    sizes = [sum(map(len, read(without.get_local_copy(part=part, num_parts=3)).values())) for part in range(3)]
+    assert max(sizes) - min(sizes) <= 2 * 1_400
+
+
+def test_there_is_one_part_for_each_512_mib_unless_told_otherwise(version):
+    assert version.get_num_chunks() == 1
+    assert version.get_num_chunks(include_parents=False) == 1
+    assert read(version.get_local_copy(part=0)) == FILES
+
+
+@pytest.mark.parametrize(
+    ("files", "meant"),
+    [
+        (["notes.md"], {"notes.md"}),
+        ("notes.md", {"notes.md"}),
+        (["/notes.md", "d1/"], {"notes.md"} | {path for path in FILES if path.startswith("d1/")}),
+        (["d1/f00*.txt"], {"d1/f001.txt", "d1/f006.txt"}),
+        (["*.md", "d2/f002.txt"], {"notes.md", "d2/f002.txt"}),
+        (["d[34]/f003.txt", "nothing*"], {"d3/f003.txt"}),
+        ([], set()),
+    ],
+)
+def test_files_are_selected_by_path_directory_and_wildcard(version, home, monkeypatch, files, meant):
+    expected = {path: FILES[path] for path in meant}
+    assert read(version.get_local_copy(files=files)) == expected
+    assert read(another_machine(home, monkeypatch, "other").get_local_copy(files=files)) == expected
+
+
+def test_a_share_of_selected_files_can_be_had(version):
+    found = [read(version.get_local_copy(files=["d1", "d2"], part=part, num_parts=4)) for part in range(4)]
+    assert {path for part in found for path in part} == {path for path in FILES if path[:2] in {"d1", "d2"}}
+    assert sum(map(len, found)) == 80
+
+
+def test_a_selection_that_is_on_disk_is_not_made_again(version):
+    one = version.get_local_copy(files=["notes.md", "d1"])
+    assert version.get_local_copy(files=["d1", "notes.md"]) == one
+    assert version.get_local_copy(files=["d1"]) != one
+    assert version.get_local_copy() != one
+
+
+def test_what_was_not_selected_is_not_fetched(version, home, monkeypatch):
+    backends = []
+    real = workspaces.backend_at
+
+    def counting(url):
+        backends.append(CountingBackend(real(url)))
+        return backends[-1]
+
+    monkeypatch.setattr(workspaces, "backend_at", counting)
+    dataset = another_machine(home, monkeypatch, "other")
+    backends[-1].reset()
+    dataset.get_local_copy(files=["notes.md"])
+    assert backends[-1].snapshot().bytes_read < 200_000  # nodes, and the frame that it shares with other short files
+    whole = dataset.get_local_copy()
+    assert read(whole) == FILES
+    part = dataset.get_local_copy(files=["large.bin"])
+    assert os.stat(f"{whole}/large.bin").st_ino == os.stat(f"{part}/large.bin").st_ino
+
+
+def test_a_partial_copy_is_never_taken_for_the_whole(version, home, monkeypatch):
+    dataset = another_machine(home, monkeypatch, "other")
+    dataset.get_local_copy(part=0, num_parts=2)
+    dataset.get_local_copy(files=["d1"])
+    assert read(dataset.get_local_copy()) == FILES
+    child = Dataset.create(parent_datasets=[dataset])
+    child.finalize()
+    assert read(child.get_local_copy()) == FILES
+
+
+def test_a_mutable_copy_can_be_a_part(version, home):
+    found = [read(version.get_mutable_local_copy(home / f"out{part}", part=part, num_parts=2)) for part in range(2)]
+    assert found[0] | found[1] == FILES
+    assert not found[0].keys() & found[1].keys()
+
+
+@pytest.mark.parametrize(
+    "asked", [{"num_parts": 2}, {"part": 2, "num_parts": 2}, {"part": -1, "num_parts": 2}, {"part": 0, "num_parts": 0}]
+)
+def test_a_part_that_is_none_is_refused(version, asked):
+    with pytest.raises(InvalidRequest):
+        version.get_local_copy(**asked)
+
+
+def test_a_path_that_is_not_in_the_version_is_named(version):
+    with pytest.raises(PathNotFound, match=r"d1/missing\.txt"):
+        version.get_local_copy(files=["notes.md", "d1/missing.txt"])
+    with pytest.raises(InvalidPath):
+        version.get_local_copy(files=["../x"])
+    with pytest.raises(NotFinal):
+        Dataset.create(dataset_name="new").get_local_copy(files=["x"])
+
+
+def test_files_are_listed_by_the_version_that_introduced_them(version, home):
+    child = Dataset.create(parent_datasets=[version])
+    child.add_files(write(home / "more", {"new": b"n", "notes.md": b"changed"}))
+    child.finalize(auto_upload=True)
+    assert child.list_files(dataset_id=child.id) == ["new", "notes.md"]
+    assert set(child.list_files(dataset_id=version.id)) == FILES.keys() - {"notes.md"}
+    assert child.list_files("*.md", dataset_id=version.id) == []
+    assert child.file_entries_dict["new"].parent_dataset_id == child.id
+
+
+def test_a_path_with_brackets_means_the_file_of_that_name(home):
+    names = {"img1.jpg": b"1", "img[1].jpg": b"2", "d[x]/y.txt": b"3", "what?": b"4"}
+    dataset = Dataset.create(dataset_name="brackets")
+    dataset.sync_folder(write(home / "in", names))
+    dataset.finalize(auto_upload=True)
+    assert read(dataset.get_local_copy(files="img[1].jpg")) == {"img[1].jpg": b"2"}
+    assert read(dataset.get_local_copy(files=["d[x]/y.txt", "what?"])) == {"d[x]/y.txt": b"3", "what?": b"4"}
+    assert read(dataset.get_local_copy(files="d[x]")) == {"d[x]/y.txt": b"3"}
+    assert read(dataset.get_local_copy(files="img[0-9].jpg")) == {"img1.jpg": b"1"}
+
+
+def test_there_may_be_more_parts_than_bytes(version):
+    found = [read(version.get_local_copy(part=part, num_parts=10**9)) for part in (0, 10**9 - 1)]
+    assert [len(files) for files in found] in ([0, 0], [1, 0], [0, 1], [1, 1])
+
+
+def test_parts_of_a_version_use_the_whole_copy_of_its_parent(version):
+    whole = version.get_local_copy()
+    child = Dataset.create(parent_datasets=[version])
+    child.remove_files("notes.md")
+    child.finalize()
+    for part in range(4):
+        folder = child.get_local_copy(part=part, num_parts=4)
+        for path in read(folder):
+            if FILES[path]:
+                assert os.stat(f"{folder}/{path}").st_ino == os.stat(f"{whole}/{path}").st_ino
