@@ -86,8 +86,8 @@ def read_as_fresh_machine(home: Path, version: str, parent: str) -> dict[str, in
     real = workspaces.backend_at
     backends = []
 
-    def counting(url: str):
-        backends.append(CountingBackend(real(url)))
+    def counting(url: str, **options):
+        backends.append(CountingBackend(real(url, **options)))
         return backends[-1]
 
     with mock.patch.object(workspaces, "backend_at", counting):

@@ -21,10 +21,12 @@
     │   ├── ObjectMissing         an object that a version needs is not there
     │   └── HistoryRewound        the log is not the one this machine has seen
     ├── FormatTooNew          install a newer version of this package
+    ├── DriverMissing         install the extra that the message names
     └── StorageFailed         the store or the disk refused; nothing acknowledged is lost; retry
         ├── StoreUnreachable
         ├── OutcomeUnknown        a create whose reply was lost (handled inside, never shown)
         ├── StoreReadOnly
+        │   └── StoreLacksCreateIfAbsent  two writers cannot be kept apart there
         ├── DiskFull
         └── AccessDenied
 
@@ -43,6 +45,7 @@ __all__ = [
     "DatasetNotFound",
     "DatasetStoreError",
     "DiskFull",
+    "DriverMissing",
     "FileChanged",
     "FormatTooNew",
     "HistoryRewound",
@@ -55,6 +58,7 @@ __all__ = [
     "PathNotFound",
     "PendingUploads",
     "StorageFailed",
+    "StoreLacksCreateIfAbsent",
     "StoreNotFound",
     "StoreReadOnly",
     "StoreUnreachable",
@@ -219,6 +223,12 @@ class FormatTooNew(DatasetStoreError):
     kind = "format-too-new"
 
 
+class DriverMissing(DatasetStoreError):
+    """The package that reaches a kind of storage is not installed; the message names the extra that brings it."""
+
+    kind = "driver-missing"
+
+
 class StorageFailed(DatasetStoreError):
     """The store or the disk refused. Nothing acknowledged is lost; the call can be repeated."""
 
@@ -244,6 +254,12 @@ class StoreReadOnly(StorageFailed):
     """The store cannot be written through this backend."""
 
     kind = "store-read-only"
+
+
+class StoreLacksCreateIfAbsent(StoreReadOnly):
+    """The storage cannot be trusted to keep two writers apart, so nothing is written to it. Reading is safe."""
+
+    kind = "store-lacks-create-if-absent"
 
 
 class DiskFull(StorageFailed):

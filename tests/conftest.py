@@ -22,3 +22,24 @@ def use_home(path, set_variable):
     set_variable("DATASET_STORE_URL", str(path / "store"))
     set_variable("DATASET_STORE_CACHE", str(path / "cache"))
     set_variable("DATASET_STORE_DATA", str(path / "own"))
+
+
+@pytest.fixture(scope="session")
+def s3_bucket(tmp_path_factory):
+    """An S3 server on loopback and an empty bucket in it: the bucket's URL."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        host, port = server.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "tests")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        import s3fs
+
+        s3fs.S3FileSystem().mkdir("tests")
+        yield "s3://tests"
+    server.stop()

@@ -18,7 +18,7 @@ STORE_VARIABLE = "DATASET_STORE_URL"
 
 _NO_EFFECT = "accepted without effect"
 _STORE = f"the store, instead of {STORE_VARIABLE}"
-_STORAGE = "not supported yet: data goes into the store"
+_STORAGE = "where the packs of this version go, instead of the store; its log stays there"
 
 _DESCRIPTION = (
     "Versions of datasets, stored once. A folder remembers the version begun in it, so --id is rarely needed."

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from dataset_store.cli.output import lines_out, shown
 from dataset_store.cli.presenting import counted, title
-from dataset_store.cli.session import draft_meant, refuse_storage, remember_draft, remember_final
+from dataset_store.cli.session import draft_meant, remember_draft, remember_final
 from dataset_store.errors import InvalidRequest, PendingUploads
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ __all__ = ["add", "close", "create", "remove", "sync", "upload"]
 
 def create(arguments: Namespace) -> int:
     """Begin a version, remember it in this folder, print its id."""
-    refuse_storage(arguments)
     dataset = _begin(arguments, arguments.description)
     remember_draft(dataset)
     lines_out([dataset.id])
@@ -53,7 +52,6 @@ def remove(arguments: Namespace) -> int:
 
 def sync(arguments: Namespace) -> int:
     """Make a version hold what a folder holds, and unless told otherwise upload and finalize it."""
-    refuse_storage(arguments)
     begins = _sync_begins(arguments)
     dataset = _begin(arguments, None) if begins else draft_meant(arguments)
     changes = _synced(dataset, arguments, discard_on_error=begins)
@@ -65,7 +63,7 @@ def sync(arguments: Namespace) -> int:
     if begins:
         remember_draft(dataset)
     if not arguments.skip_close:
-        _close(dataset, arguments.verbose)
+        _close(dataset, arguments)
     elif begins:
         lines_out([f"{shown(title(dataset))} is begun: {dataset.id}"])
     return 0
@@ -73,23 +71,21 @@ def sync(arguments: Namespace) -> int:
 
 def upload(arguments: Namespace) -> int:
     """Send what the store lacks."""
-    refuse_storage(arguments)
     dataset = draft_meant(arguments)
-    dataset.upload(verbose=arguments.verbose)
+    dataset.upload(verbose=arguments.verbose, output_url=arguments.storage)
     lines_out([f"{shown(title(dataset))} is uploaded: {dataset.id}"])
     return 0
 
 
 def close(arguments: Namespace) -> int:
     """Upload what was not, and finalize."""
-    refuse_storage(arguments)
     dataset = draft_meant(arguments)
     if arguments.disable_upload and dataset.is_dirty():
         raise PendingUploads(
             f"Files of the version {dataset.id} wait for upload.",
             "Run `dataset-store upload` first, or close without --disable-upload.",
         )
-    _close(dataset, arguments.verbose)
+    _close(dataset, arguments)
     return 0
 
 
@@ -104,6 +100,7 @@ def _begin(arguments: Namespace, description: str | None) -> "Dataset":
         dataset_tags=arguments.tags,
         parent_datasets=arguments.parents,
         dataset_version=arguments.version,
+        output_uri=arguments.storage,
         description=description,
     )
 
@@ -136,9 +133,11 @@ def _synced(dataset: "Dataset", arguments: Namespace, *, discard_on_error: bool)
         raise
 
 
-def _close(dataset: "Dataset", verbose: bool) -> None:
+def _close(dataset: "Dataset", arguments: Namespace) -> None:
     """Upload what was not, finalize, and tell. A failure between the two leaves a draft that can be closed again."""
-    dataset.finalize(auto_upload=True, verbose=verbose)
+    if arguments.storage is not None and not getattr(arguments, "disable_upload", False):
+        dataset.upload(verbose=arguments.verbose, output_url=arguments.storage)
+    dataset.finalize(auto_upload=True, verbose=arguments.verbose)
     remember_final(dataset)
     lines_out([f"{shown(title(dataset))} is final: {dataset.id}"])
 

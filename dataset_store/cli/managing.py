@@ -12,7 +12,7 @@ from dataset_store.cli.presenting import (
     title_of,
     versions_table,
 )
-from dataset_store.cli.session import folder_remembers, refuse_storage, store_url, version_meant
+from dataset_store.cli.session import folder_remembers, store_url, version_meant
 
 __all__ = ["compare", "delete", "move", "publish", "rename", "search", "set_description", "squash"]
 
@@ -94,7 +94,6 @@ def search(arguments: Namespace) -> int:
 
 def squash(arguments: Namespace) -> int:
     """Make one version of several that stands on its own."""
-    refuse_storage(arguments)
     from dataset_store.dataset import Dataset
 
     dataset = Dataset.squash(arguments.name, dataset_ids=arguments.ids)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dataset_store.cli.arguments import STORE_VARIABLE
 from dataset_store.cli.output import note, problem, shown
-from dataset_store.errors import DatasetNotFound, InvalidRequest, PathNotFound, VersionIsFinal
+from dataset_store.errors import DatasetNotFound, PathNotFound, VersionIsFinal
 from dataset_store.local.current_draft import CurrentVersion, forget, recall, remember
 from dataset_store.local.settings import load_settings
 
@@ -25,7 +25,6 @@ __all__ = [
     "folder_remembers",
     "is_named",
     "library_messages",
-    "refuse_storage",
     "remember_draft",
     "remember_final",
     "store_url",
@@ -125,18 +124,6 @@ def remember_final(dataset: "Dataset") -> None:
     before = recall(load_settings().data, _folder())
     if before is None or before.final or before.id == dataset.id:
         remember(load_settings().data, _folder(), CurrentVersion(store_url(), dataset.id, final=True))
-
-
-def refuse_storage(arguments: Namespace) -> None:
-    """Refuse what is not supported yet.
-
-    Raises:
-        InvalidRequest: `--storage` or `--output-uri` was given.
-    """
-    if arguments.storage is not None:
-        raise InvalidRequest(
-            "--storage and --output-uri are not supported yet.", "Leave it out: data goes into the store."
-        )
 
 
 @contextmanager

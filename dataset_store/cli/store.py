@@ -228,7 +228,8 @@ def _installation() -> Iterator[_Finding]:
 def _store_findings() -> Iterator[_Finding]:
     """Whether the store answers, asked of itself: what this machine remembers of it does not count."""
     from dataset_store.core.envelope import decode_config
-    from dataset_store.storage.repository import backend_at, fetch_config
+    from dataset_store.storage.repository import fetch_config
+    from dataset_store.storage.storages import backend_at
 
     url = store_url()
     yield _fact("store", url)

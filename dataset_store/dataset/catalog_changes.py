@@ -22,7 +22,7 @@ from dataset_store.core.log_entries import (
 from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
 from dataset_store.errors import Conflict, DatasetNotFound, DatasetStoreError, VersionExists
 
-__all__ = ["change_tags", "delete_versions", "describe", "move_series", "publish", "set_archived"]
+__all__ = ["change_tags", "commit_entry", "delete_versions", "describe", "move_series", "publish", "set_archived"]
 
 Entry = TypeVar("Entry", bound=LogEntry)
 
@@ -50,7 +50,7 @@ def change_tags(workspace: Workspace, version_id: str, wanted: Callable[[frozens
             remove=tuple(sorted(remove)),
         )
 
-    _commit(workspace, entry)
+    commit_entry(workspace, entry)
 
 
 def describe(workspace: Workspace, version_id: str, text: str) -> None:
@@ -65,7 +65,7 @@ def describe(workspace: Workspace, version_id: str, text: str) -> None:
             return None
         return DescribeEntry(commit=commit, time=now_ns(), version=version_id, description=text)
 
-    _commit(workspace, entry)
+    commit_entry(workspace, entry)
 
 
 def publish(workspace: Workspace, version_id: str) -> None:
@@ -80,7 +80,7 @@ def publish(workspace: Workspace, version_id: str) -> None:
             return None
         return PublishEntry(commit=commit, time=now_ns(), version=version_id)
 
-    _commit(workspace, entry)
+    commit_entry(workspace, entry)
 
 
 def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> None:
@@ -95,7 +95,7 @@ def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> No
             return None
         return ArchiveEntry(commit=commit, time=now_ns(), version=version_id, archived=archived)
 
-    _commit(workspace, entry)
+    commit_entry(workspace, entry)
 
 
 def move_series(
@@ -119,7 +119,7 @@ def move_series(
             )
         return MoveEntry(commit=commit, time=now_ns(), series=series.id, project=target[0], name=target[1])
 
-    _commit(workspace, entry)
+    commit_entry(workspace, entry)
 
 
 def delete_versions(workspace: Workspace, choose: Callable[[Catalog], Sequence[Version]], *, force: bool) -> list[str]:
@@ -154,7 +154,7 @@ def _delete_last(
         ids[:] = [version.id for version in chosen]
         return DeleteEntry(commit=commit, time=now_ns(), versions=tuple(ids[-_MOST_IDS:])) if ids else None
 
-    _commit(workspace, entry)
+    commit_entry(workspace, entry)
     return ids[-_MOST_IDS:], ids[:-_MOST_IDS]
 
 
@@ -199,7 +199,7 @@ class _NothingToDo(DatasetStoreError):
     """Gives a commit up; it counts, as any reason to give up, only in the state at the end of the log."""
 
 
-def _commit(workspace: Workspace, make: Callable[[Catalog, str], Entry | None]) -> Entry | None:
+def commit_entry(workspace: Workspace, make: Callable[[Catalog, str], Entry | None]) -> Entry | None:
     """Append what `make` gives for the state before the slot and a commit id; None where that is nothing."""
     commit = new_commit_id()
     sent: list[Entry] = []

@@ -46,7 +46,8 @@ class Dataset(Making, Reading, Labelling):
             parent_datasets: Versions, or their ids, whose entries it begins with; later ones win.
             use_current_task: Record the running task as the producer; outside any, a warning.
             dataset_version: Its version number; by default the next free one at finalize.
-            output_uri: Not supported yet: the packs go into the store.
+            output_uri: A URL or path where the packs of this version go; the log stays in the store. By default where
+                those of the last parent lie.
             description: Text kept with the version.
 
         Raises:
@@ -54,8 +55,6 @@ class Dataset(Making, Reading, Labelling):
             VersionExists: The version number is taken.
             InvalidRequest: No name is given or implied.
         """
-        if output_uri is not None:
-            raise InvalidRequest("output_uri is not supported yet.", "Leave it out: data goes into the store.")
         workspace = open_workspace(create=True)
         parents = [_id_of(parent) for parent in parent_datasets or ()]
         versions = [drafting.require_final(workspace, parent) for parent in parents]
@@ -70,6 +69,7 @@ class Dataset(Making, Reading, Labelling):
             tuple(labels(dataset_tags)),
             description,
             use_current_task,
+            output_uri,
         )
         draft = drafting.begin(workspace, new)
         return cls(workspace, draft, draft.opened.id)
@@ -173,15 +173,13 @@ class Dataset(Making, Reading, Labelling):
             dataset_name: Its name; the project is that of the first version.
             dataset_ids: The versions, or their ids.
             dataset_project_name_pairs: Instead of ids, pairs of project and name: the highest version of each.
-            output_url: Not supported yet.
+            output_url: As `output_uri` of `create`, for what has to be written; nothing is copied there.
             close_squashed_dataset: With False, it is left a draft.
 
         Raises:
             DatasetNotFound, NotFinal: A version is not there or not final.
             InvalidRequest: Nothing was asked for, or both ids and pairs.
         """
-        if output_url is not None:
-            raise InvalidRequest("output_url is not supported yet.", "Leave it out: data goes into the store.")
         if bool(dataset_ids) == bool(dataset_project_name_pairs):
             raise InvalidRequest("Ids are to be given, or pairs of project and name.", "Give one or the other.")
         workspace = open_workspace()
@@ -189,7 +187,7 @@ class Dataset(Making, Reading, Labelling):
         found = [cls.get(dataset_project=project, dataset_name=name).id for project, name in pairs]
         ids = [_id_of(one) for one in dataset_ids or found]
         project = cls.get(ids[0]).project
-        new = drafting.NewVersion(project, drafting.require_name(dataset_name), None, (), (), None, False)
+        new = drafting.NewVersion(project, drafting.require_name(dataset_name), None, (), (), None, False, output_url)
         draft = drafting.begin(workspace, new, squashed=ids)
         squashed = cls(workspace, draft, draft.opened.id)
         if close_squashed_dataset:

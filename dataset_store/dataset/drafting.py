@@ -20,9 +20,10 @@ from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import matching
 from dataset_store.dataset.labels import Description, require_tags, require_writable
 from dataset_store.dataset.lineage import merged_parents
+from dataset_store.dataset.outputs import output_of, storage_url
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, PathNotFound, VersionExists
-from dataset_store.local.drafts import Draft, Labels, Opened, Source
+from dataset_store.local.drafts import Draft, Labels, Opened, Output, Source
 from dataset_store.local.folder import Folder, read_file, read_folder
 from dataset_store.storage.trees import root_of
 
@@ -45,7 +46,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """What a new version is to be. `number` is an explicit version number."""
+    """What a new version is to be.
+
+    `number` is an explicit version number, `output` the root where its packs go; by default that of the last parent's.
+    """
 
     project: str
     name: str
@@ -54,6 +58,7 @@ class NewVersion:
     tags: tuple[str, ...]
     description: str | None
     use_current_task: bool
+    output: str | None = None
 
 
 def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -> Draft:
@@ -89,6 +94,7 @@ def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -
         os.path.join(workspace.drafts_directory, draft_id),
         opened,
         Labels(sorted(set(new.tags)), new.description, new.number),
+        Output(storage_url(workspace, new.output) if new.output else output_of(catalog, sources[-1:])),
     )
     if len(sources) > 1:
         draft.change(merged_parents(workspace, [source.id for source in sources]))

@@ -66,6 +66,14 @@ class Handle:
         """Every version of its lineage, itself first, with the ids of its parents."""
         return dependency_graph(self._workspace.catalog, self.id, self._parents())
 
+    def get_default_storage(self) -> str:
+        """Where its packs lie, or would go: the URL of the store's root, or of the one given as `output_uri`."""
+        catalog = self._workspace.catalog
+        own = self._workspace.repository.backend.describe()
+        if self._draft is not None:
+            return self._draft.output or own
+        return catalog.storages.get(self._final().entry.tree.place.storage, own)
+
     def __repr__(self) -> str:
         state = "final" if self.is_final() else "draft"
         return f"<Dataset {self.project}/{self.name} {self._number()} {state} {self.id}>"

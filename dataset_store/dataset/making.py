@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataset_store.dataset import drafting
 from dataset_store.dataset.committing import finalize_draft
 from dataset_store.dataset.handle import Handle
+from dataset_store.dataset.outputs import storage_url
 from dataset_store.dataset.uploading import upload_draft
 from dataset_store.errors import InvalidRequest, PathNotFound, PendingUploads
+from dataset_store.local.drafts import Output
 
 __all__ = ["Making"]
 
@@ -129,7 +131,7 @@ class Making(Handle):
         Args:
             show_progress: Show a progress bar where standard error is a terminal.
             verbose: Log what was sent.
-            output_url: Not supported yet.
+            output_url: Send the packs to this URL or path instead, now and from here on.
             compression: Accepted without effect: each frame is compressed where that pays.
             chunk_size: Accepted without effect: packs have one size.
             max_workers: Accepted; the number of threads follows the machine.
@@ -146,10 +148,10 @@ class Making(Handle):
             VersionIsFinal: It is finalized.
         """
         draft = self._open_draft("upload")
-        if output_url is not None:
-            raise InvalidRequest("output_url is not supported yet.", "Leave it out: data goes into the store.")
         if upload_as_external_links:
             raise InvalidRequest("upload_as_external_links is not supported yet.", "Leave it out.")
+        if output_url is not None:
+            draft.redirect(Output(storage_url(self._workspace, output_url)))
         report = upload_draft(self._workspace, draft, show_progress=show_progress)
         if verbose:
             _log.info("%d files, %d bytes sent in %d packs", report.files, report.stored, report.packs)

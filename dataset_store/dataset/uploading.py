@@ -32,6 +32,7 @@ from dataset_store.core.segments import (
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
+from dataset_store.dataset.outputs import number_of
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject
@@ -61,12 +62,12 @@ class UploadReport:
 class _Sender:
     """One upload's packs: places what is appended, and indexes every pack once it was put."""
 
-    def __init__(self, workspace: Workspace, condemned: frozenset[PackRef]) -> None:
+    def __init__(self, workspace: Workspace, condemned: frozenset[PackRef], storage: int) -> None:
         self.workspace = workspace
         self.condemned = condemned
         self.packs = 0
         self.stored = 0
-        self.writer: PackWriter = workspace.repository.pack_writer(self._on_written)
+        self.writer: PackWriter = workspace.repository.pack_writer(storage, self._on_written)
 
     def _on_written(self, pack: PackRef, footer: Footer) -> None:
         self.workspace.chunks.add_footer(pack, footer, self.condemned)
@@ -91,9 +92,10 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
     """
     catalog = workspace.refresh()
     catalog.require("write")
+    storage = number_of(workspace, draft.output)
     slot = catalog.head
     condemned = frozenset(PackRef(row.storage, PackName(bytes.fromhex(row.pack))) for row in catalog.condemned)
-    sender = _Sender(workspace, condemned)
+    sender = _Sender(workspace, condemned, storage)
     rows, files = _located(draft, sender, show_progress=show_progress)
     changes = Changes(_replaced(draft.changes.entries, rows), draft.changes.removed)
     base = draft.opened.base

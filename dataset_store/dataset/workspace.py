@@ -23,13 +23,9 @@ from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.node_cache import NodeCache
 from dataset_store.local.settings import Settings, load_settings
 from dataset_store.local.stat_cache import StatCache
-from dataset_store.storage.repository import (
-    Repository,
-    backend_at,
-    create_config,
-    fetch_config,
-    open_repository,
-)
+from dataset_store.storage.filesystems import scheme_of
+from dataset_store.storage.repository import Repository, create_config, fetch_config, open_repository
+from dataset_store.storage.storages import backend_at
 
 __all__ = ["Workspace", "new_commit_id", "now_ns", "open_workspace", "workspace_for"]
 
@@ -152,7 +148,7 @@ def open_workspace(store: str | None = None, *, create: bool = False) -> Workspa
 
 def workspace_for(settings: Settings, *, create: bool = False) -> Workspace:
     """As `open_workspace`, with settings given."""
-    url = settings.store if "://" in settings.store else os.path.abspath(os.path.expanduser(settings.store))
+    url = settings.store if scheme_of(settings.store) else os.path.abspath(os.path.expanduser(settings.store))
     identity = (url, settings.cache, settings.data)
     with _open_lock:
         held = _open.get(identity)
@@ -164,10 +160,11 @@ def workspace_for(settings: Settings, *, create: bool = False) -> Workspace:
 
 
 def _opened(settings: Settings, url: str, held: Workspace | None, *, create: bool) -> Workspace:
-    backend = backend_at(url)
+    backend = backend_at(url, single_writer=settings.single_writer)
     url_hash = hashlib.sha256(os.fsencode(url)).hexdigest()[:32]
     remembered = os.path.join(settings.cache, "stores", url_hash)
-    config = None if create else _remembered(remembered)
+    # What is kept in memory is gone with the process; what was there before says nothing of it.
+    config = None if create or scheme_of(url) == "memory" else _remembered(remembered)
     if config is None:
         # Whoever is about to write looks at the store itself: it may have been replaced since.
         config = create_config(backend) if create else fetch_config(backend)

@@ -27,7 +27,7 @@ from dataset_store.core.paths import ROOT, PathKey
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
 from dataset_store.local.os_errors import naming_writes, reading_error
 
-__all__ = ["Committing", "Draft", "Labels", "Opened", "Sent", "Source", "draft_ids", "pending_rows"]
+__all__ = ["Committing", "Draft", "Labels", "Opened", "Output", "Sent", "Source", "draft_ids", "pending_rows"]
 
 _RECORD = Struct("<II16s")
 """Length of the body in bytes, the same with all bits flipped, the first half of its hash."""
@@ -101,6 +101,12 @@ class Source:
     links: Mapping[PathKey, bytes]
 
 
+class Output(msgspec.Struct, frozen=True, tag="output"):
+    """Packs go to this root from here on, by a URL without credentials; none means the store's own."""
+
+    url: str | None
+
+
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
     """Everything so far is in the store's packs, as this tree; `slot` is the lowest slot whose fold was used."""
 
@@ -117,7 +123,7 @@ class Committing(msgspec.Struct, frozen=True, tag="committing"):
     active: bool = True
 
 
-Record = Opened | Labels | Batch | Sent | Committing
+Record = Opened | Labels | Batch | Output | Sent | Committing
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
@@ -155,6 +161,7 @@ class Draft:
         self.path = os.path.join(directory, _JOURNAL)
         self.opened: Opened
         self.labels = Labels([], None)
+        self.output: str | None = None
         self.sent: Sent | None = None
         self.committing = False
         self.changes = Changes.none()
@@ -162,7 +169,7 @@ class Draft:
         self._end = 0  # bytes of the journal that this state is the fold of
 
     @staticmethod
-    def create(directory: str, opened: Opened, labels: Labels) -> "Draft":
+    def create(directory: str, opened: Opened, labels: Labels, output: Output) -> "Draft":
         """Begin a draft in a folder that does not exist yet."""
         parent = os.path.dirname(directory)
         with naming_writes(directory):
@@ -170,7 +177,7 @@ class Draft:
             os.mkdir(directory, 0o700)
             _sync_directory(parent)
         draft = Draft(directory)
-        draft.append(opened, labels)
+        draft.append(opened, labels, output)
         return draft
 
     @staticmethod
@@ -198,7 +205,7 @@ class Draft:
         except FileNotFoundError:
             return False
 
-    def append(self, *records: Opened | Labels | Sent | Committing) -> None:
+    def append(self, *records: Opened | Labels | Output | Sent | Committing) -> None:
         """Make records durable, then part of the state.
 
         Raises:
@@ -224,6 +231,11 @@ class Draft:
         """Give the draft other tags and another description. Raises as `change`."""
         self._require_open()
         self.append(labels)
+
+    def redirect(self, output: Output) -> None:
+        """Send what is not sent yet to another root. Raises as `change`."""
+        self._require_open()
+        self.append(output)
 
     def _require_open(self) -> None:
         if self.committing:
@@ -290,6 +302,8 @@ class Draft:
             self.opened = record
         elif isinstance(record, Labels):
             self.labels = record
+        elif isinstance(record, Output):
+            self.output = record.url
         elif isinstance(record, Sent):
             self.sent = record
         elif isinstance(record, Committing):

@@ -17,20 +17,24 @@ __all__ = ["Settings", "config_file", "load_settings"]
 
 _APPLICATION = "dataset-store"
 _DEFAULT_CACHE_BYTES = 50 * 2**30
-_KNOWN = {"store", "cache", "data", "cache_bytes"}
+_KNOWN = {"store", "cache", "data", "cache_bytes", "single_writer"}
+_YES = {"1", "true", "yes", "on"}
+_NO = {"", "0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The store's URL or path, two folders of this machine, and the bound of the local-copy cache in bytes.
 
-    Everything under `cache` can be deleted at any time; `data` holds drafts.
+    Everything under `cache` can be deleted at any time; `data` holds drafts. `single_writer` is the user's word that
+    nobody else writes to the store, which some storages need.
     """
 
     store: str
     cache: str
     data: str
     cache_bytes: int
+    single_writer: bool = False
 
 
 def config_file() -> str:
@@ -44,7 +48,7 @@ def load_settings(store: str | None = None, environment: Mapping[str, str] | Non
     Args:
         store: The store that the caller names, if any.
         environment: Instead of the process's own: `DATASET_STORE_URL`, `DATASET_STORE_CACHE`, `DATASET_STORE_DATA`,
-            `DATASET_STORE_CACHE_BYTES`.
+            `DATASET_STORE_CACHE_BYTES`, `DATASET_STORE_SINGLE_WRITER`.
 
     Raises:
         InvalidRequest: The user's file, or a number, cannot be understood.
@@ -58,7 +62,19 @@ def load_settings(store: str | None = None, environment: Mapping[str, str] | Non
     if not limit.isdecimal():
         raise InvalidRequest(f"The cache bound {limit!r} is no number of bytes.", "Give a whole number.")
     data = os.path.abspath(os.path.expanduser(data))
-    return Settings(named or os.path.join(data, "store"), os.path.abspath(os.path.expanduser(cache)), data, int(limit))
+    return Settings(
+        named or os.path.join(data, "store"),
+        os.path.abspath(os.path.expanduser(cache)),
+        data,
+        int(limit),
+        _is_yes(env.get("DATASET_STORE_SINGLE_WRITER") or str(written.get("single_writer", ""))),
+    )
+
+
+def _is_yes(text: str) -> bool:
+    if text.lower() not in _YES | _NO:
+        raise InvalidRequest(f"single_writer is {text!r}, neither yes nor no.", "Give 1 or 0.")
+    return text.lower() in _YES
 
 
 def _read_file(path: str) -> dict[str, object]:

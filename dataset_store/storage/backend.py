@@ -22,7 +22,7 @@ from typing import NewType, Protocol
 
 from dataset_store.errors import CorruptObject, InvalidRequest
 
-__all__ = ["Backend", "Buffer", "Buffers", "Key", "ObjectInfo", "Span", "Tail", "extent", "validate_key"]
+__all__ = ["Backend", "Buffer", "Buffers", "Key", "ObjectInfo", "Span", "Tail", "Traits", "extent", "validate_key"]
 
 Key = NewType("Key", str)
 
@@ -91,8 +91,26 @@ class ObjectInfo:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is worth knowing of a storage before it is used.
+
+    Attributes:
+        hole_bytes: Bytes that take about as long to read as one more request; 0 where requests cost nothing.
+        create_is_promised: Whether the rules of the storage itself promise one winner. Where they do not, a store
+            is made there only after its create was tried.
+    """
+
+    hole_bytes: int = 0
+    create_is_promised: bool = True
+
+
 class Backend(Protocol):
     """Keys to immutable objects. See the module for what every implementation promises."""
+
+    @property
+    def traits(self) -> Traits:
+        """What is worth knowing of the storage; no request."""
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
         """Read whole objects; None for a key that holds none. In the order asked.

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 from dataset_store.errors import ObjectMissing
-from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, extent, validate_key
+from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
 
 __all__ = ["MemoryBackend"]
 
@@ -19,6 +19,11 @@ class MemoryBackend:
     def __init__(self) -> None:
         self._objects: dict[Key, bytes] = {}
         self._lock = threading.Lock()
+
+    @property
+    def traits(self) -> Traits:
+        """Requests cost nothing, and a lock decides each create."""
+        return Traits()
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
         """Read whole objects; see the port."""

@@ -33,7 +33,7 @@ from dataset_store.errors import (
     StoreReadOnly,
     StoreUnreachable,
 )
-from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, extent, validate_key
+from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
 
 if sys.platform == "darwin":
     import fcntl
@@ -112,6 +112,11 @@ class PosixBackend:
         self._nameless = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
         # Folders whose own names are known to be flushed. May hold some that were removed since.
         self._durable: set[str] = set()
+
+    @property
+    def traits(self) -> Traits:
+        """Requests cost nothing, and a link has one winner."""
+        return Traits()
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
         """Read whole objects; see the port."""

@@ -7,41 +7,22 @@ when asked. Nothing here chooses a folder of this machine: caches are handed in.
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
 from dataset_store.core.chunking import ChunkerParams
 from dataset_store.core.digest import PackName, StoreId
 from dataset_store.core.envelope import StoreConfig, decode_config, encode_config, object_digest
 from dataset_store.core.packfile import Footer, PackRef
-from dataset_store.errors import InvalidRequest, StoreNotFound, StoreUnreachable
+from dataset_store.errors import StoreNotFound, StoreUnreachable
 from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.catalog_cache import CatalogCache, CatalogView
 from dataset_store.storage.log import Log
 from dataset_store.storage.packs import PackReader, PackWriter
-from dataset_store.storage.posix_backend import PosixBackend
+from dataset_store.storage.storages import Storages, require_create_if_absent
 from dataset_store.storage.trees import NodeKeeper, StoredNodes
 
-__all__ = ["Repository", "backend_at", "create_config", "fetch_config", "open_repository"]
+__all__ = ["Repository", "create_config", "fetch_config", "open_repository"]
 
 CONFIG_KEY = Key("config")
-
-
-def backend_at(url: str) -> Backend:
-    """The backend that reaches a URL or path.
-
-    Raises:
-        InvalidRequest: No backend knows the scheme.
-    """
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        if parts.netloc not in {"", "localhost"}:
-            raise InvalidRequest(f"The URL {url!r} names another machine.", "Use a path, or file:///path.")
-        return PosixBackend(unquote(parts.path))
-    if "://" in url:
-        raise InvalidRequest(
-            f"No storage is known for {parts.scheme}:// URLs.", "Give a folder's path or a file:// URL."
-        )
-    return PosixBackend(url)
 
 
 def fetch_config(backend: Backend) -> bytes | None:
@@ -57,11 +38,13 @@ def create_config(backend: Backend, new_id: Callable[[int], bytes] = secrets.tok
     """Make the store if it is not there yet; its config's bytes. Any number of callers get the same one.
 
     Raises:
+        StoreLacksCreateIfAbsent: The storage does not keep two writers apart; nothing was made.
         StorageFailed: The store cannot be written.
     """
     held = fetch_config(backend)
     if held is not None:
         return held
+    require_create_if_absent(backend, new_id)
     config = StoreConfig(store=new_id(16).hex(), chunker=ChunkerParams().name, tree="v1")
     backend.create(CONFIG_KEY, [encode_config(config)])
     # Another may have been first; what stands there is the store's.
@@ -80,6 +63,7 @@ class Repository:
     catalog: CatalogView
     packs: PackReader
     nodes: StoredNodes
+    storages: Storages
 
     @property
     def store_id(self) -> StoreId:
@@ -91,10 +75,14 @@ class Repository:
         """How files are cut in this store."""
         return ChunkerParams.parse(self.config.chunker)
 
-    def pack_writer(self, on_written: Callable[[PackRef, Footer], object]) -> PackWriter:
-        """A writer of new packs in the store's own root; `on_written` is told of each."""
+    def pack_writer(self, storage: int, on_written: Callable[[PackRef, Footer], object]) -> PackWriter:
+        """A writer of new packs in the storage of that number; `on_written` is told of each."""
         return PackWriter(
-            self.backend, self.store_id, 0, lambda: PackName(secrets.token_bytes(16)), on_written=on_written
+            self.storages[storage],
+            self.store_id,
+            storage,
+            lambda: PackName(secrets.token_bytes(16)),
+            on_written=on_written,
         )
 
 
@@ -113,5 +101,7 @@ def open_repository(backend: Backend, config_object: bytes, catalog_directory: s
     """
     config = decode_config(config_object, f"the config of {backend.describe()}")
     catalog = CatalogView(Log(backend, object_digest(config_object)), CatalogCache(catalog_directory))
-    packs = PackReader(StoreId(bytes.fromhex(config.store)), lambda _storage: backend)
-    return Repository(backend, config, catalog, packs, StoredNodes(packs, keeper))
+    store_id = StoreId(bytes.fromhex(config.store))
+    storages = Storages(backend, store_id, lambda: catalog.catalog.storages)
+    packs = PackReader(store_id, storages.__getitem__, hole_bytes=backend.traits.hole_bytes)
+    return Repository(backend, config, catalog, packs, StoredNodes(packs, keeper), storages)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import NoReturn
 
 from dataset_store.errors import InvalidRequest, StoreReadOnly
-from dataset_store.storage.backend import Backend, Buffers, Key, ObjectInfo, Span, Tail
+from dataset_store.storage.backend import Backend, Buffers, Key, ObjectInfo, Span, Tail, Traits
 
 __all__ = ["CountingBackend", "Counts", "LatencyBackend", "ReadOnlyBackend", "Wrapper"]
 
@@ -24,6 +24,11 @@ class Wrapper:
 
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the inner storage."""
+        return self.inner.traits
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
         """Read whole objects; see the port."""

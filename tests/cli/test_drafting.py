@@ -151,19 +151,22 @@ def test_an_explicit_version_number_can_be_taken_once(shell, pictures):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "steps",
     [
-        ["create", "--name", "cats", "--storage", "s3://bucket"],
-        ["create", "--name", "cats", "--output-uri", "s3://bucket"],
-        ["sync", "--folder", ".", "--storage", "s3://bucket"],
-        ["upload", "--storage", "s3://bucket"],
-        ["close", "--storage", "s3://bucket"],
+        [["create", "--name", "cats", "--storage", "STORAGE"], ["add", "--files", "FOLDER"], ["close"]],
+        [["create", "--name", "cats"], ["add", "--files", "FOLDER"], ["upload", "--storage", "STORAGE"], ["close"]],
+        [["create", "--name", "cats"], ["add", "--files", "FOLDER"], ["close", "--output-uri", "STORAGE"]],
+        [["sync", "--name", "cats", "--folder", "FOLDER", "--storage", "STORAGE"]],
     ],
 )
-def test_storage_elsewhere_is_refused_by_name(shell, words):
-    refused = shell(*words)
-    assert refused.code == 2
-    assert "not supported yet" in refused.err
+def test_packs_go_where_storage_says_and_the_log_into_the_store(shell, machine, pictures, steps):
+    elsewhere = machine / "elsewhere"
+    for words in steps:
+        named = {"STORAGE": str(elsewhere), "FOLDER": str(pictures)}
+        assert shell(*[named.get(word, word) for word in words]).code == 0
+    assert any(path.is_file() for path in elsewhere.rglob("packs/*/*"))
+    assert not (machine / "url" / "packs").exists()
+    assert len(json.loads(shell("list", "--json", "--name", "cats").out)["files"]) > 0
 
 
 def test_flags_without_effect_are_accepted(shell, pictures):

@@ -12,6 +12,7 @@ import pytest
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
 from dataset_store.errors import DatasetStoreError
+from dataset_store.storage.wrappers import CountingBackend
 from dataset_store.testing.folders import read, write
 
 
@@ -77,6 +78,34 @@ class Place:
         self.new_process()
         self.monkeypatch.setenv("DATASET_STORE_CACHE", cache)
         self.monkeypatch.setenv("DATASET_STORE_DATA", data)
+
+
+@pytest.fixture
+def backends(monkeypatch):
+    """Every backend that a workspace opens from here on, counting."""
+    made = []
+    real = workspaces.backend_at
+
+    def counting(url, **options):
+        made.append(CountingBackend(real(url, **options)))
+        return made[-1]
+
+    monkeypatch.setattr(workspaces, "backend_at", counting)
+    workspaces._open.clear()
+    return made
+
+
+@pytest.fixture
+def another_machine(home, monkeypatch):
+    """Switch to a machine that knows nothing yet of the store; its folder."""
+
+    def switch(name: str = "other") -> Path:
+        workspaces._open.clear()
+        monkeypatch.setenv("DATASET_STORE_CACHE", str(home / name / "cache"))
+        monkeypatch.setenv("DATASET_STORE_DATA", str(home / name / "own"))
+        return home / name
+
+    return switch
 
 
 @pytest.fixture(scope="session")

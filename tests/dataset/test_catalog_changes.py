@@ -32,13 +32,6 @@ def entries_in_the_log(home) -> int:
     return len(list((home / "store" / "log" / "catalog").iterdir()))
 
 
-def another_machine(home, monkeypatch, name: str) -> None:
-    """From here on nothing is known of the store but what it says."""
-    workspaces._open.clear()
-    monkeypatch.setenv("DATASET_STORE_CACHE", str(home / name / "cache"))
-    monkeypatch.setenv("DATASET_STORE_DATA", str(home / name / "own"))
-
-
 # --- one version -----------------------------------------------------------------------------------------------------
 
 
@@ -145,12 +138,12 @@ def test_a_dataset_can_not_take_the_name_of_another(home):
     assert entries_in_the_log(home) == before
 
 
-def test_of_two_machines_that_take_one_name_the_second_is_refused(home, monkeypatch):
+def test_of_two_machines_that_take_one_name_the_second_is_refused(home, another_machine):
     version(home)
     version(home, dataset_name="e")
     behind = workspaces.open_workspace()
     behind.refresh()
-    another_machine(home, monkeypatch, "other")
+    another_machine()
     Dataset.rename("f", "p", "e")
     with pytest.raises(VersionExists):
         catalog_changes.move_series(behind, "p", "d", to_name="f")
@@ -214,13 +207,13 @@ def test_what_can_not_be_squashed_is_refused(home):
 # --- deleting --------------------------------------------------------------------------------------------------------
 
 
-def test_a_parent_is_deleted_only_by_force_and_its_child_is_read_as_before(home, monkeypatch):
+def test_a_parent_is_deleted_only_by_force_and_its_child_is_read_as_before(home, another_machine):
     parent = version(home, {"a": b"1" * 100_000, "b": b"2"})
     child = version(home, {"a": b"1" * 100_000, "b": b"3"}, parent_datasets=[parent])
     with pytest.raises(Conflict, match=child.id):
         Dataset.delete(parent.id)
     Dataset.delete(parent.id, force=True)
-    another_machine(home, monkeypatch, "other")
+    another_machine()
     with pytest.raises(DatasetNotFound):
         Dataset.get(parent.id)
     found = Dataset.get(dataset_name="d")
@@ -242,11 +235,11 @@ def test_a_parent_can_be_deleted_once_its_children_are(home):
         Dataset.delete(parent.id)
 
 
-def test_a_child_that_another_machine_made_meanwhile_protects_its_parent(home, monkeypatch):
+def test_a_child_that_another_machine_made_meanwhile_protects_its_parent(home, another_machine):
     parent = version(home, {"a": b"1"})
     behind = workspaces.open_workspace()
     behind.refresh()
-    another_machine(home, monkeypatch, "other")
+    another_machine()
     version(home, {"a": b"2"}, parent_datasets=[parent.id])
     with pytest.raises(Conflict):
         catalog_changes.delete_versions(behind, lambda catalog: [catalog.version(parent.id)], force=False)
@@ -304,7 +297,7 @@ def test_an_empty_id_is_no_id(home):
 
 def test_a_version_finalized_while_others_are_deleted_stays(home, monkeypatch):
     version(home)
-    commit, made = catalog_changes._commit, []
+    commit, made = catalog_changes.commit_entry, []
 
     def and_then_another(workspace, make):
         done = commit(workspace, make)
@@ -312,7 +305,7 @@ def test_a_version_finalized_while_others_are_deleted_stays(home, monkeypatch):
             made.append(version(home).id)
         return done
 
-    monkeypatch.setattr(catalog_changes, "_commit", and_then_another)
+    monkeypatch.setattr(catalog_changes, "commit_entry", and_then_another)
     Dataset.delete(dataset_project="p", dataset_name="d")
     assert [row["id"] for row in Dataset.list_datasets()] == made
 

@@ -8,9 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataset_store import Dataset
-from dataset_store.dataset import workspace as workspaces
 from dataset_store.errors import CorruptObject, InvalidPath, InvalidRequest, NotFinal, PathNotFound
-from dataset_store.storage.wrappers import CountingBackend
 from dataset_store.testing.folders import write
 
 LARGE = random.Random(1).randbytes(3_000_000)
@@ -33,18 +31,9 @@ def version(home):
     return dataset
 
 
-def another_machine(home, monkeypatch):
+def counted(another_machine, backends):
     """The version as a machine sees it that knows nothing, and the counts of what it reads."""
-    backends = []
-    real = workspaces.backend_at
-
-    def counting(url):
-        backends.append(CountingBackend(real(url)))
-        return backends[-1]
-
-    monkeypatch.setattr(workspaces, "backend_at", counting)
-    workspaces._open.clear()
-    monkeypatch.setenv("DATASET_STORE_CACHE", str(home / "other" / "cache"))
+    another_machine()
     dataset = Dataset.get(dataset_name="d")
     backends[-1].reset()
     return dataset, backends[-1]
@@ -58,8 +47,8 @@ def test_a_file_reads_as_it_was(version, path):
     assert file.closed
 
 
-def test_reading_all_of_a_file_is_few_requests(version, home, monkeypatch):
-    dataset, backend = another_machine(home, monkeypatch)
+def test_reading_all_of_a_file_is_few_requests(version, another_machine, backends):
+    dataset, backend = counted(another_machine, backends)
     assert dataset.open("large.bin").read() == LARGE
     assert backend.snapshot().total_calls <= 8
 
@@ -85,8 +74,8 @@ def test_seeking_and_reading_is_as_in_any_file(version, data):
         ours.seek(-1)
 
 
-def test_only_what_is_asked_for_is_fetched(version, home, monkeypatch):
-    dataset, backend = another_machine(home, monkeypatch)
+def test_only_what_is_asked_for_is_fetched(version, another_machine, backends):
+    dataset, backend = counted(another_machine, backends)
     file = dataset.open("large.bin")
     file.seek(1_500_000)
     assert file.read(1_000) == LARGE[1_500_000:1_501_000]
@@ -97,8 +86,8 @@ def test_only_what_is_asked_for_is_fetched(version, home, monkeypatch):
     assert backend.snapshot().total_calls == 0
 
 
-def test_a_damaged_chunk_is_an_error_and_the_rest_can_be_read(version, home, monkeypatch):
-    dataset, _ = another_machine(home, monkeypatch)
+def test_a_damaged_chunk_is_an_error_and_the_rest_can_be_read(version, home, another_machine, backends):
+    dataset, _ = counted(another_machine, backends)
     packs = [path for path in (home / "store" / "packs").rglob("*") if path.is_file()]
     pack = max(packs, key=lambda path: path.stat().st_size)
     data = bytearray(pack.read_bytes())

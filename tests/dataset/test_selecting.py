@@ -6,9 +6,7 @@ import random
 import pytest
 
 from dataset_store import Dataset
-from dataset_store.dataset import workspace as workspaces
 from dataset_store.errors import InvalidPath, InvalidRequest, NotFinal, PathNotFound
-from dataset_store.storage.wrappers import CountingBackend
 from dataset_store.testing.folders import read, write
 
 FILES = {f"d{number % 5}/f{number:03}.txt": random.Random(number).randbytes(number * 7) for number in range(200)}
@@ -23,10 +21,9 @@ def version(home):
     return dataset
 
 
-def another_machine(home, monkeypatch, name):
-    workspaces._open.clear()
-    monkeypatch.setenv("DATASET_STORE_CACHE", str(home / name / "cache"))
-    monkeypatch.setenv("DATASET_STORE_DATA", str(home / name / "own"))
+def elsewhere(another_machine):
+    """The version as another machine sees it."""
+    another_machine()
     return Dataset.get(dataset_name="d")
 
 
@@ -65,10 +62,10 @@ def test_there_is_one_part_for_each_512_mib_unless_told_otherwise(version):
         ([], set()),
     ],
 )
-def test_files_are_selected_by_path_directory_and_wildcard(version, home, monkeypatch, files, meant):
+def test_files_are_selected_by_path_directory_and_wildcard(version, another_machine, files, meant):
     expected = {path: FILES[path] for path in meant}
     assert read(version.get_local_copy(files=files)) == expected
-    assert read(another_machine(home, monkeypatch, "other").get_local_copy(files=files)) == expected
+    assert read(elsewhere(another_machine).get_local_copy(files=files)) == expected
 
 
 def test_a_share_of_selected_files_can_be_had(version):
@@ -84,16 +81,8 @@ def test_a_selection_that_is_on_disk_is_not_made_again(version):
     assert version.get_local_copy() != one
 
 
-def test_what_was_not_selected_is_not_fetched(version, home, monkeypatch):
-    backends = []
-    real = workspaces.backend_at
-
-    def counting(url):
-        backends.append(CountingBackend(real(url)))
-        return backends[-1]
-
-    monkeypatch.setattr(workspaces, "backend_at", counting)
-    dataset = another_machine(home, monkeypatch, "other")
+def test_what_was_not_selected_is_not_fetched(version, another_machine, backends):
+    dataset = elsewhere(another_machine)
     backends[-1].reset()
     dataset.get_local_copy(files=["notes.md"])
     assert backends[-1].snapshot().bytes_read < 200_000  # nodes, and the frame that it shares with other short files
@@ -103,8 +92,8 @@ def test_what_was_not_selected_is_not_fetched(version, home, monkeypatch):
     assert os.stat(f"{whole}/large.bin").st_ino == os.stat(f"{part}/large.bin").st_ino
 
 
-def test_a_partial_copy_is_never_taken_for_the_whole(version, home, monkeypatch):
-    dataset = another_machine(home, monkeypatch, "other")
+def test_a_partial_copy_is_never_taken_for_the_whole(version, another_machine):
+    dataset = elsewhere(another_machine)
     dataset.get_local_copy(part=0, num_parts=2)
     dataset.get_local_copy(files=["d1"])
     assert read(dataset.get_local_copy()) == FILES

@@ -11,22 +11,6 @@ import pytest
 
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.storage.wrappers import CountingBackend
-
-
-@pytest.fixture
-def backends(monkeypatch):
-    """Every backend that a workspace opens from here on, counting."""
-    made = []
-    real = workspaces.backend_at
-
-    def counting(url):
-        made.append(CountingBackend(real(url)))
-        return made[-1]
-
-    monkeypatch.setattr(workspaces, "backend_at", counting)
-    workspaces._open.clear()
-    return made
 
 
 def requests(backends) -> int:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dataset_store.core.entries import Changes, make_entries
 from dataset_store.core.paths import PathKey
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound, DiskFull
-from dataset_store.local.drafts import Committing, Draft, Labels, Opened, Source
+from dataset_store.local.drafts import Committing, Draft, Labels, Opened, Output, Source
 
 
 def opened() -> Opened:
@@ -31,7 +31,7 @@ def source(name: bytes) -> Source:
 
 
 def create(tmp_path) -> Draft:
-    return Draft.create(str(tmp_path / "drafts" / "one"), opened(), Labels(["t"], "text"))
+    return Draft.create(str(tmp_path / "drafts" / "one"), opened(), Labels(["t"], "text"), Output(None))
 
 
 def state(draft: Draft):

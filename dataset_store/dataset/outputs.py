@@ -1,0 +1,46 @@
+"""Where packs go: the store's own root, or another that the log numbers."""
+
+from collections.abc import Sequence
+
+from dataset_store.core.catalog import Catalog, Version
+from dataset_store.core.log_entries import StorageEntry
+from dataset_store.dataset.catalog_changes import commit_entry
+from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.storage.storages import normal_url
+
+__all__ = ["number_of", "output_of", "storage_url"]
+
+
+def storage_url(workspace: Workspace, url: str) -> str | None:
+    """The root of a URL or path as the log knows it; None where that is the store's own.
+
+    Raises:
+        InvalidRequest: The URL names another machine's file.
+    """
+    root = normal_url(url)
+    return None if root == normal_url(workspace.repository.backend.describe()) else root
+
+
+def output_of(catalog: Catalog, versions: Sequence[Version]) -> str | None:
+    """The root where the tree of a version lies, of at most one; None where that is the store's own."""
+    return next((catalog.storages.get(version.entry.tree.place.storage) for version in versions), None)
+
+
+def number_of(workspace: Workspace, url: str | None) -> int:
+    """The storage number of a root; the log gives it one where it has none yet.
+
+    Raises:
+        StorageFailed: The log cannot be written.
+    """
+    if url is None:
+        return 0
+
+    def entry(catalog: Catalog, commit: str) -> StorageEntry | None:
+        if catalog.storage_number(url) is not None:
+            return None
+        number = max(catalog.storages, default=0) + 1
+        return StorageEntry(commit=commit, time=now_ns(), number=number, url=url)
+
+    while (number := workspace.catalog.storage_number(url)) is None:
+        commit_entry(workspace, entry)
+    return number

@@ -1,0 +1,133 @@
+"""File systems that fsspec reaches, by URL: the one module that imports it.
+
+Promises: a scheme without its driver, or that nobody knows, is a typed error before anything is touched; what a driver
+raises comes out as an error of this package that names what was being done, never with a password in it. Never:
+retries, or remembers what a storage answered.
+"""
+
+import functools
+import re
+import socket
+from importlib import import_module
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from dataset_store.errors import (
+    AccessDenied,
+    DatasetStoreError,
+    DriverMissing,
+    InvalidRequest,
+    StorageFailed,
+    StoreUnreachable,
+)
+
+__all__ = ["failure", "is_remote", "open_filesystem", "redacted", "scheme_of"]
+
+_EXTRAS: Final = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "az": "azure",
+    "abfs": "azure",
+    "abfss": "azure",
+    "adl": "azure",
+    "sftp": "sftp",
+    "ssh": "sftp",
+    "http": "http",
+    "https": "http",
+}
+"""Scheme to the extra of this package that installs its driver."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+# Errors of drivers that are no kind of OSError, by name: their classes are there only where the driver is.
+_DENIED: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "ClientAuthenticationError"})
+_UNREACHABLE: Final = frozenset(
+    {
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ClientConnectorError",
+        "ClientConnectorDNSError",
+        "SSHException",
+    }
+)
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of a URL in lower case; the empty text for a plain path."""
+    match = _SCHEME.match(url)
+    return match[1].lower() if match else ""
+
+
+def is_remote(url: str) -> bool:
+    """Whether a URL names something that this machine's own file system does not."""
+    return scheme_of(url) not in {"", "file", "local"}
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Credentials, endpoints and other options come from where the driver takes them by itself: environment variables,
+    its own files, and fsspec's configuration.
+
+    Raises:
+        DriverMissing: The driver of the scheme is not installed.
+        InvalidRequest: No driver knows the scheme, or the URL cannot be understood.
+        AccessDenied, StoreUnreachable, StorageFailed: The driver needs a connection and did not get it.
+    """
+    scheme = scheme_of(url)
+    core = import_module("fsspec.core")
+    try:
+        filesystem, path = core.url_to_fs(url)
+    except ImportError as error:
+        raise _driver_missing(scheme, error) from error
+    except ValueError as error:
+        raise InvalidRequest(
+            f"The URL {redacted(url)} cannot be used: {error}.", "Known schemes are those of fsspec."
+        ) from error
+    except Exception as error:
+        raise failure(error, f"connect to {redacted(url)}") from error
+    return filesystem, path
+
+
+def redacted(url: str) -> str:
+    """A URL as it may be shown and kept: without user, password, query and fragment."""
+    if not is_remote(url):
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def failure(error: Exception, doing: str) -> DatasetStoreError:
+    """The typed error for what a driver raised.
+
+    Args:
+        error: What was raised; one of this package's own comes back as it is.
+        doing: What was being done, to follow "Cannot".
+    """
+    if isinstance(error, DatasetStoreError):
+        return error
+    said = f"Cannot {doing}: {_in_words(error)}."
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, PermissionError) or names & _DENIED:
+        return AccessDenied(said, "Check the credentials and their rights, then repeat.")
+    if isinstance(error, ConnectionError | socket.gaierror) or names & _UNREACHABLE:
+        return StoreUnreachable(said, "Check the address, the endpoint and the network, then repeat.")
+    return StorageFailed(said, "Check the storage and the network, then repeat; nothing acknowledged is lost.")
+
+
+def _driver_missing(scheme: str, error: ImportError) -> DriverMissing:
+    extra = _EXTRAS.get(scheme)
+    hint = f"Install it with `pip install 'dataset-store[{extra}]'`." if extra else f"{error}."
+    return DriverMissing(f"The driver for {scheme}:// URLs is not installed.", hint)
+
+
+@functools.lru_cache(maxsize=1)
+def _secrets_in_text() -> re.Pattern[str]:
+    return re.compile(r"(?<=://)[^/@\s]+@|(?<=\?)[^\s'\"]+")
+
+
+def _in_words(error: Exception) -> str:
+    text = str(error).strip().rstrip(".") or type(error).__name__
+    return _secrets_in_text().sub("", text)

@@ -1,0 +1,178 @@
+"""A store at any URL, and packs elsewhere than their store."""
+
+import os
+import secrets
+
+import pytest
+from http_server import http_server
+from sftp_server import sftp_server
+
+from dataset_store import Dataset
+from dataset_store.dataset import workspace as workspaces
+from dataset_store.errors import StoreLacksCreateIfAbsent, StoreNotFound, StoreReadOnly
+from dataset_store.testing.folders import read, write
+
+FILES = {"a.txt": b"one", "sub/big": os.urandom(300_000), "sub/b.txt": b"two" * 1_000}
+
+
+def version_of(folder, **create):
+    dataset = Dataset.create(**({"dataset_name": "d", "dataset_project": "p"} | create))
+    dataset.sync_folder(folder)
+    dataset.finalize(auto_upload=True)
+    return dataset
+
+
+@pytest.fixture
+def folder(home):
+    return write(home / "in", FILES)
+
+
+@pytest.fixture
+def bucket(s3_bucket, home):
+    return f"{s3_bucket}/{secrets.token_hex(8)}"
+
+
+@pytest.fixture(params=["memory", "s3", "sftp"])
+def url(request, s3_bucket, home, monkeypatch):
+    if request.param == "sftp":
+        monkeypatch.setenv("DATASET_STORE_SINGLE_WRITER", "1")
+        (home / "served").mkdir()
+        with sftp_server(home / "served") as server:
+            yield f"{server}/team/store"
+    else:
+        base = "memory://" if request.param == "memory" else s3_bucket + "/"
+        yield f"{base}{secrets.token_hex(8)}/store"
+
+
+def test_a_url_is_a_store_like_any_folder(url, home, folder, monkeypatch, another_machine):
+    monkeypatch.setenv("DATASET_STORE_URL", url)
+    first = version_of(folder, dataset_tags=["latest"])
+    (folder / "a.txt").write_bytes(b"changed")
+    (folder / "sub" / "b.txt").unlink()
+    second = version_of(folder, parent_datasets=[first])
+    another_machine()
+    assert read(Dataset.get(dataset_tags="latest").get_local_copy()) == FILES
+    found = Dataset.get(dataset_project="p", dataset_name="d")
+    assert (found.id, found.version) == (second.id, "1.0.1")
+    assert read(found.get_local_copy()) == read(folder)
+    assert found.open("sub/big").read() == FILES["sub/big"]
+    copy = found.get_mutable_local_copy(str(home / "mutable"))
+    write(home / "mutable", {"new": b"new"})
+    assert Dataset.create(parent_datasets=[found]).sync_folder(copy) == (0, 1, 0)
+    Dataset.delete(first.id, force=True)
+    assert read(Dataset.get(second.id).get_local_copy()) == read(folder)
+
+
+def test_a_url_without_a_store_is_not_found(url, monkeypatch):
+    monkeypatch.setenv("DATASET_STORE_URL", url)
+    with pytest.raises(StoreNotFound) as error:
+        Dataset.get(dataset_name="d")
+    assert "secret" not in str(error.value)
+
+
+def test_a_store_that_one_writer_must_be_declared_for_says_so_before_anything_is_made(home, folder, monkeypatch):
+    (home / "served").mkdir()
+    with sftp_server(home / "served") as server:
+        monkeypatch.setenv("DATASET_STORE_URL", f"{server}/store")
+        with pytest.raises(StoreLacksCreateIfAbsent):
+            Dataset.create(dataset_name="d")
+    assert not any((home / "served").rglob("*"))
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+def test_a_store_served_by_http_can_be_read(home, folder, monkeypatch, another_machine, ranges):
+    version = version_of(folder)
+    another_machine()
+    with http_server(home, ranges=ranges) as url:
+        monkeypatch.setenv("DATASET_STORE_URL", f"{url}/store")
+        found = Dataset.get(dataset_project="p", dataset_name="d")
+        assert read(found.get_local_copy()) == FILES
+        with pytest.raises(StoreReadOnly):
+            found.add_tags("t")
+    assert found.id == version.id
+
+
+# --- packs elsewhere -------------------------------------------------------------------------------------------------
+
+
+def packs_below(path):
+    return [found for found in path.rglob("packs/*/*") if found.is_file()]
+
+
+def test_packs_go_to_the_output_uri_and_the_log_stays(home, folder, bucket, another_machine):
+    version = version_of(folder, output_uri=bucket)
+    assert version.get_default_storage() == bucket
+    assert packs_below(home / "store") == []
+    another_machine()
+    assert read(Dataset.get(version.id).get_local_copy()) == FILES
+    assert Dataset.get(version.id).get_default_storage() == bucket
+    assert Dataset.get(version.id).verify_dataset_hash() == []
+
+
+def test_a_child_keeps_the_storage_of_its_last_parent(home, folder, another_machine):
+    first = version_of(folder, output_uri=str(home / "elsewhere"))
+    before = len(packs_below(home / "elsewhere"))
+    (folder / "a.txt").write_bytes(b"changed")
+    copies = [
+        version_of(folder, parent_datasets=[first]),
+        Dataset.get(first.id, writable_copy=True),
+        Dataset.squash("flat", dataset_ids=[first.id]),
+    ]
+    for dataset in copies:
+        assert dataset.get_default_storage() == f"file://{home}/elsewhere"
+    assert len(packs_below(home / "elsewhere")) == before + 1
+    assert packs_below(home / "store") == []
+
+
+def test_versions_of_several_storages_are_merged_and_read_together(home, bucket, another_machine):
+    own = version_of(write(home / "one", {"one": os.urandom(200_000)}), dataset_name="one")
+    other = version_of(write(home / "two", {"two": os.urandom(200_000)}), dataset_name="two", output_uri=bucket)
+    both = Dataset.create("both", parent_datasets=[own, other], output_uri=str(home / "third"))
+    both.add_files(write(home / "three", {"three": b"3"}))
+    both.finalize(auto_upload=True)
+    again = version_of(write(home / "two", {"four": b"4"}), dataset_name="four", output_uri=bucket + "/")
+    assert again.get_default_storage() == bucket  # numbered once
+    another_machine()
+    expected = read(home / "one") | {"two": (home / "two" / "two").read_bytes(), "three": b"3"}
+    assert read(Dataset.get(both.id).get_local_copy()) == expected
+
+
+def test_upload_can_send_a_draft_elsewhere(home, folder, another_machine):
+    dataset = Dataset.create("d")
+    dataset.sync_folder(folder)
+    dataset.upload(output_url=f"file://{home}/elsewhere")
+    assert dataset.get_default_storage() == f"file://{home}/elsewhere"
+    assert len(packs_below(home / "elsewhere")) == 1
+    dataset.finalize()
+    another_machine()
+    assert read(Dataset.get(dataset.id).get_local_copy()) == FILES
+
+
+def test_the_stores_own_root_is_no_other_storage(home, folder):
+    dataset = version_of(folder, output_uri=f"file://{home}/store/")
+    assert len(packs_below(home / "store")) == 1
+    assert not (home / "store" / "dataset-store").exists()
+    assert len(list((home / "store" / "log" / "catalog").iterdir())) == 1
+    assert dataset.get_default_storage() == f"file://{home}/store"
+
+
+def test_no_password_of_an_output_uri_is_kept(home, folder, another_machine):
+    (home / "served").mkdir()
+    with sftp_server(home / "served") as server:
+        dataset = Dataset.create("d", output_uri=f"{server}/x")
+        dataset.sync_folder(folder)
+        assert "secret" not in dataset.get_default_storage()
+        kept = [path.read_bytes() for path in home.rglob("*") if path.is_file() and "in" not in path.parts]
+        assert kept
+        assert not any(b"user:secret" in content for content in kept)
+
+
+def test_creates_that_race_for_a_storage_number_agree(home, folder, bucket):
+    first, second = Dataset.create("one", output_uri=bucket), Dataset.create("two", output_uri=f"{home}/elsewhere")
+    for dataset in (first, second):
+        dataset.sync_folder(folder)
+    workspaces._open.clear()
+    Dataset.get(second.id).finalize(auto_upload=True)
+    first.finalize(auto_upload=True)
+    assert Dataset.get(first.id).get_default_storage() == bucket
+    assert Dataset.get(second.id).get_default_storage() == f"file://{home}/elsewhere"

@@ -1,0 +1,218 @@
+"""Stores by URL keep the promises of the port on memory, an S3 API, SFTP and HTTP, and say what they cannot do."""
+
+import importlib
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from http_server import http_server
+from sftp_server import sftp_server
+
+from dataset_store.errors import (
+    AccessDenied,
+    CorruptObject,
+    DriverMissing,
+    InvalidRequest,
+    ObjectMissing,
+    StoreLacksCreateIfAbsent,
+    StoreReadOnly,
+    StoreUnreachable,
+)
+from dataset_store.storage.backend import Backend, Key, Span, Tail, Traits
+from dataset_store.storage.fsspec_backend import FsspecBackend
+from dataset_store.storage.memory_backend import MemoryBackend
+from dataset_store.storage.posix_backend import PosixBackend
+from dataset_store.storage.storages import normal_url, require_create_if_absent
+from dataset_store.storage.wrappers import Wrapper
+from dataset_store.testing.backend_conformance import BackendConformance
+
+
+class TestMemoryUrl(BackendConformance):
+    def make_backend(self) -> Backend:
+        return FsspecBackend(f"memory://{secrets.token_hex(8)}/store")
+
+    def reopen(self, backend: Backend) -> Backend:
+        return FsspecBackend(backend.describe())
+
+
+class TestS3(BackendConformance):
+    @pytest.fixture(autouse=True)
+    def _bucket(self, s3_bucket):
+        self.bucket = s3_bucket
+
+    def make_backend(self) -> Backend:
+        return FsspecBackend(f"{self.bucket}/{secrets.token_hex(8)}/store")
+
+    def reopen(self, backend: Backend) -> Backend:
+        return FsspecBackend(backend.describe())
+
+
+@pytest.fixture(scope="module")
+def sftp(tmp_path_factory):
+    with sftp_server(tmp_path_factory.mktemp("sftp")) as url:
+        yield url
+
+
+class TestSftpOfOneWriter(BackendConformance):
+    @pytest.fixture(autouse=True)
+    def _server(self, sftp):
+        self.server = sftp
+
+    def make_backend(self) -> Backend:
+        return FsspecBackend(f"{self.server}/{secrets.token_hex(8)}/store", single_writer=True)
+
+    def reopen(self, backend: Backend) -> Backend:
+        return FsspecBackend(backend._url, single_writer=True)
+
+    @pytest.mark.skip(reason="two writers may both win there: that is why one must be declared")
+    def test_racing_creates_have_exactly_one_winner_whose_bytes_stand(self) -> None: ...
+
+
+def test_sftp_is_written_by_a_declared_writer_only_but_takes_packs_from_anybody(sftp):
+    backend = FsspecBackend(f"{sftp}/shared")
+    with pytest.raises(StoreLacksCreateIfAbsent, match="DATASET_STORE_SINGLE_WRITER"):
+        backend.create(Key("log/0"), [b"entry"])
+    backend.put(Key("packs/aa"), [b"pack"])
+    assert backend.get_many([Key("log/0"), Key("packs/aa")]) == [None, b"pack"]
+
+
+def test_passwords_are_never_shown(sftp):
+    backend = FsspecBackend(f"{sftp}/shared")
+    assert backend.describe().startswith("sftp://127.0.0.1:")
+    with pytest.raises(ObjectMissing) as missing:
+        backend.get_ranges([Tail(Key("none"), 3)])
+    assert "secret" not in str(missing.value)
+    with pytest.raises(Exception, match=r"connect to sftp://127") as refused:
+        FsspecBackend(sftp.replace("secret", "hunter2") + "/x")
+    assert "hunter2" not in str(refused.value)
+    assert normal_url("s3://key:hunter2@bucket/a/?token=hunter2") == "s3://bucket/a"
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+def test_http_reads_what_another_backend_wrote_and_writes_nothing(tmp_path, ranges):
+    PosixBackend(str(tmp_path / "store")).put(Key("a/b"), [b"0123456789"])
+    PosixBackend(str(tmp_path / "store")).put(Key("empty"), [])
+    with http_server(tmp_path, ranges=ranges) as url:
+        backend = FsspecBackend(f"{url}/store")
+        assert backend.get_many([Key("a/b"), Key("none"), Key("empty")]) == [b"0123456789", None, b""]
+        parts = [Span(Key("a/b"), 2, 5), Tail(Key("a/b"), 3), Tail(Key("a/b"), 99), Span(Key("a/b"), 4, 4)]
+        assert backend.get_ranges(parts) == [b"234", b"789", b"0123456789", b""]
+        with pytest.raises(CorruptObject, match="'a/b'"):
+            backend.get_ranges([Span(Key("a/b"), 5, 11)])
+        with pytest.raises(ObjectMissing, match="'none'"):
+            backend.get_ranges([Span(Key("none"), 0, 1)])
+        for write in (lambda: backend.put(Key("x"), [b""]), lambda: backend.create(Key("x"), [b""])):
+            with pytest.raises(StoreReadOnly):
+                write()
+        with pytest.raises(StoreReadOnly):
+            backend.delete_many([Key("a/b")])
+
+
+def test_a_server_that_is_not_there_is_unreachable_not_empty():
+    with http_server(Path("/nonexistent")) as url:
+        pass
+    with pytest.raises(StoreUnreachable, match=r"127\.0\.0\.1"):
+        FsspecBackend(f"{url}/store").get_many([Key("config")])
+
+
+def test_a_bucket_that_is_not_there_cannot_be_written(s3_bucket):
+    backend = FsspecBackend("s3://no-such-bucket/store")
+    assert backend.get_many([Key("config")]) == [None]
+    for write in (lambda: backend.put(Key("x"), [b"x"]), lambda: backend.create(Key("x"), [b"x"])):
+        with pytest.raises(StoreUnreachable, match="no-such-bucket"):
+            write()
+
+
+def test_a_refusal_is_never_taken_for_an_absent_object(s3_bucket, monkeypatch):
+    backend = FsspecBackend(f"{s3_bucket}/refused")
+
+    def refuse(paths, *_arguments, **_options):
+        return [PermissionError("Access Denied") for _ in paths]
+
+    monkeypatch.setattr(backend._fs, "cat_ranges", refuse)
+    with pytest.raises(AccessDenied):
+        backend.get_many([Key("config")])
+    with pytest.raises(AccessDenied):
+        backend.get_ranges([Tail(Key("config"), 3)])
+
+
+class _LastWins(Wrapper):
+    """What a server does that does not know conditional writes: it answers yes, and replaces."""
+
+    def __init__(self, inner, *, says):
+        super().__init__(inner)
+        self.says = says
+
+    @property
+    def traits(self):
+        return Traits(create_is_promised=False)
+
+    def create(self, key, buffers):
+        self.inner.delete_many([key])
+        self.inner.create(key, buffers)
+        self.says.append(True)
+        return self.says.pop(0)
+
+
+@pytest.mark.parametrize("says", [[], [True, False]], ids=["and says so", "and lies"])
+def test_a_storage_that_replaces_objects_gets_no_store(says):
+    inner = MemoryBackend()
+    with pytest.raises(StoreLacksCreateIfAbsent, match="memory"):
+        require_create_if_absent(_LastWins(inner, says=says))
+    assert [*inner.list("probe")] == []
+
+
+def test_a_storage_that_keeps_writers_apart_passes(s3_bucket):
+    backend = FsspecBackend(f"{s3_bucket}/probed")
+    require_create_if_absent(backend)
+    assert [*backend.list("probe")] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "extra"), [("s3://b/x", "s3"), ("gs://b/x", "gcs"), ("az://c/x", "azure"), ("sftp://h/x", "sftp")]
+)
+def test_a_missing_driver_is_an_error_that_names_the_extra(url, extra, monkeypatch):
+    for module in ("s3fs", "gcsfs", "adlfs", "fsspec.implementations.sftp"):
+        monkeypatch.setitem(sys.modules, module, None)
+    loaded = importlib.import_module("fsspec.registry")._registry
+    monkeypatch.setattr(importlib.import_module("fsspec.registry"), "_registry", loaded)
+    for scheme in set(loaded) & {"s3", "gs", "az", "sftp"}:
+        monkeypatch.delitem(loaded, scheme)
+    with pytest.raises(DriverMissing, match=rf"dataset-store\[{extra}\]"):
+        FsspecBackend(url)
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(InvalidRequest, match="nope://"):
+        FsspecBackend("nope://host/path")
+
+
+def test_a_forked_process_opens_its_own_connection(s3_bucket):
+    backend = FsspecBackend(f"{s3_bucket}/forked")
+    backend.put(Key("a"), [b"content"])
+    script = (
+        "import os, sys\n"
+        "from dataset_store.storage.backend import Key\n"
+        "from dataset_store.storage.fsspec_backend import FsspecBackend\n"
+        "backend = FsspecBackend(sys.argv[1])\n"
+        "assert backend.get_many([Key('a')]) == [b'content']\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if backend.get_many([Key('a')]) == [b'content'] else 1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, backend.describe()], timeout=60)
+    assert done.returncode == 0
+
+
+def test_opening_a_folder_loads_no_driver(home):
+    script = (
+        "import sys\n"
+        "from dataset_store import Dataset\n"
+        "Dataset.create(dataset_name='d').finalize()\n"
+        "assert not {'fsspec', 'aiohttp', 's3fs', 'pyarrow'} & set(sys.modules), sys.modules\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], env=os.environ).returncode == 0
