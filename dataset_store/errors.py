@@ -14,6 +14,7 @@
     ├── Conflict              someone or something else got there first         (also ValueError)
     │   ├── VersionExists
     │   ├── FileChanged           a source file changed while or after it was read
+    │   ├── ExternalFileChanged   a linked file is not what it was when it was added
     │   ├── TargetNotEmpty        a folder that would be overwritten
     │   └── CommitOutcomeUnknown  repeat the same commit; it cannot land twice
     ├── Corrupt               bytes are not what they must be; other versions are unaffected
@@ -46,6 +47,7 @@ __all__ = [
     "DatasetStoreError",
     "DiskFull",
     "DriverMissing",
+    "ExternalFileChanged",
     "FileChanged",
     "FormatTooNew",
     "HistoryRewound",
@@ -171,6 +173,12 @@ class FileChanged(Conflict):
     """A source file changed while, or after, it was read."""
 
     kind = "file-changed"
+
+
+class ExternalFileChanged(Conflict):
+    """A file that a version only links to is not, or not any more, what it was when it was added."""
+
+    kind = "external-file-changed"
 
 
 class TargetNotEmpty(Conflict):

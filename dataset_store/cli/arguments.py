@@ -104,7 +104,8 @@ def _add(commands: Commands) -> None:
         "add --files ./pictures --wildcard '*.jpg' '*.png' --dataset-folder train",
     )
     _id(parser)
-    parser.add_argument("--files", nargs="+", required=True, metavar="PATH", help="files and folders to add")
+    parser.add_argument("--files", nargs="+", metavar="PATH", help="files and folders to add")
+    parser.add_argument("--links", nargs="+", metavar="URL", help="files and folders to link to where they are")
     parser.add_argument("--wildcard", nargs="+", metavar="PATTERN", help="add only files that match one of these")
     parser.add_argument("--dataset-folder", metavar="DIR", help="the directory of the dataset to add to")
     parser.add_argument("--non-recursive", action="store_true", help="do not look into sub-folders")

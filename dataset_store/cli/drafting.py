@@ -23,7 +23,9 @@ def create(arguments: Namespace) -> int:
 
 
 def add(arguments: Namespace) -> int:
-    """Add files and folders."""
+    """Add files and folders, and links to others."""
+    if not arguments.files and not arguments.links:
+        raise InvalidRequest("There is nothing to add.", "Give --files or --links.")
     dataset = draft_meant(arguments)
     added = sum(
         dataset.add_files(
@@ -33,9 +35,19 @@ def add(arguments: Namespace) -> int:
             recursive=not arguments.non_recursive,
             verbose=arguments.verbose,
         )
-        for path in arguments.files
+        for path in arguments.files or ()
     )
-    lines_out([f"{counted(added, 'file')} added"])
+    told = [f"{counted(added, 'file')} added"] if arguments.files else []
+    if arguments.links:
+        linked = dataset.add_external_files(
+            arguments.links,
+            wildcard=arguments.wildcard,
+            dataset_path=arguments.dataset_folder,
+            recursive=not arguments.non_recursive,
+            verbose=arguments.verbose,
+        )
+        told.append(f"{counted(linked, 'link')} added")
+    lines_out(told)
     return 0
 
 

@@ -13,6 +13,7 @@ from dataset_store.core.entries import Bool, Entries
 from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.lineage import dependency_graph
+from dataset_store.dataset.links import fetcher
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.selecting import EVERYTHING, Selection, entries_of
 from dataset_store.dataset.workspace import Workspace, now_ns
@@ -101,7 +102,12 @@ def _fill(workspace: Workspace, version: Version, selected: Selection, folder: s
             take = link_unchanged if read_only else copy_unchanged
             done = take(entries, seed, writer, done)
         materialise(
-            entries, writer, workspace.repository.packs.read_ranges, done=done, reuse=_reuse(workspace, entries, seeds)
+            entries,
+            writer,
+            workspace.repository.packs.read_ranges,
+            done=done,
+            external=fetcher(workspace, entries, done),
+            reuse=_reuse(workspace, entries, seeds),
         )
     return entries
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.tag_filters import parse_tags
 from dataset_store.dataset import catalog_changes, drafting
+from dataset_store.dataset.externals import remove_unlinked, urls_of
 from dataset_store.dataset.labelling import Labelling, labels
 from dataset_store.dataset.labels import require_name_text
 from dataset_store.dataset.making import Making
@@ -280,7 +281,7 @@ class Dataset(Making, Reading, Labelling):
             entire_dataset: Every version that matches, instead of the only one.
             shallow_search: Accepted without effect.
             delete_files: Accepted without effect: gc removes what no version needs.
-            delete_external_files: Refused: versions hold no external links yet.
+            delete_external_files: Remove what its links lead to, but for what another live version links to.
 
         Raises:
             DatasetNotFound: Nothing matches.
@@ -293,8 +294,6 @@ class Dataset(Making, Reading, Labelling):
             raise InvalidRequest("Nothing was asked for.", "Give an id, a project or a name.")
         if entire_dataset and not force:
             raise InvalidRequest("Deleting an entire dataset needs force=True.", "Nothing was deleted.")
-        if delete_external_files:
-            raise InvalidRequest("delete_external_files is not supported yet.", "Leave it out.")
         workspace = open_workspace()
         if dataset_id is not None:
             draft = drafting.open_draft(workspace, dataset_id)
@@ -303,9 +302,12 @@ class Dataset(Making, Reading, Labelling):
                 return
         query = Query(project=dataset_project, name=dataset_name, version=dataset_version, include_archived=True)
         choose = _chosen_by_id(dataset_id) if dataset_id is not None else _chosen_by_name(query, several=entire_dataset)
-        if not catalog_changes.delete_versions(workspace, choose, force=force):
+        deleted = catalog_changes.delete_versions(workspace, choose, force=force)
+        if not deleted:
             what = f"the id {dataset_id!r}" if dataset_id is not None else query.in_words()
             raise DatasetNotFound(f"No version has {what}.", "Nothing was deleted.")
+        if delete_external_files:
+            remove_unlinked(workspace, urls_of(workspace, map(workspace.version, deleted)))
 
 
 def _chosen_by_id(version_id: str) -> Callable[[Catalog], list[Version]]:

@@ -4,7 +4,8 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -20,11 +21,13 @@ from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import matching
 from dataset_store.dataset.labels import Description, require_tags, require_writable
 from dataset_store.dataset.lineage import merged_parents
+from dataset_store.dataset.links import as_fetched, link_entries
 from dataset_store.dataset.outputs import output_of, storage_url
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, PathNotFound, VersionExists
 from dataset_store.local.drafts import Draft, Labels, Opened, Output, Source
 from dataset_store.local.folder import Folder, read_file, read_folder
+from dataset_store.storage.filesystems import scheme_of
 from dataset_store.storage.trees import root_of
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "below_base",
     "current_entries",
     "open_draft",
+    "put_rows",
     "relabel",
     "remove_paths",
     "require_final",
@@ -157,7 +161,9 @@ def sync(
     if "\0" in folder:
         raise PathNotFound(f"There is nothing at {folder!r}.", "Give an existing folder.")
     found = read_folder(os.path.abspath(folder), below, workspace.stats, now_ns())
-    difference = diff_entries(_replaced_by(workspace, draft, found.entries, below), found.entries)
+    held = _replaced_by(workspace, draft, found.entries, below)
+    found = replace(found, entries=as_fetched(held, found.entries))
+    difference = diff_entries(held, found.entries)
     if dry_run:
         return difference
     _record(workspace, draft, difference.as_changes(), found, below)
@@ -191,7 +197,12 @@ def add_path(
     else:
         found = read_file(absolute, below, workspace.stats, now_ns())
         rows = found.entries
-    rows = _without_held_directories(workspace, draft, rows)
+    return put_rows(workspace, draft, replace(found, entries=rows), below)
+
+
+def put_rows(workspace: Workspace, draft: Draft, found: Folder, below: PathKey) -> Difference:
+    """Add or replace entries of the draft; what that changed. Only what is in the way is removed."""
+    rows = _without_held_directories(workspace, draft, found.entries)
     difference = diff_entries(_entries_at(workspace, draft, rows.keys), rows)
     blocked = _in_the_way(workspace, draft, difference.added.keys)
     changes = difference.as_changes()
@@ -258,8 +269,19 @@ def _existing_directories(workspace: Workspace, draft: Draft, keys: Sequence[Pat
 def remove_paths(workspace: Workspace, draft: Draft, pattern: str, *, recursive: bool) -> int:
     """Remove the entries that a wildcard or directory means; how many."""
     entries = current_entries(workspace, draft)
+    if scheme_of(pattern):
+        return _remove_links(workspace, draft, entries, pattern)
     meant = matching([to_text(key) for key in entries.keys], pattern, recursive=recursive)
     keys = [key for key, is_meant in zip(entries.keys, meant, strict=True) if is_meant]
+    if keys:
+        _record(workspace, draft, Changes(Entries.empty(), keys), None, ROOT)
+    return len(keys)
+
+
+def _remove_links(workspace: Workspace, draft: Draft, entries: Entries, pattern: str) -> int:
+    """Remove the links whose URL a wildcard means; how many."""
+    links = link_entries(workspace, entries, draft)
+    keys = sorted(to_key(one.relative_path) for one in links if fnmatchcase(one.link, pattern))
     if keys:
         _record(workspace, draft, Changes(Entries.empty(), keys), None, ROOT)
     return len(keys)

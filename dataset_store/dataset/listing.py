@@ -21,7 +21,7 @@ class FileEntry:
         parent_dataset_id: The version that introduced it.
         executable: Whether its owner may execute it.
         mtime_ns: Its time of modification, ns since 1970.
-        kind: `file`, `symlink`, `directory` (an empty one) or `external`.
+        kind: `file`, `symlink` or `directory` (an empty one).
     """
 
     relative_path: str
@@ -34,7 +34,8 @@ class FileEntry:
 
 
 def file_entries(entries: Entries) -> list[FileEntry]:
-    """One object for each row. For lists of paths alone use `paths_of`, which is far cheaper."""
+    """One object for each row but external links. For lists of paths alone use `paths_of`, which is far cheaper."""
+    entries = entries.take((entries.kinds & KIND_BITS) != Kind.EXTERNAL)
     origins = [origin.hex() for origin in entries.origin_ids]
     columns = (entries.kinds, entries.sizes, entries.mtimes, entries.origins)
     rows = zip(entries.keys, entries.content_ids, *(column.tolist() for column in columns), strict=True)

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 
 from dataset_store.dataset import drafting
 from dataset_store.dataset.committing import finalize_draft
+from dataset_store.dataset.externals import upload_as_links
 from dataset_store.dataset.handle import Handle
+from dataset_store.dataset.linking import add_links, wanted_links
 from dataset_store.dataset.outputs import storage_url
 from dataset_store.dataset.uploading import upload_draft
-from dataset_store.errors import InvalidRequest, PathNotFound, PendingUploads
+from dataset_store.errors import PathNotFound, PendingUploads
 from dataset_store.local.drafts import Output
 
-__all__ = ["Making"]
+__all__ = ["EXTERNAL_TAG", "Making"]
+
+EXTERNAL_TAG = "external files"
+"""The tag that a version with external links gets, as ClearML gives it."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,11 +66,57 @@ class Making(Handle):
             _log.info("%d files added, %d modified", len(found.added), len(found.modified_new))
         return len(found.added)
 
+    def add_external_files(
+        self,
+        source_url: str | os.PathLike[str] | Sequence[str],
+        wildcard: str | Sequence[str] | None = None,
+        dataset_path: str | Sequence[str] | None = None,
+        recursive: bool = True,
+        verbose: bool = False,
+        max_workers: int | None = None,
+        read_hash: bool = False,
+    ) -> int:
+        """Add links to files that stay where they are. They are fetched, and checked, with a local copy.
+
+        Of each its URL, size, time and entity tag are kept (what its source knows of them).
+
+        Args:
+            source_url: Of a file, or of a folder or prefix, whose files are linked; or several. Any scheme that fsspec
+                has a driver for, or a path.
+            wildcard: Only files whose path below the URL matches it, or any of them.
+            dataset_path: The directory of the dataset to add to; or one for each URL.
+            recursive: Look into sub-folders.
+            verbose: Log what was added and modified.
+            max_workers: Accepted; sources are asked 16 at a time.
+            read_hash: Read the files now, and keep the hash of their bytes: then each copy is checked against that.
+
+        Returns:
+            How many links were added; modified ones are not counted.
+
+        Raises:
+            PathNotFound: There is nothing at a URL; nothing was added.
+            AccessDenied, StoreUnreachable, StorageFailed: A source refused; nothing was added.
+            DriverMissing, InvalidRequest, InvalidPath: A URL or path cannot be used; nothing was added.
+            VersionIsFinal: It is finalized.
+        """
+        draft = self._open_draft("add links to")
+        urls = [os.fspath(source_url)] if isinstance(source_url, str | os.PathLike) else list(source_url)
+        paths = [dataset_path or ""] if dataset_path is None or isinstance(dataset_path, str) else list(dataset_path)
+        wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
+        wanted = wanted_links(urls, paths, wildcards, recursive=recursive)
+        found = add_links(self._workspace, draft, wanted, read_hash=read_hash)
+        if len(found.added) and EXTERNAL_TAG not in draft.labels.tags:
+            drafting.relabel(self._workspace, draft, tags={*draft.labels.tags, EXTERNAL_TAG})
+        if verbose:
+            _log.info("%d links added, %d modified", len(found.added), len(found.modified_new))
+        return len(found.added)
+
     def remove_files(self, dataset_path: str | None = None, recursive: bool = True, verbose: bool = False) -> int:
         """Remove files from the draft.
 
         Args:
-            dataset_path: A path, a directory or a wildcard; none means everything.
+            dataset_path: A path, a directory or a wildcard; none means everything. With a scheme, such as
+                `s3://bucket/*`: the links whose URL it means.
             recursive: Let a wildcard reach into directories.
             verbose: Log how many were removed.
 
@@ -137,7 +188,8 @@ class Making(Handle):
             max_workers: Accepted; the number of threads follows the machine.
             retries: Accepted without effect on a folder.
             preview: Accepted without effect.
-            upload_as_external_links: Not supported yet.
+            upload_as_external_links: Keep the files as they are under `output_url` (or the store), and make them links:
+                for others to read there, without deduplication.
 
         Returns:
             True.
@@ -148,10 +200,10 @@ class Making(Handle):
             VersionIsFinal: It is finalized.
         """
         draft = self._open_draft("upload")
-        if upload_as_external_links:
-            raise InvalidRequest("upload_as_external_links is not supported yet.", "Leave it out.")
         if output_url is not None:
             draft.redirect(Output(storage_url(self._workspace, output_url)))
+        if upload_as_external_links:
+            upload_as_links(self._workspace, draft, show_progress=show_progress)
         report = upload_draft(self._workspace, draft, show_progress=show_progress)
         if verbose:
             _log.info("%d files, %d bytes sent in %d packs", report.files, report.stored, report.packs)

@@ -19,6 +19,7 @@ from dataset_store.core.packfile import Place
 from dataset_store.core.paths import to_key
 from dataset_store.core.segments import ChunkHit, Segment, segment_chunks, segments_of
 from dataset_store.core.tree import lookup
+from dataset_store.dataset.links import open_link
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject, InvalidRequest, PathNotFound
@@ -54,6 +55,9 @@ def open_file(
     if not len(entries):
         raise PathNotFound(f"The version has no {path!r}.", "Look at list_files().")
     kind = Kind(int(entries.kinds[0]) & KIND_BITS)
+    if kind is Kind.EXTERNAL:
+        linked = open_link(workspace, entries, 0)
+        return linked if mode == "rb" else io.TextIOWrapper(linked, encoding=encoding)
     if kind is not Kind.FILE:
         raise InvalidRequest(f"{path!r} is no regular file but a {kind.name.lower()}.", "Take a local copy.")
     binary = io.BufferedReader(_StoredFile(workspace, entries, path), _BUFFER)

@@ -12,6 +12,7 @@ from dataset_store.core.entries import Entries
 from dataset_store.dataset.copying import local_copy, mutable_copy
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.lineage import merged_entries
+from dataset_store.dataset.links import LinkEntry, link_entries
 from dataset_store.dataset.listing import FileEntry, file_entries, paths_of
 from dataset_store.dataset.opening import open_file
 from dataset_store.dataset.selecting import parts_of, selection_of
@@ -57,6 +58,7 @@ class Reading(Handle):
             PathNotFound: A path of `files` that is no wildcard is not in the version.
             InvalidRequest: There is no such part.
             CorruptObject, ObjectMissing: The store is damaged; nothing wrong was handed out.
+            ExternalFileChanged: A linked file is not what was linked; nothing was handed out.
         """
         selected = selection_of(files, part, num_parts, self.get_num_chunks())
         return local_copy(self._workspace, self._final(), selected).path
@@ -186,8 +188,18 @@ class Reading(Handle):
 
     @property
     def file_entries(self) -> list[FileEntry]:
-        """One object for each entry, in the order of the tree."""
+        """One object for each entry but external links, in the order of the tree."""
         return file_entries(self._entries())
+
+    @property
+    def link_entries(self) -> list[LinkEntry]:
+        """One object for each external link, in the order of the tree."""
+        return link_entries(self._workspace, self._entries(), self._draft)
+
+    @property
+    def link_entries_dict(self) -> dict[str, LinkEntry]:
+        """As `link_entries`, by path."""
+        return {entry.relative_path: entry for entry in self.link_entries}
 
     def list_added_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths that the merged parents, or the given version, do not have, sorted."""

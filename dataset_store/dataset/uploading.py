@@ -30,6 +30,7 @@ from dataset_store.core.segments import (
     segments_of,
 )
 from dataset_store.core.tree import lookup, read_all
+from dataset_store.dataset.links import as_linked, as_stored
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.outputs import number_of
@@ -124,9 +125,10 @@ def _replaced(entries: Entries, rows: Entries) -> Entries:
 
 def _located(draft: Draft, sender: _Sender, *, show_progress: bool) -> tuple[Entries, int]:
     """The pending rows with their segments, contents that the store lacks being sent; and how many files were read."""
-    pending = draft.pending()
-    if not len(pending):
-        return pending, 0
+    own = draft.pending()
+    if not len(own):
+        return own, 0
+    pending = as_stored(own, draft)
     workspace, condemned = sender.workspace, sender.condemned
     located = Located(pending)
     base = _base_rows(workspace, draft, pending)
@@ -143,7 +145,7 @@ def _located(draft: Draft, sender: _Sender, *, show_progress: bool) -> tuple[Ent
             sending.take(unit)
             advance(sum(piece.length for piece in unit.pieces))
     sending.finish()
-    return located.entries(), len(missing)
+    return as_linked(located.entries(), own), len(missing)
 
 
 class _Sending:

@@ -27,6 +27,7 @@ from dataset_store.core.packfile import PackRef, Place, pack_key
 from dataset_store.core.paths import ROOT, to_text
 from dataset_store.core.segments import Segment, decode_segment_list, segments_of
 from dataset_store.core.tree import NodeReader, read_all
+from dataset_store.dataset.links import as_fetched
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import Corrupt, NotFinal
 from dataset_store.local.folder import read_folder
@@ -91,8 +92,10 @@ def verify_folder(workspace: Workspace, version_id: str, folder: str, *, sizes_o
     wanted = _contents(_entries(workspace, version_id, workspace.repository.nodes))
     found = _scan_folder(folder) if sizes_only else _contents(_read_folder(folder))
     if sizes_only:
-        wanted = replace(wanted, content_ids=np.zeros_like(wanted.content_ids))
-    return _report(wanted, found)
+        links = (wanted.kinds == Kind.EXTERNAL).astype(np.uint8)
+        kinds = np.where(links, np.uint8(Kind.FILE), wanted.kinds)
+        return _report(replace(wanted, kinds=kinds, content_ids=np.zeros_like(wanted.content_ids)), found)
+    return _report(wanted, as_fetched(wanted, found))
 
 
 def compare_folder(workspace: Workspace, entries: Entries, folder: str) -> FolderReport:
@@ -102,7 +105,7 @@ def compare_folder(workspace: Workspace, entries: Entries, folder: str) -> Folde
         PathNotFound, AccessDenied, FileChanged: The folder cannot be read.
     """
     found = read_folder(os.path.abspath(folder), ROOT, workspace.stats, now_ns()).entries
-    return _report(entries, found)
+    return _report(entries, as_fetched(entries, found))
 
 
 def _report(wanted: Entries, found: Entries) -> FolderReport:
@@ -216,7 +219,7 @@ class _Check:
     def units(self) -> Iterator[Unit]:
         """Work that covers every entry."""
         kinds = self.entries.kinds & KIND_BITS
-        has_content = (kinds == Kind.FILE) | (kinds == Kind.SYMLINK)
+        has_content = kinds != Kind.DIRECTORY
         one_chunk = (self.entries.kinds & ONE_CHUNK) != 0
         for rows in self._by_frame(np.flatnonzero(has_content & one_chunk)):
             yield partial(self.check_small, rows)
@@ -274,6 +277,8 @@ class _Check:
         for segment in self._segments(row):
             self._check_segment(segment, whole)
             self.progress(segment.plain_length)
+        if (self.entries.kinds[row] & KIND_BITS) == Kind.EXTERNAL:
+            return  # what is stored is its record, and the digests of its segments pin that
         require(whole.digest() == self._content_id(row), "The file", "does not have its content id")
 
     def _segments(self, row: int) -> list[Segment]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, compose
+from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import Producer, TreeRootRow
 from dataset_store.core.nodes import decode_node, encode_node
 from dataset_store.core.paths import ROOT, PathKey
@@ -69,7 +70,7 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
     """Changes made by one call. `rows` are entries as a leaf's bytes, `removed` keys.
 
     Rows without segments have their content in the folder `root`, whose files have keys below `below`; symbolic links
-    have theirs in `links`, by key.
+    and the records of external ones have theirs in `links`, by key.
     """
 
     root: bytes
@@ -130,7 +131,8 @@ _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 def pending_rows(entries: Entries) -> Bool:
     """Which rows have a content that is in no pack yet; shape (n,)."""
-    has_content = ((entries.kinds & KIND_BITS) <= 2) & (entries.sizes > 0)
+    kinds = entries.kinds & KIND_BITS
+    has_content = ((kinds <= Kind.SYMLINK) & (entries.sizes > 0)) | (kinds == Kind.EXTERNAL)
     rows: Bool = has_content & (entries.segment_counts == 0)
     return rows
 
@@ -311,7 +313,7 @@ class Draft:
         elif changes is not None:
             self.changes = compose(self.changes, changes)
             self.sent = None
-            if record.root:
+            if record.root or record.links:
                 self._sources.append((Source(record.root, record.below, record.links), at))
 
     def _read(self, start: int) -> Iterator[tuple[int, Record, int]]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_store.core.digest import hash32
-from dataset_store.core.entries import EXECUTABLE, Entries, make_entries, sort_rows
+from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries, make_entries, sort_rows
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey, to_path
 from dataset_store.local.listing import DirectoryBlock
@@ -183,5 +183,10 @@ def remember_folder(folder: str, entries: Entries, stats: StatCache, now_ns: int
     blocks = list(scan(root))
     rows = [entries.find_many(block.keys()) for block in blocks]
     ids = [entries.content_ids[np.maximum(at, 0)] if len(entries) else np.zeros((len(at), 32), np.uint8) for at in rows]
-    masks = [(at >= 0) & (block.kind == Kind.FILE) for at, block in zip(rows, blocks, strict=True)]
+    # The content id of an external link may be that of its record.
+    own = (entries.kinds & KIND_BITS) == Kind.FILE
+    masks = [
+        (at >= 0) & (block.kind == Kind.FILE) & (own[np.maximum(at, 0)] if len(entries) else False)
+        for at, block in zip(rows, blocks, strict=True)
+    ]
     stats.record(root, blocks, ids, masks, now_ns)

@@ -36,10 +36,20 @@ Reuse = Callable[[int, Segment, int, int], bool]
 Progress = Callable[[int, int], object]
 """Told of files and bytes finished since the last call; called from several threads."""
 
+External = Callable[[int, Callable[[bytes], object]], None]
+"""Hands the bytes of the file that an external link leads to, a row of the entries, to a writer piece by piece, and
+raises where they turn out not to be what was linked; called from several threads."""
+
+
+def _no_external(_row: int, _write: Callable[[bytes], object]) -> None:
+    raise UnsupportedFileType("There are external links, and nobody to fetch them.", "Say how to fetch them.")
+
+
 Rows = npt.NDArray[np.intp]
 
 _UNIT_BYTES = 4 * 2**20
 _UNIT_FILES = 4_096
+_EXTERNAL_AT_ONCE = 16
 _READ_BYTES = 8 * 2**20
 _NEXT_STEP = "Other versions are unaffected; run `dataset-store verify` to see what is."
 
@@ -57,6 +67,7 @@ def materialise(
     fetch: Fetch,
     *,
     done: Bool,
+    external: External = _no_external,
     reuse: Reuse = lambda _row, _segment, _opened, _target: False,
     progress: Progress = lambda _files, _bytes: None,
 ) -> None:
@@ -67,6 +78,7 @@ def materialise(
         writer: The folder.
         fetch: Reads stored bytes of places, in order.
         done: Rows that are there already, such as links to seeds; shape (n,).
+        external: Hands over the files that external links lead to.
         reuse: Asked for each segment of a file of several chunks before it is fetched.
         progress: Told of what was finished.
 
@@ -76,7 +88,6 @@ def materialise(
         DiskFull, AccessDenied, StorageFailed: The disk refused.
     """
     kinds = entries.kinds & KIND_BITS
-    _refuse_external(entries, kinds == Kind.EXTERNAL)
     for row in np.flatnonzero((kinds == Kind.DIRECTORY) & ~done).tolist():
         writer.make_directory(entries.keys[row])
     files = (kinds == Kind.FILE) & ~done
@@ -87,6 +98,7 @@ def materialise(
     with ThreadPoolExecutor(workers) as pool:
         jobs = _jobs(copier, entries, np.flatnonzero(files & one_chunk), np.flatnonzero(files & ~one_chunk))
         _run(pool, jobs, 2 * workers)
+    _fetch_external(entries, copier, np.flatnonzero((kinds == Kind.EXTERNAL) & ~done), external)
     _write_links(entries, copier, writer, np.flatnonzero((kinds == Kind.SYMLINK) & ~done))
 
 
@@ -154,13 +166,10 @@ def _executable(entries: Entries, rows: Sequence[int]) -> list[bool]:
     return [bool(entries.kinds[row] & EXECUTABLE) for row in rows]
 
 
-def _refuse_external(entries: Entries, external: Bool) -> None:
-    if external.any():
-        key = entries.keys[int(np.flatnonzero(external)[0])]
-        raise UnsupportedFileType(
-            f"{to_text(key)!r} is an external link, which this version of the package cannot fetch.",
-            "Install a newer version of dataset-store.",
-        )
+def _fetch_external(entries: Entries, copier: "_Copier", rows: Rows, external: External) -> None:
+    if len(rows):
+        with ThreadPoolExecutor(_EXTERNAL_AT_ONCE) as pool:
+            _run(pool, (partial(copier.copy_external, row, external) for row in rows.tolist()), 2 * _EXTERNAL_AT_ONCE)
 
 
 class _Copier:
@@ -219,6 +228,24 @@ class _Copier:
                 self.progress(0, segment.plain_length)
         finally:
             self.writer.close_file(opened, key, int(entries.mtimes[row]))
+        self.progress(1, 0)
+
+    def copy_external(self, row: int, external: External) -> None:
+        """Write the file that an external link leads to."""
+        key: PathKey = self.entries.keys[row]
+        opened = self.writer.create_file(key, executable=False)
+        at = 0
+
+        def write(piece: bytes) -> None:
+            nonlocal at
+            self.writer.write_at(opened, key, memoryview(piece), at)
+            at += len(piece)
+            self.progress(0, len(piece))
+
+        try:
+            external(row, write)
+        finally:
+            self.writer.close_file(opened, key, int(self.entries.mtimes[row]))
         self.progress(1, 0)
 
     def copy_segment(self, row: int, segment: Segment, opened: int, target: int) -> None:

@@ -45,7 +45,9 @@ class Seed:
 
 def _matches(entries: Entries, seed: Entries, wanted: Bool) -> Iterator[tuple[int, int]]:
     """Rows of `entries` that are wanted, each with a row of the seed of the same content, exec bit and time."""
-    rows = np.flatnonzero(wanted & ((entries.kinds & KIND_BITS) == Kind.FILE) & (entries.sizes > 0))
+    kinds = entries.kinds & KIND_BITS
+    has_bytes = ((kinds == Kind.FILE) | (kinds == Kind.EXTERNAL)) & (entries.sizes > 0)
+    rows = np.flatnonzero(wanted & has_bytes)
     there = seed.find_many([entries.keys[row] for row in rows.tolist()])
     held = np.flatnonzero(there >= 0)
     here, its = rows[held], there[held]
@@ -53,7 +55,8 @@ def _matches(entries: Entries, seed: Entries, wanted: Bool) -> Iterator[tuple[in
     for at in range(0, len(same), _SLICE):
         part = same[at : at + _SLICE]
         yield from zip(rows[part].tolist(), there[part].tolist(), strict=True)
-    yield from _moved(entries, seed, np.delete(rows, same).tolist())
+    rest = np.delete(rows, same)
+    yield from _moved(entries, seed, rest[kinds[rest] == Kind.FILE].tolist())
 
 
 def _moved(entries: Entries, seed: Entries, rows: Sequence[int]) -> list[tuple[int, int]]:
@@ -88,7 +91,8 @@ def copy_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Boo
     done = done.copy()
     batch: list[tuple[int, bytes]] = []
     for row, there in _matches(entries, seed.entries, ~done):
-        if int(entries.sizes[row]) <= _SMALL:
+        is_file = (entries.kinds[row] & KIND_BITS) == Kind.FILE  # else its content id may not be that of its bytes
+        if is_file and int(entries.sizes[row]) <= _SMALL:
             content = _read_small(seed.file(there), int(entries.sizes[row]))
             if content is not None and hash32(content) == entries.content_ids[row].tobytes():
                 batch.append((row, content))

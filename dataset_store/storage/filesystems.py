@@ -8,9 +8,11 @@ retries, or remembers what a storage answered.
 import functools
 import re
 import socket
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from threading import RLock
+from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dataset_store.errors import (
     AccessDenied,
@@ -21,7 +23,7 @@ from dataset_store.errors import (
     StoreUnreachable,
 )
 
-__all__ = ["failure", "is_remote", "open_filesystem", "redacted", "scheme_of"]
+__all__ = ["failure", "is_remote", "local_path", "open_filesystem", "redacted", "scheme_of", "turn_of"]
 
 _EXTRAS: Final = {
     "s3": "s3",
@@ -32,12 +34,18 @@ _EXTRAS: Final = {
     "abfs": "azure",
     "abfss": "azure",
     "adl": "azure",
+    "azure": "azure",
     "sftp": "sftp",
     "ssh": "sftp",
     "http": "http",
     "https": "http",
 }
 """Scheme to the extra of this package that installs its driver."""
+
+_ONE_CONNECTION: Final = frozenset({"sftp", "ssh", "ftp", "smb"})
+"""Drivers that answer over one connection, and mix the answers up when several threads ask."""
+
+_one_at_a_time = RLock()
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -65,6 +73,25 @@ def is_remote(url: str) -> bool:
     return scheme_of(url) not in {"", "file", "local"}
 
 
+def local_path(url: str) -> str:
+    """The path that a `file://` URL, or a path itself, means.
+
+    Raises:
+        InvalidRequest: It names another machine.
+    """
+    if not scheme_of(url):
+        return url
+    parts = urlsplit(url)
+    if parts.netloc not in {"", "localhost"}:
+        raise InvalidRequest(f"The URL {url!r} names another machine.", "Use a path, or file:///path.")
+    return unquote(parts.path)
+
+
+def turn_of(url: str) -> AbstractContextManager[object]:
+    """Held while a driver is used: only some are safe to use from several threads."""
+    return _one_at_a_time if scheme_of(url) in _ONE_CONNECTION else nullcontext()
+
+
 def open_filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 
@@ -79,7 +106,9 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     scheme = scheme_of(url)
     core = import_module("fsspec.core")
     try:
-        filesystem, path = core.url_to_fs(url)
+        if not is_remote(url):
+            return core.url_to_fs("file://")[0], local_path(url)
+        filesystem, path = _azure(core, url) if scheme == "azure" else core.url_to_fs(url)
     except ImportError as error:
         raise _driver_missing(scheme, error) from error
     except ValueError as error:
@@ -115,6 +144,17 @@ def failure(error: Exception, doing: str) -> DatasetStoreError:
     if isinstance(error, ConnectionError | socket.gaierror) or names & _UNREACHABLE:
         return StoreUnreachable(said, "Check the address, the endpoint and the network, then repeat.")
     return StorageFailed(said, "Check the storage and the network, then repeat; nothing acknowledged is lost.")
+
+
+def _azure(core: Any, url: str) -> tuple[Any, str]:
+    """ClearML's spelling, `azure://<account>.blob.core.windows.net/<container>/<path>`."""
+    parts = urlsplit(url)
+    return cast(
+        "tuple[Any, str]",
+        core.url_to_fs(
+            f"az://{parts.path.lstrip('/')}", account_name=parts.netloc.rpartition("@")[2].partition(".")[0]
+        ),
+    )
 
 
 def _driver_missing(scheme: str, error: ImportError) -> DriverMissing:

@@ -12,8 +12,8 @@ import errno
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from threading import Lock, RLock
+from contextlib import AbstractContextManager
+from threading import Lock
 from typing import Any, Final
 
 from dataset_store.errors import (
@@ -28,7 +28,7 @@ from dataset_store.errors import (
     StoreUnreachable,
 )
 from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
-from dataset_store.storage.filesystems import failure, open_filesystem, redacted, scheme_of
+from dataset_store.storage.filesystems import failure, open_filesystem, redacted, scheme_of, turn_of
 
 __all__ = ["FsspecBackend"]
 
@@ -53,8 +53,6 @@ _LOST_RACE: Final = frozenset({"412", "PreconditionFailed"})
 _REFUSES_CONDITIONS: Final = frozenset({"501", "NotImplemented"})
 
 _memory_lock = Lock()
-_one_at_a_time = RLock()
-"""Drivers that answer over one connection mix the answers up when several threads ask."""
 
 
 class FsspecBackend:
@@ -165,7 +163,7 @@ class FsspecBackend:
 
     @property
     def _turn(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._scheme in _RANGED | _ATOMIC else _one_at_a_time
+        return turn_of(self._url)
 
     @property
     def _is_shared(self) -> bool:

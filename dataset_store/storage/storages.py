@@ -8,12 +8,12 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from threading import Lock
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from dataset_store.core.digest import StoreId
-from dataset_store.errors import Corrupt, InvalidRequest, StoreLacksCreateIfAbsent
+from dataset_store.errors import Corrupt, StoreLacksCreateIfAbsent
 from dataset_store.storage.backend import Backend, Key
-from dataset_store.storage.filesystems import is_remote, redacted, scheme_of
+from dataset_store.storage.filesystems import is_remote, local_path, redacted
 from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.posix_backend import PosixBackend
 
@@ -33,7 +33,7 @@ def backend_at(url: str, *, single_writer: bool = False) -> Backend:
     """
     if is_remote(url):
         return FsspecBackend(url, single_writer=single_writer)
-    return PosixBackend(_local_path(url))
+    return PosixBackend(local_path(url))
 
 
 def normal_url(url: str) -> str:
@@ -44,7 +44,7 @@ def normal_url(url: str) -> str:
     """
     if is_remote(url):
         return redacted(url).rstrip("/")
-    return f"file://{quote(os.fsencode(os.path.abspath(os.path.expanduser(_local_path(url)))))}"
+    return f"file://{quote(os.fsencode(os.path.abspath(os.path.expanduser(local_path(url)))))}"
 
 
 def require_create_if_absent(backend: Backend, new_id: Callable[[int], bytes] = secrets.token_bytes) -> None:
@@ -110,12 +110,3 @@ class Storages:
         if url is None:
             raise Corrupt(f"The log names no storage {number}, though packs lie there.", "Run verify on the store.")
         return f"{url}/dataset-store/{self._store_id.hex()}"
-
-
-def _local_path(url: str) -> str:
-    if not scheme_of(url):
-        return url
-    parts = urlsplit(url)
-    if parts.netloc not in {"", "localhost"}:
-        raise InvalidRequest(f"The URL {url!r} names another machine.", "Use a path, or file:///path.")
-    return unquote(parts.path)

@@ -180,3 +180,18 @@ def test_create_without_a_name_takes_that_of_the_parent_and_without_one_is_refus
     assert shell("create").code == 2
     shell("create", "--parents", closed)
     assert json.loads(shell("list", "--json").out)["name"] == "cats"
+
+
+def test_links_are_added_beside_files(shell, machine, pictures):
+    far = machine / "far"
+    far.mkdir()
+    (far / "one.bin").write_bytes(b"one")
+    shell("create", "--name", "cats")
+    assert shell("add", "--links", str(far), "--dataset-folder", "far").out == "1 link added\n"
+    both = shell("add", "--files", str(pictures), "--links", f"file://{far}/one.bin")
+    assert both.out == "3 files added\n1 link added\n"
+    assert shell("remove", "--files", f"file://{far}/*").out == "2 files removed\n"
+    refused = shell("add")
+    assert (refused.code, "--files or --links" in refused.err) == (2, True)
+    missing = shell("add", "--links", str(far / "none"))
+    assert (missing.code, "none" in missing.err) == (3, True)

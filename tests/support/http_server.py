@@ -22,7 +22,7 @@ class _Folder(BaseHTTPRequestHandler):
         self._serve(body=True)
 
     def _serve(self, *, body):
-        path = self.root / unquote(self.path.lstrip("/"))
+        path = self.root / unquote(self.path.partition("?")[0].lstrip("/"))
         if not path.is_file():
             self._head(404, 0)
             return

@@ -1,0 +1,156 @@
+"""Files kept as they are outside the packs: uploads whose files become links, and their removal with the last version.
+
+Such a file lies under `<output>/dataset-store/<store id>/files/<draft id>/<first half of its content id>/<path>`. A
+name stands for one content, so an upload that was broken off goes on where it stopped.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from blake3 import blake3
+
+from dataset_store.core.catalog import Version
+from dataset_store.core.digest import NodeId
+from dataset_store.core.entries import KIND_BITS, Entries, concat
+from dataset_store.core.kinds import Kind
+from dataset_store.core.links import Link, encode_link
+from dataset_store.core.nodes import Children, NodeRef
+from dataset_store.core.paths import PathKey, to_path, to_text
+from dataset_store.core.tree import read_children
+from dataset_store.dataset.linking import put_records
+from dataset_store.dataset.links import link_rows, links_of
+from dataset_store.dataset.progress import progress_bar
+from dataset_store.dataset.workspace import Workspace
+from dataset_store.errors import FileChanged, PathNotFound
+from dataset_store.local.drafts import Draft
+from dataset_store.local.os_errors import reading_error, shown
+from dataset_store.storage.remote_objects import (
+    RemoteObject,
+    describe_object,
+    object_below,
+    remove_object,
+    write_object,
+)
+from dataset_store.storage.trees import root_of
+
+__all__ = ["remove_unlinked", "upload_as_links", "urls_of"]
+
+_AT_ONCE = 8
+_PIECE = 4 << 20
+
+
+def upload_as_links(workspace: Workspace, draft: Draft, *, show_progress: bool) -> int:
+    """Write a draft's pending files under its output as they are, and make them links; how many.
+
+    Raises:
+        FileChanged: A file is not what it was when it was added.
+        AccessDenied, StoreUnreachable, StorageFailed: The output refused; repeat.
+    """
+    pending = draft.pending()
+    rows = np.flatnonzero((pending.kinds & KIND_BITS) == Kind.FILE).tolist()
+    if not rows:
+        return 0
+    output = draft.output or workspace.repository.backend.describe()
+    root = f"{output}/dataset-store/{workspace.store_id}/files/{draft.opened.id}"
+    sources = draft.sources_of([pending.keys[row] for row in rows])
+    paths = [_path(source.root, source.below, pending.keys[row]) for row, source in zip(rows, sources, strict=True)]
+    total = int(pending.sizes[rows].sum())
+    with progress_bar("uploading", total, show=show_progress) as advance, ThreadPoolExecutor(_AT_ONCE, "files") as pool:
+
+        def send(row: int, path: str) -> RemoteObject:
+            sent = _send(pending, row, path, root)
+            advance(sent.size)
+            return sent
+
+        objects = list(pool.map(send, rows, paths))
+    records = [encode_link(Link(one.etag, one.size, one.url)) for one in objects]
+    keys = [pending.keys[row] for row in rows]
+    put_records(workspace, draft, keys, objects, records, [pending.content_ids[row].tobytes() for row in rows])
+    return len(rows)
+
+
+def _path(root: bytes, below: PathKey, key: PathKey) -> str:
+    inside = key[len(below) + 1 :] if below else key
+    return os.fsdecode(os.path.join(root, to_path(PathKey(inside))))
+
+
+def _send(pending: Entries, row: int, path: str, root: str) -> RemoteObject:
+    """Write one file unless it is there already, checked against its content id before; with the file's own time."""
+    content = pending.content_ids[row].tobytes()
+    name = to_text(pending.keys[row])
+    url = object_below(f"{root}/{content[:16].hex()}", name)
+    size, mtime = int(pending.sizes[row]), int(pending.mtimes[row])
+    before = _stat(path)
+    if _hash(path) != content:
+        raise _changed(path)
+    try:
+        held: RemoteObject | None = describe_object(url)
+    except PathNotFound:
+        held = None
+    if held is None or held.size != size:
+        write_object(path, url)
+        held = describe_object(url)
+    if held.size != size or _stat(path) != before:
+        raise _changed(path)
+    return replace(held, mtime_ns=mtime)
+
+
+def _stat(path: str) -> tuple[int, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise _changed(path) from error
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _hash(path: str) -> bytes:
+    whole = blake3()
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(_PIECE):
+                whole.update(piece)
+    except OSError as error:
+        raise reading_error(error, path) from error
+    return whole.digest()
+
+
+def _changed(path: str) -> FileChanged:
+    return FileChanged(f"{shown(os.fsencode(path))} is not what it was when it was added.", "Sync or add it again.")
+
+
+# --- removing --------------------------------------------------------------------------------------------------------
+
+
+def urls_of(workspace: Workspace, versions: Iterable[Version]) -> set[str]:
+    """Every URL that links of these versions lead to. Nodes that several share are read once."""
+    entries = _linking_rows(workspace, [root_of(version.entry.tree).ref for version in versions])
+    return {link.url for link in links_of(workspace, entries, range(len(entries)))}
+
+
+def remove_unlinked(workspace: Workspace, urls: set[str]) -> int:
+    """Remove the objects of these URLs that no live version links to; how many there were.
+
+    Raises:
+        AccessDenied, StoreUnreachable, StorageFailed: One cannot be removed.
+    """
+    gone = sorted(urls - urls_of(workspace, workspace.refresh().live_versions()))
+    with ThreadPoolExecutor(_AT_ONCE, "removing") as pool:
+        list(pool.map(remove_object, gone))
+    return len(gone)
+
+
+def _linking_rows(workspace: Workspace, refs: Sequence[NodeRef]) -> Entries:
+    """The link rows below nodes, in no order."""
+    found: list[Entries] = []
+    seen: set[NodeId] = set()
+    waiting = list(refs)
+    while waiting:
+        fresh = {ref.node_id: ref for ref in waiting if ref.node_id not in seen}
+        seen.update(fresh)
+        nodes = read_children(list(fresh.values()), workspace.repository.nodes)
+        found += [node.take(link_rows(node)) for node in nodes if isinstance(node, Entries)]
+        waiting = [ref for node in nodes if isinstance(node, Children) for ref in node.refs()]
+    return concat(found)

@@ -1,0 +1,108 @@
+"""Adding external links: entries whose files stay where they are."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from blake3 import blake3
+
+from dataset_store.core.diff import Difference
+from dataset_store.core.digest import hash32
+from dataset_store.core.entries import make_entries
+from dataset_store.core.kinds import Kind
+from dataset_store.core.links import Link, encode_link
+from dataset_store.core.paths import ROOT, PathKey, to_key
+from dataset_store.core.wildcards import matching
+from dataset_store.dataset import drafting
+from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.errors import ExternalFileChanged, InvalidRequest
+from dataset_store.local.drafts import Draft
+from dataset_store.local.folder import Folder
+from dataset_store.storage.remote_objects import RemoteObject, find_objects, object_url, read_object, require_lasting
+
+__all__ = ["Wanted", "add_links", "put_records", "wanted_links"]
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Files to be linked: those of `url` (below it) that match one of `wildcards`, in the directory `dataset_path`."""
+
+    url: str
+    dataset_path: str
+    wildcards: Sequence[str]
+    recursive: bool
+
+
+def wanted_links(
+    urls: Sequence[str], paths: Sequence[str], wildcards: Sequence[str], *, recursive: bool
+) -> list[Wanted]:
+    """One request for each URL; `paths` are a directory for each, or one for all.
+
+    Raises:
+        InvalidRequest: There are several paths, but not as many as URLs.
+    """
+    if len(paths) not in {1, len(urls)}:
+        raise InvalidRequest(f"There are {len(urls)} URLs and {len(paths)} paths.", "Give one path, or one for each.")
+    spread = paths if len(paths) == len(urls) else [paths[0]] * len(urls)
+    return [Wanted(url, path, wildcards, recursive) for url, path in zip(urls, spread, strict=True)]
+
+
+def add_links(workspace: Workspace, draft: Draft, wanted: Sequence[Wanted], *, read_hash: bool) -> Difference:
+    """Add links to a draft; what that changed. Of several with one path the last stands.
+
+    Raises:
+        PathNotFound, AccessDenied, StoreUnreachable, StorageFailed: A source cannot be read; nothing was added.
+        InvalidRequest, DriverMissing, InvalidPath: A URL or path cannot be used; nothing was added.
+    """
+    with ThreadPoolExecutor(_AT_ONCE, "links") as pool:
+        found = dict(pair for pairs in pool.map(_found, wanted) for pair in pairs)
+        keys = sorted(found)
+        objects = [found[key] for key in keys]
+        contents = list(pool.map(_content_id, objects)) if read_hash else [None] * len(keys)
+    records = [encode_link(Link(one.etag, one.size, one.url)) for one in objects]
+    return put_records(workspace, draft, keys, objects, records, contents)
+
+
+def put_records(
+    workspace: Workspace,
+    draft: Draft,
+    keys: Sequence[PathKey],
+    objects: Sequence[RemoteObject],
+    records: Sequence[bytes],
+    contents: Sequence[bytes | None],
+) -> Difference:
+    """Add link records under sorted keys; `contents` are the hashes of the files' own bytes where they are known."""
+    now = now_ns()
+    ids = [content or hash32(record) for content, record in zip(contents, records, strict=True)]
+    rows = make_entries(
+        list(keys),
+        np.full(len(keys), Kind.EXTERNAL, np.uint8),
+        np.array([one.size for one in objects], np.uint64),
+        np.array([now if one.mtime_ns is None else one.mtime_ns for one in objects], np.int64),
+        np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32).copy(),
+    )
+    links = dict(zip(keys, records, strict=True))
+    return drafting.put_rows(workspace, draft, Folder(b"", rows, links), ROOT)
+
+
+def _found(wanted: Wanted) -> list[tuple[PathKey, RemoteObject]]:
+    require_lasting(wanted.url)
+    objects = find_objects(object_url(wanted.url), recursive=wanted.recursive or bool(wanted.wildcards))
+    names = [one.name for one in objects]
+    meant = [not wanted.wildcards] * len(names)
+    for wildcard in wanted.wildcards:
+        hits = matching(names, wildcard, recursive=wanted.recursive)
+        meant = [one or hit for one, hit in zip(meant, hits, strict=True)]
+    directory = wanted.dataset_path.strip("/")
+    below = f"{directory}/" if directory not in {"", "."} else ""
+    return [(to_key(below + one.name), one) for one, is_meant in zip(objects, meant, strict=True) if is_meant]
+
+
+def _content_id(found: RemoteObject) -> bytes:
+    whole = blake3()
+    if read_object(found.url, found.size, whole.update) != found.size:
+        raise ExternalFileChanged(f"{found.url} changed while it was read.", "Add it again; nothing was added.")
+    return whole.digest()

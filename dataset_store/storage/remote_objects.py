@@ -1,0 +1,252 @@
+"""Files of other owners, by URL: found, described, read, written. Nothing here knows of stores or versions.
+
+A plain path is a file of this machine. Promises: an object is read whole or the reading fails; each failure is a typed
+error that names the URL without credentials. Never: retries, or trusts a listing that a driver remembers.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from dataset_store.errors import AccessDenied, DatasetStoreError, InvalidRequest, PathNotFound, StoreUnreachable
+from dataset_store.storage.filesystems import failure, is_remote, open_filesystem, redacted, scheme_of, turn_of
+
+__all__ = [
+    "RemoteObject",
+    "describe_object",
+    "find_objects",
+    "object_below",
+    "object_url",
+    "read_object",
+    "remove_object",
+    "require_lasting",
+    "write_object",
+]
+
+_PIECE: Final = 4 << 20
+_ONE_REQUEST: Final = 16 << 20
+_ETAGS: Final = ("ETag", "etag", "content_md5", "md5Hash")
+_TIMES: Final = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "modified", "created")
+_SIGNATURES: Final = frozenset({"X-Amz-Signature", "X-Goog-Signature", "Signature", "sig", "token", "access_token"})
+_WEB: Final = frozenset({"http", "https"})
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteObject:
+    """One file elsewhere.
+
+    Attributes:
+        url: Where, without credentials.
+        name: Its path below what was asked for; its own name where that was the file itself.
+        size: In bytes.
+        etag: What its source tells its states apart by: an entity tag, `mtime:` and ns, or nothing.
+        mtime_ns: When it was modified, ns since 1970; None where the source does not say.
+    """
+
+    url: str
+    name: str
+    size: int
+    etag: str | None
+    mtime_ns: int | None
+
+
+def object_url(url: str | os.PathLike[str]) -> str:
+    """The URL of a URL or path: absolute, and with a scheme."""
+    text = os.fspath(url)
+    return text if scheme_of(text) else f"file://{quote(os.fsencode(os.path.abspath(os.path.expanduser(text))))}"
+
+
+def object_below(url: str, name: str) -> str:
+    """The URL of a path below another URL."""
+    return f"{url.rstrip('/')}/{_quoted(url, name)}"
+
+
+def require_lasting(url: str) -> None:
+    """Refuse a URL that must not be kept: a signed one is a secret, and expires.
+
+    Raises:
+        InvalidRequest: It is signed.
+    """
+    signed = sorted({name for name, _ in parse_qsl(urlsplit(url).query)} & _SIGNATURES)
+    if signed:
+        raise InvalidRequest(
+            f"The URL {redacted(url)} is signed ({signed[0]}): it is a secret, and it expires.",
+            "Give the URL without the signature, and credentials to its driver.",
+        )
+
+
+def describe_object(url: str) -> RemoteObject:
+    """One object, as its source describes it now.
+
+    Raises:
+        PathNotFound: There is none.
+        DriverMissing, InvalidRequest: The URL cannot be reached from here.
+        AccessDenied, StoreUnreachable, StorageFailed: The source refused.
+    """
+    filesystem, path = _open(url)
+    try:
+        with turn_of(url):
+            filesystem.invalidate_cache()
+            info = filesystem.info(path)
+    except Exception as error:
+        raise _failed(error, "look at", url) from error
+    if info.get("type") != "file":
+        raise PathNotFound(f"{redacted(url)} is no file.", "Give a file's URL.")
+    return _object(url, _last_name(path), info)
+
+
+def find_objects(url: str, *, recursive: bool = True) -> list[RemoteObject]:
+    """The object of a URL, or those below it, by name.
+
+    Raises:
+        PathNotFound: There is nothing.
+        DriverMissing, InvalidRequest: The URL cannot be reached from here.
+        AccessDenied, StoreUnreachable, StorageFailed: The source refused.
+    """
+    filesystem, path = _open(url)
+    if not url.endswith("/"):
+        with suppress(PathNotFound):
+            return [describe_object(url)]
+    folder = path.rstrip("/")
+    try:
+        with turn_of(url):
+            filesystem.invalidate_cache()
+            rows = filesystem.find(folder, maxdepth=None if recursive else 1, detail=True)
+    except Exception as error:
+        raise _failed(error, "list", url) from error
+    found = [
+        _object(object_below(url, name), name, info)
+        for name, info in (
+            (path[len(folder) + 1 :], info) for path, info in rows.items() if path.startswith(f"{folder}/")
+        )
+        if info.get("type") == "file" and name
+    ]
+    if not found:
+        raise PathNotFound(f"There is nothing at {redacted(url)}.", "Check the URL.")
+    return sorted(found, key=lambda one: one.name)
+
+
+def read_object(url: str, size: int, write: Callable[[bytes], object]) -> int:
+    """Hand the bytes of an object to `write`, piece by piece, from the first; how many there were.
+
+    Args:
+        url: The object.
+        size: How long it is expected to be, in bytes. One more is asked for, so that a longer one shows.
+        write: Takes each piece.
+
+    Raises:
+        PathNotFound: There is no such object.
+        DriverMissing, InvalidRequest, AccessDenied, StoreUnreachable, StorageFailed: It cannot be read.
+    """
+    filesystem, path = _open(url)
+    done = 0
+    try:
+        with turn_of(url):
+            for piece in _pieces(filesystem, path, size, one_request=scheme_of(url) not in _WEB):
+                write(piece)
+                done += len(piece)
+    except Exception as error:
+        if not done and not isinstance(error, FileNotFoundError) and not describe_object(url).size:
+            return 0  # some servers call a range of an empty object an error
+        raise _failed(error, "read", url) from error
+    return done
+
+
+def write_object(local_file: str, url: str) -> None:
+    """Write a file of this machine under a URL, replacing what is there.
+
+    Raises:
+        DriverMissing, InvalidRequest, AccessDenied, StoreUnreachable, StorageFailed: It cannot be written.
+    """
+    filesystem, path = _open(url)
+    try:
+        with turn_of(url):
+            if not is_remote(url):
+                filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+            filesystem.put_file(local_file, path)
+    except Exception as error:
+        raise _failed(error, "write", url) from error
+
+
+def remove_object(url: str) -> None:
+    """Remove an object; that it is gone already is no error.
+
+    Raises:
+        DriverMissing, InvalidRequest, AccessDenied, StoreUnreachable, StorageFailed: It cannot be removed.
+    """
+    filesystem, path = _open(url)
+    try:
+        with turn_of(url), suppress(FileNotFoundError):
+            filesystem.rm_file(path)
+    except Exception as error:
+        raise _failed(error, "remove", url) from error
+
+
+def _open(url: str) -> tuple[Any, str]:
+    return open_filesystem(url)
+
+
+def _pieces(filesystem: Any, path: str, size: int, *, one_request: bool) -> Any:
+    if not size and one_request:
+        return  # no server gives a range of an empty object; its description tells whether it still is one
+    if size <= _ONE_REQUEST and one_request:
+        yield filesystem.cat_file(path, start=0, end=size + 1)
+        return
+    with filesystem.open(path, "rb", block_size=_PIECE) as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def _object(url: str, name: str, info: dict[str, Any]) -> RemoteObject:
+    mtime = next((ns for key in _TIMES if (ns := _nanoseconds(info.get(key))) is not None), None)
+    etag = next((str(info[key]).strip('"') for key in _ETAGS if info.get(key)), None)
+    if etag is None and mtime is not None:
+        etag = f"mtime:{mtime}"
+    return RemoteObject(_without_user(url), name, int(info.get("size") or 0), etag, mtime)
+
+
+def _without_user(url: str) -> str:
+    """The URL without user and password. What follows a `?` may be what a web server finds the file by, and stays."""
+    query = urlsplit(url).query if scheme_of(url) in _WEB else ""
+    return f"{redacted(url)}?{query}" if query else redacted(url)
+
+
+def _nanoseconds(value: object) -> int | None:
+    """A time as drivers give it, in ns since 1970; None where it is none."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = parsedate_to_datetime(value)
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        whole = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return int(whole.timestamp()) * 10**9 + whole.microsecond * 1_000
+    if isinstance(value, int | float):
+        return int(value * 10**6) * 1_000
+    return None
+
+
+def _quoted(url: str, name: str) -> str:
+    """A path below a URL, as that URL's driver reads it: only web servers and files take percent signs as code."""
+    return quote(os.fsencode(name)) if scheme_of(url) in {*_WEB, "file", "local"} else name
+
+
+def _last_name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _failed(error: Exception, doing: str, url: str) -> DatasetStoreError:
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        told = failure(cause, f"{doing} {redacted(url)}")
+        if isinstance(told, StoreUnreachable | AccessDenied):
+            return told  # some drivers say of a server that does not answer that the file is absent
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return PathNotFound(f"There is nothing at {redacted(url)}.", "Check the URL.")
+    return failure(error, f"{doing} {redacted(url)}")
