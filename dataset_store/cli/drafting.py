@@ -25,7 +25,7 @@ def create(arguments: Namespace) -> int:
 def add(arguments: Namespace) -> int:
     """Add files and folders, and links to others."""
     if not arguments.files and not arguments.links:
-        raise InvalidRequest("There is nothing to add.", "Give --files or --links.")
+        raise InvalidRequest("Neither --files nor --links was given.", "See `dataset-store add --help`.")
     dataset = draft_meant(arguments)
     added = sum(
         dataset.add_files(

@@ -192,7 +192,7 @@ class VersionEntry(_Entry, frozen=True, kw_only=True, tag="version"):
     stats: Statistics
     tags: _Labels
     description: _Text | None = None
-    metadata: dict[_Name, _Text] = {}
+    metadata: dict[_Name, _Text | Blob] = {}
     producer: Producer | None = None
 
     def __post_init__(self) -> None:

@@ -22,7 +22,16 @@ from dataset_store.core.log_entries import (
 from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
 from dataset_store.errors import Conflict, DatasetNotFound, DatasetStoreError, VersionExists
 
-__all__ = ["change_tags", "commit_entry", "delete_versions", "describe", "move_series", "publish", "set_archived"]
+__all__ = [
+    "change_tags",
+    "commit_entry",
+    "delete_versions",
+    "describe",
+    "move_series",
+    "publish",
+    "require_live",
+    "set_archived",
+]
 
 Entry = TypeVar("Entry", bound=LogEntry)
 
@@ -38,7 +47,7 @@ def change_tags(workspace: Workspace, version_id: str, wanted: Callable[[frozens
     """
 
     def entry(catalog: Catalog, commit: str) -> TagsEntry | None:
-        now = _live(catalog, version_id).tags
+        now = require_live(catalog, version_id).tags
         add, remove = wanted(now) - now, now - wanted(now)
         if not add and not remove:
             return None
@@ -61,7 +70,7 @@ def describe(workspace: Workspace, version_id: str, text: str) -> None:
     """
 
     def entry(catalog: Catalog, commit: str) -> DescribeEntry | None:
-        if _live(catalog, version_id).description == text:
+        if require_live(catalog, version_id).description == text:
             return None
         return DescribeEntry(commit=commit, time=now_ns(), version=version_id, description=text)
 
@@ -76,7 +85,7 @@ def publish(workspace: Workspace, version_id: str) -> None:
     """
 
     def entry(catalog: Catalog, commit: str) -> PublishEntry | None:
-        if _live(catalog, version_id).published:
+        if require_live(catalog, version_id).published:
             return None
         return PublishEntry(commit=commit, time=now_ns(), version=version_id)
 
@@ -91,7 +100,7 @@ def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> No
     """
 
     def entry(catalog: Catalog, commit: str) -> ArchiveEntry | None:
-        if _live(catalog, version_id).archived == archived:
+        if require_live(catalog, version_id).archived == archived:
             return None
         return ArchiveEntry(commit=commit, time=now_ns(), version=version_id, archived=archived)
 
@@ -174,7 +183,12 @@ def _require_no_children(catalog: Catalog, chosen: Sequence[Version]) -> None:
             )
 
 
-def _live(catalog: Catalog, version_id: str) -> Version:
+def require_live(catalog: Catalog, version_id: str) -> Version:
+    """A version that an entry may change.
+
+    Raises:
+        DatasetNotFound: There is none, or it was deleted.
+    """
     version = catalog.version(version_id)
     if version is None or version.deleted:
         fate = "was deleted" if version else "is not in this store, or not final"

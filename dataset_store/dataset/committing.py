@@ -9,6 +9,7 @@ from dataset_store.core.entries import Changes, Entries, overlay
 from dataset_store.core.log_entries import PackRow, SeriesName, Statistics, VersionEntry
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.tree import lookup
+from dataset_store.dataset.blobs import packs_of
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import CommitOutcomeUnknown, Conflict, DatasetStoreError, VersionExists
@@ -86,6 +87,7 @@ def _entry(
         stats=statistics,
         tags=tuple(draft.labels.tags),
         description=draft.labels.description,
+        metadata={name: sent.metadata.get(name) or data.decode() for name, data in draft.metadata.items()},
         producer=opened.producer,
     )
 
@@ -115,12 +117,13 @@ def _statistics(workspace: Workspace, draft: Draft, sent: Sent) -> Statistics:
 
 
 def _packs_used(workspace: Workspace, draft: Draft, sent: Sent) -> frozenset[PackRef]:
-    """The packs of the draft's own rows and of its root.
+    """The packs of the draft's own rows, of its root and of its metadata.
 
     Whatever else its tree uses, the versions that it was made of use; while those live, no pack of theirs is condemned.
     """
     rows: Changes = draft.changes
-    return frozenset(rows.entries.segments.packs) | {root_of(sent.tree).ref.place.pack}
+    blobs = (pack for blob in sent.metadata.values() for pack in packs_of(blob))
+    return frozenset(rows.entries.segments.packs) | {root_of(sent.tree).ref.place.pack} | frozenset(blobs)
 
 
 def _require_usable(catalog: Catalog, packs: Iterable[PackRef], slot: int) -> None:

@@ -25,7 +25,7 @@ from dataset_store.dataset.links import as_fetched, link_entries
 from dataset_store.dataset.outputs import output_of, storage_url
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, PathNotFound, VersionExists
-from dataset_store.local.drafts import Draft, Labels, Opened, Output, Source
+from dataset_store.local.drafts import Draft, Labels, Metadata, Opened, Output, Source
 from dataset_store.local.folder import Folder, read_file, read_folder
 from dataset_store.storage.filesystems import scheme_of
 from dataset_store.storage.trees import root_of
@@ -33,6 +33,7 @@ from dataset_store.storage.trees import root_of
 __all__ = [
     "NewVersion",
     "add_path",
+    "annotate",
     "begin",
     "below_base",
     "current_entries",
@@ -349,8 +350,26 @@ def relabel(
         _require_free(workspace, series, number, opened.project, opened.name)
     else:
         number = now.number
-    require_writable(Description(opened.project, opened.name, number, tuple(wanted), text, opened.parents))
+    require_writable(
+        Description(opened.project, opened.name, number, tuple(wanted), text, opened.parents, draft.metadata)
+    )
     draft.relabel(Labels(sorted(set(wanted)), text, number))
+
+
+def annotate(draft: Draft, name: str, data: bytes | None) -> None:
+    """Set a piece of a draft's metadata, or remove it.
+
+    Raises:
+        InvalidRequest: A log entry cannot hold it with all the others.
+    """
+    labels, opened = draft.labels, draft.opened
+    after = {key: value for key, value in draft.metadata.items() if key != name} | ({name: data} if data else {})
+    require_writable(
+        Description(
+            opened.project, opened.name, labels.number, tuple(labels.tags), labels.description, opened.parents, after
+        )
+    )
+    draft.annotate(Metadata(name, data))
 
 
 def _require_free(workspace: Workspace, series: Series | None, number: str, project: str, name: str) -> None:

@@ -1,17 +1,20 @@
 """Labelling a version: what can be changed of a final one too. Each change is one entry of the log."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from dataset_store.dataset import catalog_changes, drafting
+from dataset_store.dataset.arrow import decode_value, encode_value
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.labels import require_description, require_tags
+from dataset_store.dataset.metadata import metadata_names, piece_of, require_name, set_piece
 from dataset_store.errors import NotFinal
 
 __all__ = ["Labelling", "labels"]
 
 
 class Labelling(Handle):
-    """Tags, description, and whether it is published or archived."""
+    """Tags, description, metadata, and whether it is published or archived."""
 
     __slots__ = ()
 
@@ -69,6 +72,36 @@ class Labelling(Handle):
             drafting.relabel(self._workspace, self._draft, description=description)
         else:
             catalog_changes.describe(self._workspace, self.id, description)
+
+    def set_metadata(self, metadata: Any, metadata_name: str = "metadata", ui_visible: bool = True) -> None:
+        """Keep a value with the version, under a name; also after finalize. A later one of that name replaces it.
+
+        Args:
+            metadata: A dict, list, text, number or truth value that JSON has (keys become text); a pandas DataFrame; a
+                numpy array of numbers, truth values, times or text; a pyarrow Table; or None, which removes it.
+            metadata_name: Its name, at most 1,024 characters.
+            ui_visible: Accepted without effect: all of it is shown.
+
+        Raises:
+            InvalidRequest: It is of another kind (nothing is pickled), or too long.
+        """
+        require_name(metadata_name)
+        data = None if metadata is None else encode_value(metadata)
+        set_piece(self._workspace, self.id, self._draft, metadata_name, data)
+
+    def get_metadata(self, metadata_name: str = "metadata") -> Any:
+        """The value kept under a name, as it was; None where there is none.
+
+        Raises:
+            CorruptObject, ObjectMissing: The store is damaged.
+        """
+        data = piece_of(self._workspace, self.id, self._draft, require_name(metadata_name))
+        return None if data is None else decode_value(data, what=f"The metadata {metadata_name!r}")
+
+    @property
+    def metadata_names(self) -> list[str]:
+        """The names of the values kept with the version, in the order in which they were set."""
+        return list(metadata_names(self._workspace, self.id, self._draft))
 
     def publish(self, raise_on_error: bool = True) -> bool:
         """Mark it published; there is no way back. Repeating is no error.

@@ -4,19 +4,22 @@ An entry of the log has a bounded length and holds Unicode text only; what it co
 is made or changed, so that no draft turns out to be unfinishable after its upload.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from dataset_store.core.log_entries import (
     MAX_ENTRY_BYTES,
+    Blob,
     Census,
     PlaceRow,
+    SegmentRow,
     SeriesName,
     Statistics,
     TreeRootRow,
     VersionEntry,
     encode_entry,
 )
+from dataset_store.dataset.blobs import is_short
 from dataset_store.errors import InvalidRequest
 
 __all__ = ["Description", "require_description", "require_name_text", "require_tags", "require_writable"]
@@ -28,6 +31,8 @@ _ID = "f" * 32
 _PLACE = PlaceRow(2**32 - 1, _ID, 2**32 - 1, 2**32 - 1, 2**32 - 1)
 _TREE = TreeRootRow(census=Census(id=_ID * 2, place=_PLACE), digest=_ID * 2, node=_ID * 2, place=_PLACE)
 _MOST = 2**63 - 1
+_SEGMENT = SegmentRow(2**32 - 1, _ID, 2**32 - 1, 2**32 - 1, 2**32 - 1, _MOST, _ID * 2)
+_BLOB = Blob(id=_ID * 2, size=_MOST, segments=(_SEGMENT,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Description:
     tags: tuple[str, ...]
     text: str | None
     parents: Sequence[str]
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def require_writable(about: Description) -> None:
@@ -60,8 +66,8 @@ def require_writable(about: Description) -> None:
         encode_entry(_largest_entry(about))
     except InvalidRequest as error:
         raise InvalidRequest(
-            f"The description, tags and names of {about.project}/{about.name[:80]} are together too long: a version's "
-            f"log entry has at most {MAX_ENTRY_BYTES >> 10} KiB.",
+            f"The description, tags, metadata and names of {about.project}/{about.name[:80]} are together too long: "
+            f"a version's log entry has at most {MAX_ENTRY_BYTES >> 10} KiB.",
             "Shorten the description, or keep long texts in files of the dataset.",
         ) from error
 
@@ -123,4 +129,5 @@ def _largest_entry(about: Description) -> VersionEntry:
         stats=Statistics(files=_MOST, bytes=_MOST, added=_MOST, modified=_MOST, removed=_MOST),
         tags=tuple(sorted(set(about.tags))),
         description=about.text,
+        metadata={name: data.decode() if is_short(data) else _BLOB for name, data in about.metadata.items()},
     )

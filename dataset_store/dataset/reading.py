@@ -3,21 +3,25 @@
 import logging
 import os
 from collections.abc import Sequence
-from typing import IO, Literal, overload
+from typing import IO, TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
 from dataset_store.core.diff import Difference, diff, diff_entries
 from dataset_store.core.entries import Entries
+from dataset_store.dataset.arrow import table_of_entries
 from dataset_store.dataset.copying import local_copy, mutable_copy
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.lineage import merged_entries
-from dataset_store.dataset.links import LinkEntry, link_entries
+from dataset_store.dataset.links import LinkEntry, link_entries, link_rows, links_of
 from dataset_store.dataset.listing import FileEntry, file_entries, paths_of
 from dataset_store.dataset.opening import open_file
 from dataset_store.dataset.selecting import parts_of, selection_of
 from dataset_store.dataset.verifying import FolderReport, compare_folder, verify_folder
 from dataset_store.storage.trees import root_of
+
+if TYPE_CHECKING:
+    import pyarrow
 
 __all__ = ["Reading"]
 
@@ -200,6 +204,18 @@ class Reading(Handle):
     def link_entries_dict(self) -> dict[str, LinkEntry]:
         """As `link_entries`, by path."""
         return {entry.relative_path: entry for entry in self.link_entries}
+
+    def entries_table(self) -> "pyarrow.Table":
+        """All entries as a pyarrow Table, in the order of the tree.
+
+        Columns: `path` (text; bytes that are not UTF-8 are escaped with a backslash), `kind` (`file`, `symlink`,
+        `directory` or `external`), `size` (bytes), `mtime` (UTC, ns), `executable`, `content_id` (32 bytes), `origin`
+        (the id of the version that introduced it), `link` (the URL of an external link, else null).
+        """
+        entries = self._entries()
+        rows = link_rows(entries).tolist()
+        links = links_of(self._workspace, entries, rows, self._draft)
+        return table_of_entries(entries, {row: link.url for row, link in zip(rows, links, strict=True)})
 
     def list_added_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths that the merged parents, or the given version, do not have, sorted."""

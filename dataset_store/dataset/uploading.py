@@ -30,6 +30,7 @@ from dataset_store.core.segments import (
     segments_of,
 )
 from dataset_store.core.tree import lookup, read_all
+from dataset_store.dataset.blobs import is_short, write_blob
 from dataset_store.dataset.links import as_linked, as_stored
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
@@ -97,6 +98,8 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
     slot = catalog.head
     condemned = frozenset(PackRef(row.storage, PackName(bytes.fromhex(row.pack))) for row in catalog.condemned)
     sender = _Sender(workspace, condemned, storage)
+    long = {name: data for name, data in draft.metadata.items() if not is_short(data)}
+    metadata = {name: write_blob(workspace, sender.writer, data) for name, data in long.items()}
     rows, files = _located(draft, sender, show_progress=show_progress)
     changes = Changes(_replaced(draft.changes.entries, rows), draft.changes.removed)
     base = draft.opened.base
@@ -105,7 +108,7 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
     if len(rows):
         draft.change(Changes(rows, []))
         _remember(workspace, rows)
-    draft.append(Sent(tree, slot))
+    draft.append(Sent(tree, slot, metadata))
     return UploadReport(files, sender.packs, sender.stored)
 
 

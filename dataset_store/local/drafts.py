@@ -22,13 +22,24 @@ import numpy as np
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, compose
 from dataset_store.core.kinds import Kind
-from dataset_store.core.log_entries import Producer, TreeRootRow
+from dataset_store.core.log_entries import Blob, Producer, TreeRootRow
 from dataset_store.core.nodes import decode_node, encode_node
 from dataset_store.core.paths import ROOT, PathKey
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
 from dataset_store.local.os_errors import naming_writes, reading_error
 
-__all__ = ["Committing", "Draft", "Labels", "Opened", "Output", "Sent", "Source", "draft_ids", "pending_rows"]
+__all__ = [
+    "Committing",
+    "Draft",
+    "Labels",
+    "Metadata",
+    "Opened",
+    "Output",
+    "Sent",
+    "Source",
+    "draft_ids",
+    "pending_rows",
+]
 
 _RECORD = Struct("<II16s")
 """Length of the body in bytes, the same with all bits flipped, the first half of its hash."""
@@ -108,11 +119,22 @@ class Output(msgspec.Struct, frozen=True, tag="output"):
     url: str | None
 
 
+class Metadata(msgspec.Struct, frozen=True, tag="metadata"):
+    """One piece of metadata from here on, its bytes; without bytes it is removed."""
+
+    name: str
+    data: bytes | None
+
+
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
-    """Everything so far is in the store's packs, as this tree; `slot` is the lowest slot whose fold was used."""
+    """Everything so far is in the store's packs, as this tree; `slot` is the lowest slot whose fold was used.
+
+    `metadata` are the pieces that are too long for the version's entry.
+    """
 
     tree: TreeRootRow
     slot: int
+    metadata: dict[str, Blob] = {}
 
 
 class Committing(msgspec.Struct, frozen=True, tag="committing"):
@@ -124,7 +146,7 @@ class Committing(msgspec.Struct, frozen=True, tag="committing"):
     active: bool = True
 
 
-Record = Opened | Labels | Batch | Output | Sent | Committing
+Record = Opened | Labels | Batch | Output | Metadata | Sent | Committing
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
@@ -164,6 +186,7 @@ class Draft:
         self.opened: Opened
         self.labels = Labels([], None)
         self.output: str | None = None
+        self.metadata: dict[str, bytes] = {}
         self.sent: Sent | None = None
         self.committing = False
         self.changes = Changes.none()
@@ -207,7 +230,7 @@ class Draft:
         except FileNotFoundError:
             return False
 
-    def append(self, *records: Opened | Labels | Output | Sent | Committing) -> None:
+    def append(self, *records: Opened | Labels | Output | Metadata | Sent | Committing) -> None:
         """Make records durable, then part of the state.
 
         Raises:
@@ -233,6 +256,11 @@ class Draft:
         """Give the draft other tags and another description. Raises as `change`."""
         self._require_open()
         self.append(labels)
+
+    def annotate(self, *pieces: Metadata) -> None:
+        """Set or remove pieces of metadata. Raises as `change`."""
+        self._require_open()
+        self.append(*pieces)
 
     def redirect(self, output: Output) -> None:
         """Send what is not sent yet to another root. Raises as `change`."""
@@ -306,6 +334,11 @@ class Draft:
             self.labels = record
         elif isinstance(record, Output):
             self.output = record.url
+        elif isinstance(record, Metadata):
+            self.metadata.pop(record.name, None)
+            if record.data is not None:
+                self.metadata[record.name] = record.data
+            self.sent = None
         elif isinstance(record, Sent):
             self.sent = record
         elif isinstance(record, Committing):

@@ -273,7 +273,6 @@ def test_a_draft_is_deleted_by_its_id(home):
         {},
         {"dataset_version": "1.0.0"},
         {"dataset_id": "x", "dataset_name": "d"},
-        {"dataset_name": "d", "delete_external_files": True},
     ],
 )
 def test_what_is_not_clear_deletes_nothing(home, asked):

@@ -1,0 +1,91 @@
+"""Metadata: named values kept with a version, which can be set of final versions too."""
+
+from collections.abc import Sequence
+
+from dataset_store.core.catalog import Catalog
+from dataset_store.core.log_entries import Blob, MetadataEntry, PackRow
+from dataset_store.dataset import drafting
+from dataset_store.dataset.blobs import is_short, packs_of, read_blob, write_blob
+from dataset_store.dataset.catalog_changes import commit_entry, require_live
+from dataset_store.dataset.outputs import output_of
+from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.errors import Conflict, InvalidRequest
+from dataset_store.local.drafts import Draft
+
+__all__ = ["metadata_names", "piece_of", "require_name", "set_piece"]
+
+_LONGEST_NAME = 1_024
+
+
+def require_name(name: str) -> str:
+    """The name of a piece of metadata.
+
+    Raises:
+        InvalidRequest: It is empty or too long.
+    """
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise InvalidRequest(f"{str(name)[:40]!r} is no name for metadata.", f"Give 1 to {_LONGEST_NAME:,} characters.")
+    return name
+
+
+def set_piece(workspace: Workspace, version_id: str, draft: Draft | None, name: str, data: bytes | None) -> None:
+    """Set a piece of metadata, or remove it.
+
+    Raises:
+        DatasetNotFound: There is no such version.
+        InvalidRequest: It is too long.
+        StorageFailed: The store refused.
+    """
+    if draft is not None:
+        drafting.annotate(draft, name, data)
+        return
+    slot = workspace.refresh().head
+    blob = None if data is None or is_short(data) else _sent(workspace, version_id, data)
+    value = data.decode() if data is not None and blob is None else None
+
+    def entry(catalog: Catalog, commit: str) -> MetadataEntry | None:
+        held = require_live(catalog, version_id).metadata.get(name)
+        if held == (blob or value):
+            return None
+        if blob is not None:
+            _require_usable(catalog, blob, slot)
+        return MetadataEntry(commit=commit, time=now_ns(), version=version_id, name=name, value=value, blob=blob)
+
+    commit_entry(workspace, entry)
+
+
+def piece_of(workspace: Workspace, version_id: str, draft: Draft | None, name: str) -> bytes | None:
+    """A piece of metadata; None where there is none of that name.
+
+    Raises:
+        CorruptObject, ObjectMissing: The store is damaged.
+    """
+    if draft is not None:
+        return draft.metadata.get(name)
+    held = workspace.version(version_id).metadata.get(name)
+    if held is None:
+        return None
+    return read_blob(workspace, held) if isinstance(held, Blob) else held.encode()
+
+
+def metadata_names(workspace: Workspace, version_id: str, draft: Draft | None) -> Sequence[str]:
+    """The names of all pieces, in the order in which they were set."""
+    return list(draft.metadata if draft is not None else workspace.version(version_id).metadata)
+
+
+def _sent(workspace: Workspace, version_id: str, data: bytes) -> Blob:
+    """The blob of some bytes, in a pack beside the version's own."""
+    version = workspace.version(version_id)
+    url = output_of(workspace.catalog, [version])
+    storage = workspace.catalog.storage_number(url) if url else 0
+    writer = workspace.repository.pack_writer(storage or 0, workspace.chunks.add_footer)
+    blob = write_blob(workspace, writer, data)
+    writer.flush()
+    return blob
+
+
+def _require_usable(catalog: Catalog, blob: Blob, slot: int) -> None:
+    for pack in packs_of(blob):
+        condemned = catalog.condemned.get(PackRow(pack.storage, pack.name.hex()))
+        if condemned is not None and condemned >= slot:
+            raise Conflict(f"The pack {pack.name.hex()} was condemned meanwhile.", "Set the metadata again.")

@@ -1,0 +1,198 @@
+"""Metadata: values that come back as they were, of drafts and of final versions, on any machine."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from dataset_store import Dataset
+from dataset_store.dataset.arrow import decode_value, encode_value
+from dataset_store.errors import CorruptObject, InvalidRequest
+from dataset_store.testing.folders import read, write
+
+FRAME = pd.DataFrame(
+    {"name": ["tom", "felix"], "weight": [4.5, float("nan")], "born": pd.to_datetime(["2020-01-01", None])},
+    index=["a", "b"],
+)
+VALUES = {
+    "dict": {"rows": 3, "nested": {"a": [1, 2.5, None, True]}, "text": "grüße"},
+    "empty dict": {},
+    "text": "plain",
+    "truth": True,
+    "number": -1.5,
+    "list": [1, "two"],
+    "long": {"text": "x" * 100_000},
+    "array": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "large array": np.random.default_rng(0).random((200, 300)),
+    "frame": FRAME,
+    "table": pa.table({"a": [1, 2]}),
+}
+
+
+def same(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, pd.DataFrame):
+        pd.testing.assert_frame_equal(one, other)
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    else:
+        assert one == other
+
+
+@pytest.fixture
+def draft(home):
+    dataset = Dataset.create("d", "p")
+    dataset.add_files(write(home / "in", {"a": b"1"}))
+    return dataset
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_value_comes_back_as_it_was_set_before_finalize(draft, another_machine, kind):
+    draft.set_metadata(VALUES[kind], ui_visible=False)
+    same(draft.get_metadata(), VALUES[kind])
+    draft.finalize(auto_upload=True)
+    same(draft.get_metadata(), VALUES[kind])
+    another_machine()
+    same(Dataset.get(draft.id).get_metadata(), VALUES[kind])
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_value_can_be_set_after_finalize(draft, another_machine, kind):
+    draft.finalize(auto_upload=True)
+    draft.set_metadata(VALUES[kind], "it")
+    another_machine()
+    found = Dataset.get(draft.id)
+    same(found.get_metadata("it"), VALUES[kind])
+    assert found.get_metadata() is None
+    assert read(found.get_local_copy()) == {"a": b"1"}
+
+
+def test_values_are_replaced_and_removed_by_name(draft, home):
+    for final in (False, True):
+        dataset = Dataset.get(draft.id) if final else draft
+        dataset.set_metadata({"n": 1}, "one")
+        dataset.set_metadata(VALUES["long"], "two")
+        dataset.set_metadata({"n": 2}, "one")
+        assert dataset.get_metadata("one") == {"n": 2}
+        dataset.set_metadata(None, "two")
+        assert dataset.get_metadata("two") is None
+        assert dataset.metadata_names == ["one"]
+        dataset.set_metadata({"n": 3}, "one")
+        if not final:
+            draft.finalize(auto_upload=True)
+    entries = len(list((home / "store" / "log" / "catalog").iterdir()))
+    Dataset.get(draft.id).set_metadata({"n": 3}, "one")  # it is that already
+    assert len(list((home / "store" / "log" / "catalog").iterdir())) == entries
+
+
+def test_metadata_of_a_draft_is_there_in_the_next_process_and_with_its_version_at_once(draft, home):
+    draft.set_metadata(VALUES["long"])
+    draft.upload()
+    again = Dataset.get(draft.id)
+    again.set_metadata({"later": True}, "other")
+    again.finalize(auto_upload=True)
+    assert again.get_metadata() == VALUES["long"]
+    assert again.get_metadata("other") == {"later": True}
+    assert len(list((home / "store" / "log" / "catalog").iterdir())) == 1
+
+
+def test_a_child_begins_without_its_parents_metadata(draft):
+    draft.set_metadata({"a": 1})
+    draft.finalize(auto_upload=True)
+    assert Dataset.create(parent_datasets=[draft]).get_metadata() is None
+
+
+class Odd:
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Odd(), {"a": Odd()}, np.array([Odd()]), {1, 2}, b"bytes", pd.DataFrame({"a": [Odd()]}), {"a": "\ud800"}],
+    ids=["object", "dict of objects", "array of objects", "set", "bytes", "frame of objects", "surrogates"],
+)
+def test_what_would_have_to_be_pickled_is_refused_and_nothing_is_kept(draft, value):
+    with pytest.raises(InvalidRequest):
+        draft.set_metadata(value)
+    assert draft.metadata_names == []
+
+
+@pytest.mark.parametrize("name", ["", "n" * 1_025])
+def test_a_name_has_some_characters_and_not_too_many(draft, name):
+    with pytest.raises(InvalidRequest):
+        draft.set_metadata({}, name)
+
+
+def test_more_pieces_than_an_entry_holds_are_refused_when_they_are_set(draft):
+    with pytest.raises(InvalidRequest, match="too long"):
+        for number in range(1_000):
+            draft.set_metadata({"text": "x" * 400}, f"piece {number}")
+    draft.finalize(auto_upload=True)
+    assert draft.get_metadata("piece 0") == {"text": "x" * 400}
+
+
+def test_damaged_metadata_is_an_error_and_the_version_is_whole(draft, home, another_machine):
+    draft.finalize(auto_upload=True)
+    draft.set_metadata(VALUES["long"])
+    packs = [path for path in (home / "store" / "packs").rglob("*") if path.is_file()]
+    pack = max(packs, key=lambda path: path.stat().st_mtime_ns)
+    data = bytearray(pack.read_bytes())
+    data[70] ^= 1
+    pack.chmod(0o644)
+    pack.write_bytes(data)
+    another_machine()
+    found = Dataset.get(draft.id)
+    with pytest.raises(CorruptObject):
+        found.get_metadata()
+    assert read(found.get_local_copy()) == {"a": b"1"}
+
+
+@given(st.binary(max_size=200).map(lambda tail: b"\xff\xff\xff\xff" + tail) | st.binary(max_size=50))
+def test_bytes_that_are_no_value_are_one_typed_error(data):
+    try:
+        decode_value(data, what="it")
+    except CorruptObject as error:
+        assert "it" in error.what
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+
+
+@given(st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10))
+def test_any_plain_value_comes_back(value):
+    assert decode_value(encode_value(value), what="it") == value
+
+
+@given(
+    npst.arrays(
+        npst.scalar_dtypes().filter(lambda kind: kind.kind != "O"),
+        npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+    )
+)
+@settings(max_examples=200)
+def test_any_array_of_plain_types_comes_back(array):
+    same(decode_value(encode_value(array), what="it"), array)
+
+
+def test_all_entries_are_a_table(home, draft):
+    folder = write(home / "more", {"b.bin": b"22", "sub/run.sh": b"#!"})
+    (folder / "sub" / "run.sh").chmod(0o755)
+    draft.add_files(folder)
+    draft.add_external_files(str(folder / "b.bin"), dataset_path="far")
+    for _ in range(2):
+        table = draft.entries_table()
+        assert table["path"].to_pylist() == ["a", "b.bin", "far/b.bin", "sub/run.sh"]
+        assert table["kind"].to_pylist() == ["file", "file", "external", "file"]
+        assert table["size"].to_pylist() == [1, 2, 2, 2]
+        assert table["executable"].to_pylist() == [False, False, False, True]
+        assert table["link"].to_pylist() == [None, None, f"file://{folder}/b.bin", None]
+        assert set(table["origin"].to_pylist()) == {draft.id}
+        assert table["content_id"][0].as_py().hex() == draft.file_entries_dict["a"].hash
+        assert table.to_pandas()["mtime"].dt.year.min() >= 2020
+        if not draft.is_final():
+            draft.finalize(auto_upload=True)
+    assert Dataset.create("none").entries_table().num_rows == 0
