@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
     from dataset_store.errors import DatasetStoreError
+    from dataset_store.storage_manager import StorageManager
 
-__all__ = ["Dataset", "DatasetStoreError"]
+__all__ = ["Dataset", "DatasetStoreError", "StorageManager"]
 __version__ = "0.1.0"
 
-_HOMES = {"Dataset": "dataset_store.dataset", "DatasetStoreError": "dataset_store.errors"}
+_HOMES = {
+    "Dataset": "dataset_store.dataset",
+    "DatasetStoreError": "dataset_store.errors",
+    "StorageManager": "dataset_store.storage_manager",
+}
 
 
 def __getattr__(name: str) -> Any:

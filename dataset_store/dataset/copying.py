@@ -44,7 +44,7 @@ def local_copy(workspace: Workspace, version: Version, selected: Selection = EVE
 
     def fill(folder: str) -> Stamp:
         entries = _fill(workspace, version, selected, folder, read_only=True)
-        return Stamp(version.entry.tree, int(entries.sizes.sum()))
+        return Stamp(int(entries.sizes.sum()), version.entry.tree)
 
     with naming_writes(workspace.copies.directory):
         return workspace.copies.make(copy_id, fill)
@@ -129,7 +129,7 @@ def _seeds(workspace: Workspace, version: Version, entries: Entries, stack: Exit
     nodes = workspace.repository.nodes
     for copy in (near + series)[:_MOST_SEEDS]:
         held = stack.enter_context(workspace.copies.using(copy.copy_id))
-        if held is not None:
+        if held is not None and held.stamp.tree is not None:
             with suppress(Corrupt):
                 tree = root_of(held.stamp.tree)
                 rows = lookup(tree, entries.keys, nodes) if few else read_all(tree, nodes)

@@ -19,7 +19,14 @@ from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import ExternalFileChanged, InvalidRequest
 from dataset_store.local.drafts import Draft
 from dataset_store.local.folder import Folder
-from dataset_store.storage.remote_objects import RemoteObject, find_objects, object_url, read_object, require_lasting
+from dataset_store.storage.remote_objects import (
+    RemoteObject,
+    find_objects,
+    kept_url,
+    object_url,
+    read_object,
+    require_lasting,
+)
 
 __all__ = ["Wanted", "add_links", "put_records", "wanted_links"]
 
@@ -62,7 +69,7 @@ def add_links(workspace: Workspace, draft: Draft, wanted: Sequence[Wanted], *, r
         keys = sorted(found)
         objects = [found[key] for key in keys]
         contents = list(pool.map(_content_id, objects)) if read_hash else [None] * len(keys)
-    records = [encode_link(Link(one.etag, one.size, one.url)) for one in objects]
+    records = [encode_link(Link(one.etag, one.size, kept_url(one.url))) for one in objects]
     return put_records(workspace, draft, keys, objects, records, contents)
 
 

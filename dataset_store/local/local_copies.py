@@ -1,4 +1,4 @@
-"""Local copies: read-only folders of versions, kept in a bounded cache.
+"""Local copies: read-only folders of versions, or of downloaded files, kept in a bounded cache.
 
 A copy is written into a private folder, renamed into place, and stamped last, so a stamp says that the folder is
 whole. Whoever was given a copy's path holds a shared kernel lock on it until its process ends; a copy is removed only
@@ -29,10 +29,10 @@ _PAUSE = 0.05  # seconds
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """What a finished copy says of itself: its version's tree, and the sum of its own entries' sizes in bytes."""
+    """What a finished copy says of itself: the sum of its entries' sizes in bytes, and of a version its tree."""
 
-    tree: TreeRootRow
     size: int
+    tree: TreeRootRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,18 @@ def copy_id_of(version_id: str, selection: str) -> str:
 
 
 class LocalCopies:
-    """The local copies of one store's versions.
+    """The local copies of one store's versions, or of one kind of files.
 
     Args:
         directory: Their folder.
         byte_limit: Copies not in use are removed, least recently used first, while their sizes exceed this together.
+        count_limit: The same while there are more copies than this; none is no limit.
     """
 
-    def __init__(self, directory: str, byte_limit: int) -> None:
+    def __init__(self, directory: str, byte_limit: int, count_limit: int | None = None) -> None:
         self.directory = directory
         self.byte_limit = byte_limit
+        self.count_limit = count_limit
         self._held: dict[str, int] = {}
 
     def find(self, copy_id: str) -> LocalCopy | None:
@@ -154,9 +156,10 @@ class LocalCopies:
         for copy_id in self._unfinished():
             self.remove(copy_id)
         total = sum(copy.stamp.size for copy in copies)
-        removed = []
+        removed: list[str] = []
         for copy in reversed(copies):
-            if total <= self.byte_limit:
+            too_many = self.count_limit is not None and len(copies) - len(removed) > self.count_limit
+            if total <= self.byte_limit and not too_many:
                 break
             if self.remove(copy.copy_id):
                 total -= copy.stamp.size

@@ -5,7 +5,7 @@ error that names the URL without credentials. Never: retries, or trusts a listin
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +20,13 @@ __all__ = [
     "RemoteObject",
     "describe_object",
     "find_objects",
+    "kept_url",
     "object_below",
     "object_url",
     "read_object",
     "remove_object",
     "require_lasting",
+    "stream_object",
     "write_object",
 ]
 
@@ -41,7 +43,7 @@ class RemoteObject:
     """One file elsewhere.
 
     Attributes:
-        url: Where, without credentials.
+        url: Where, as it was asked for.
         name: Its path below what was asked for; its own name where that was the file itself.
         size: In bytes.
         etag: What its source tells its states apart by: an entity tag, `mtime:` and ns, or nothing.
@@ -157,6 +159,22 @@ def read_object(url: str, size: int, write: Callable[[bytes], object]) -> int:
     return done
 
 
+def stream_object(url: str, piece_bytes: int = _PIECE) -> Iterator[bytes]:
+    """The bytes of an object, piece by piece, as they are asked for.
+
+    Raises:
+        PathNotFound: There is no such object.
+        DriverMissing, InvalidRequest, AccessDenied, StoreUnreachable, StorageFailed: It cannot be read.
+    """
+    filesystem, path = _open(url)
+    try:
+        with filesystem.open(path, "rb", block_size=_PIECE) as file:
+            while piece := file.read(piece_bytes):
+                yield piece
+    except Exception as error:
+        raise _failed(error, "read", url) from error
+
+
 def write_object(local_file: str, url: str) -> None:
     """Write a file of this machine under a URL, replacing what is there.
 
@@ -207,10 +225,10 @@ def _object(url: str, name: str, info: dict[str, Any]) -> RemoteObject:
     etag = next((str(info[key]).strip('"') for key in _ETAGS if info.get(key)), None)
     if etag is None and mtime is not None:
         etag = f"mtime:{mtime}"
-    return RemoteObject(_without_user(url), name, int(info.get("size") or 0), etag, mtime)
+    return RemoteObject(url, name, int(info.get("size") or 0), etag, mtime)
 
 
-def _without_user(url: str) -> str:
+def kept_url(url: str) -> str:
     """The URL without user and password. What follows a `?` may be what a web server finds the file by, and stays."""
     query = urlsplit(url).query if scheme_of(url) in _WEB else ""
     return f"{redacted(url)}?{query}" if query else redacted(url)

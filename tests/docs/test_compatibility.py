@@ -4,35 +4,43 @@ import inspect
 import re
 from pathlib import Path
 
-from dataset_store import Dataset
+import pytest
+
+from dataset_store import Dataset, StorageManager
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 ROW = re.compile(r"^\|\s*(?:`(\w+)`)?\s*\|\s*(?:`(\w+)`)?\s*\| (.+) \|$", re.MULTILINE)
 
 
-def rows() -> list[tuple[str, str, str]]:
+CLASSES = [Dataset, StorageManager]
+
+
+def rows(of: type) -> list[tuple[str, str, str]]:
+    dataset, manager = PAGE.read_text().split("## StorageManager")
     found, method = [], ""
-    for named, argument, verdict in ROW.findall(PAGE.read_text()):
+    for named, argument, verdict in ROW.findall(manager if of is StorageManager else dataset):
         method = named or method
         found.append((method, argument, verdict))
     return found
 
 
-def arguments() -> set[tuple[str, str]]:
+def arguments(of: type) -> set[tuple[str, str]]:
     found = set()
-    for name, member in inspect.getmembers(Dataset, callable):
+    for name, member in inspect.getmembers(of, callable):
         if not name.startswith("_"):
             parameters = [each for each in inspect.signature(member).parameters if each != "self"]
             found |= {(name, each) for each in parameters or [""]}
     return found
 
 
-def test_every_argument_is_in_the_tables_once():
-    named = [(method, argument) for method, argument, _ in rows()]
+@pytest.mark.parametrize("of", CLASSES)
+def test_every_argument_is_in_the_tables_once(of):
+    named = [(method, argument) for method, argument, _ in rows(of)]
     assert len(named) == len(set(named))
-    assert set(named) == arguments()
+    assert set(named) == arguments(of)
 
 
-def test_every_argument_has_one_of_the_verdicts():
-    for method, argument, verdict in rows():
+@pytest.mark.parametrize("of", CLASSES)
+def test_every_argument_has_one_of_the_verdicts(of):
+    for method, argument, verdict in rows(of):
         assert re.match(r"(does|no effect|refused|not in ClearML)\b", verdict), (method, argument, verdict)
