@@ -137,7 +137,7 @@ def _paths(entries: Entries) -> tuple[str, ...]:
 def _read_folder(folder: str) -> Entries:
     """The rows of a folder, every file read, as by a machine that remembers nothing."""
     with tempfile.TemporaryDirectory(prefix="dataset-store-") as blank:
-        return read_folder(os.path.abspath(folder), ROOT, StatCache(blank), now_ns()).entries
+        return read_folder(os.path.abspath(folder), ROOT, StatCache(blank), now_ns(), ignore=False).entries
 
 
 def _scan_folder(folder: str) -> Entries:

@@ -51,7 +51,15 @@ class _Block:
         return np.flatnonzero(~self.known).tolist()
 
 
-def read_folder(folder: str, below: PathKey, stats: StatCache, now_ns: int, progress: Progress | None = None) -> Folder:
+def read_folder(
+    folder: str,
+    below: PathKey,
+    stats: StatCache,
+    now_ns: int,
+    progress: Progress | None = None,
+    *,
+    ignore: bool = True,
+) -> Folder:
     """The entries of a folder.
 
     Args:
@@ -60,12 +68,13 @@ def read_folder(folder: str, below: PathKey, stats: StatCache, now_ns: int, prog
         stats: What this machine remembers of files.
         now_ns: The time now, ns since 1970, before anything is looked at.
         progress: Told of files and bytes read.
+        ignore: Leave out what `.datasetignore` files say.
 
     Raises:
         PathNotFound, UnsupportedFileType, InvalidPath, AccessDenied, FileChanged: As `scan` and `hash_files`.
     """
     root = os.fsencode(folder)
-    return _read(root, list(scan(root, below=below)), stats, now_ns, progress)
+    return _read(root, list(scan(root, below=below, ignore=ignore)), stats, now_ns, progress)
 
 
 def read_file(path: str, below: PathKey, stats: StatCache, now_ns: int, progress: Progress | None = None) -> Folder:

@@ -46,6 +46,7 @@ from dataset_store.errors import (
     PathNotFound,
     UnsupportedFileType,
 )
+from dataset_store.local.ignore import IGNORE_FILE, Rules, read_rules
 from dataset_store.local.listing import BLOCK_NAMES, Columns, DirectoryBlock, Listing, join_keys
 from dataset_store.local.os_errors import reading_error, shown
 
@@ -59,19 +60,24 @@ _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CODEC: Final = (sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
 _DANGLING: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP])
 
+_IGNORE_NAME: Final = os.fsdecode(IGNORE_FILE)
+
 _NOTHING: Final = Columns.of([])
 
 Identity = tuple[int, int]
 """Device and inode."""
 
 
-def scan(root: bytes | str, *, below: PathKey = ROOT, follow_links: bool = False) -> Iterator[DirectoryBlock]:
+def scan(
+    root: bytes | str, *, below: PathKey = ROOT, follow_links: bool = False, ignore: bool = False
+) -> Iterator[DirectoryBlock]:
     """Everything below a folder.
 
     Args:
         root: The folder; if it is itself a link, what that leads to.
         below: A directory of the dataset that the keys are put below.
         follow_links: Walk links to directories outside the folder as if the directories stood in it.
+        ignore: Leave out what `.datasetignore` files say.
 
     Yields:
         Blocks, in the order that the module describes. A directory of nothing but directories has none, nor has
@@ -79,13 +85,13 @@ def scan(root: bytes | str, *, below: PathKey = ROOT, follow_links: bool = False
 
     Raises:
         PathNotFound: There is no such folder.
-        InvalidRequest: `root` is not a folder.
+        InvalidRequest: `root` is not a folder, or an ignore file holds what is no rule.
         UnsupportedFileType: An entry is no file, link or directory, or a link that no store could hold.
         InvalidPath: A path is too long or too deep.
         FileChanged: Something was removed or replaced meanwhile.
         AccessDenied: A directory cannot be read.
     """
-    walk = _Walk(os.fsencode(root), below, follow_links)
+    walk = _Walk(os.fsencode(root), below, follow_links, ignore=ignore)
     try:
         yield from walk.blocks()
     finally:
@@ -169,6 +175,7 @@ class _Frame:
     base: _Base
     identity: Identity
     opened: int | None
+    rules: Rules | None
     listing: Listing = field(default_factory=lambda: Listing([], _NOTHING))
     pending: list[int] = field(default_factory=list)
 
@@ -181,8 +188,9 @@ class _Frame:
 class _Walk:
     """One scan: a stack of frames from the root down to the directory at hand."""
 
-    def __init__(self, root: bytes, below: PathKey, follow_links: bool) -> None:
+    def __init__(self, root: bytes, below: PathKey, follow_links: bool, *, ignore: bool) -> None:
         self._root = root
+        self._ignore = ignore
         self._below = below
         self._follow = follow_links
         self._stack: list[_Frame] = []
@@ -231,7 +239,8 @@ class _Walk:
         depth = len(self._stack)
         identity = (found.st_dev, found.st_ino)
         cyclic = self._follow and any(frame.identity == identity for frame in self._stack)
-        frame = _Frame(name, row, followed, directory, depth, base, identity, opened)
+        rules = self._stack[-1].rules if self._stack else None
+        frame = _Frame(name, row, followed, directory, depth, base, identity, opened, rules)
         self._stack.append(frame)  # from here on close() knows the descriptor
         if cyclic:
             raise UnsupportedFileType(
@@ -276,6 +285,8 @@ class _Walk:
         try:
             with os.scandir(opened) as found:
                 entries = list(found)
+            if self._ignore:
+                entries = self._kept(frame, opened, entries)
             names = [entry.name.encode(*_CODEC) for entry in entries]
             order = sorted(range(len(names)), key=names.__getitem__)
             entries = [entries[i] for i in order]
@@ -286,6 +297,21 @@ class _Walk:
             raise reading_error(error, frame.path(name)) from error
         self._check_limits(frame)
         self._classify(frame)
+
+    def _kept(self, frame: _Frame, opened: int, entries: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+        """The entries that no rule leaves out."""
+        if any(entry.name == _IGNORE_NAME and entry.is_file() for entry in entries):
+            frame.rules = read_rules(opened, frame.directory, frame.path(IGNORE_FILE), frame.rules)
+        rules = frame.rules
+        if rules is None:
+            return entries
+        return [
+            entry
+            for entry in entries
+            if not rules.leaves_out(
+                frame.directory, os.fsencode(entry.name), is_directory=entry.is_dir(follow_symlinks=False)
+            )
+        ]
 
     def _check_limits(self, frame: _Frame) -> None:
         names = frame.listing.names

@@ -1,0 +1,82 @@
+"""Which files of a folder are left out: `.datasetignore` files, with the rules of `.gitignore`.
+
+A file's rules hold for what lies below its directory; deeper files come first, later lines before earlier ones, and
+what lies in a directory that is left out cannot be brought back. The file itself is an entry like any other.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Final
+
+from dataset_store.core.paths import PathKey, to_path
+from dataset_store.errors import InvalidRequest
+from dataset_store.local.os_errors import reading_error, shown
+
+__all__ = ["IGNORE_FILE", "Rules", "read_rules"]
+
+IGNORE_FILE: Final = b".datasetignore"
+_DIRECTORY_MARK: Final = "ps_d"
+"""The group by which pathspec's patterns mark the slash after a directory."""
+
+_MOST_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules of one file, for what lies below `directory` (relative to the folder), and the rules above it.
+
+    `patterns` are the last line first, each with whether it leaves out or brings back.
+    """
+
+    directory: PathKey
+    patterns: Sequence[tuple[bool, re.Pattern[str]]]
+    above: "Rules | None"
+
+    def leaves_out(self, directory: PathKey, name: bytes, *, is_directory: bool) -> bool:
+        """Whether an entry of a directory is left out."""
+        own = directory[len(self.directory) + 1 :] if self.directory else directory
+        path = os.fsdecode(to_path(PathKey(own + b"\0" + name if own else name)))
+        for include, pattern in self.patterns:
+            if _means(pattern, path, is_directory=is_directory):
+                return include
+        return self.above is not None and self.above.leaves_out(directory, name, is_directory=is_directory)
+
+
+def read_rules(opened: int, directory: PathKey, path: bytes, above: Rules | None) -> Rules:
+    """The rules of the ignore file in a directory.
+
+    Args:
+        opened: The directory's descriptor.
+        directory: The directory, relative to the folder.
+        path: Of the file, for messages.
+        above: The rules that hold in the directory above.
+
+    Raises:
+        AccessDenied, StorageFailed: It cannot be read.
+        InvalidRequest: A line is no pattern, or the file is too long.
+    """
+    try:
+        with open(os.open(IGNORE_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=opened), "rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise reading_error(error, path) from error
+    if len(data) > _MOST_BYTES:
+        raise InvalidRequest(f"{shown(path)} has more than {_MOST_BYTES:,} bytes.", "Write fewer rules.")
+    try:
+        lines = import_module("pathspec").GitIgnoreSpec.from_lines(os.fsdecode(data).splitlines()).patterns
+    except ValueError as error:
+        raise InvalidRequest(f"{shown(path)} holds what is no rule: {error}.", "Mend the line.") from error
+    patterns = [(line.include, line.regex) for line in reversed(lines) if line.include is not None]
+    return Rules(directory, patterns, above)
+
+
+def _means(pattern: re.Pattern[str], path: str, *, is_directory: bool) -> bool:
+    """Whether a pattern means this entry itself: pathspec's also match what lies below what they mean."""
+    if _DIRECTORY_MARK not in pattern.groupindex:
+        return pattern.match(path) is not None
+    whole = path + "/" if is_directory else path
+    found = pattern.match(whole)
+    return found is not None and found.end(_DIRECTORY_MARK) in {-1, len(whole)}
