@@ -57,8 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for add in (
         _create, _add, _remove, _sync, _upload, _close, _publish,
-        _get, _list, _log, _status, _cat, _search, _compare, _tag,
-        _set_description, _rename, _move, _squash, _delete, _verify, _stats, _doctor,
+        _get, _list, _log, _diff, _status, _cat, _search, _compare, _tag,
+        _archive, _set_description, _rename, _move, _squash, _delete, _verify, _stats, _doctor, _config,
+        _completion,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -213,6 +214,20 @@ def _log(commands: Commands) -> None:
         "log --project data --name cats",
     )
     _which(parser, tags=True)
+    parser.add_argument("--mermaid", action="store_true", help="as a Mermaid flow chart")
+    parser.add_argument("--svg", action="store_true", help="as an SVG image")
+    _json(parser)
+
+
+def _diff(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "reading:diff",
+        "tell what a version changes: paths and sizes, and of tables rows and columns",
+        "diff --project data --name cats --against 0123456789abcdef0123456789abcdef",
+    )
+    _which(parser, tags=True)
+    parser.add_argument("--against", metavar="ID", help="the version before it; by default its parents")
     _json(parser)
 
 
@@ -258,6 +273,39 @@ def _publish(commands: Commands) -> None:
         commands, "managing:publish", "mark a final version published", "publish --project data --name cats"
     )
     _which(parser)
+
+
+def _archive(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "managing:archive",
+        "hide a version from searches; by id it can still be read",
+        "archive --project data --name cats --version 1.0.3",
+    )
+    _which(parser)
+    parser.add_argument("--undo", action="store_true", help="show it again; an archived version is named by --id")
+
+
+def _config(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "store:config",
+        "print the settings in force, and where each comes from; or change the user's file",
+        "config --set store=s3://bucket/datasets",
+    )
+    parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", help="write these into the user's settings file")
+    parser.add_argument("--unset", nargs="+", metavar="NAME", help="take these out of it")
+    _json(parser)
+
+
+def _completion(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "completion:completion",
+        "print a script that lets a shell complete commands and flags",
+        "completion bash",
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell; its help says where scripts go")
 
 
 def _set_description(commands: Commands) -> None:

@@ -9,12 +9,12 @@ from dataset_store.cli.presenting import (
     identity,
     summary_document,
     title,
-    title_of,
     versions_table,
 )
 from dataset_store.cli.session import folder_remembers, store_url, version_meant
+from dataset_store.core.version_numbers import title_of
 
-__all__ = ["compare", "delete", "move", "publish", "rename", "search", "set_description", "squash"]
+__all__ = ["archive", "compare", "delete", "move", "publish", "rename", "search", "set_description", "squash"]
 
 
 def publish(arguments: Namespace) -> int:
@@ -22,6 +22,17 @@ def publish(arguments: Namespace) -> int:
     dataset = version_meant(arguments)
     dataset.publish()
     lines_out([f"{shown(title(dataset))} is published: {dataset.id}"])
+    return 0
+
+
+def archive(arguments: Namespace) -> int:
+    """Hide a version from searches, or show it again."""
+    dataset = version_meant(arguments)
+    if arguments.undo:
+        dataset.unarchive()
+    else:
+        dataset.archive()
+    lines_out([f"{shown(title(dataset))} is {'shown again' if arguments.undo else 'archived'}: {dataset.id}"])
     return 0
 
 
@@ -96,7 +107,7 @@ def squash(arguments: Namespace) -> int:
     """Make one version of several that stands on its own."""
     from dataset_store.dataset import Dataset
 
-    dataset = Dataset.squash(arguments.name, dataset_ids=arguments.ids)
+    dataset = Dataset.squash(arguments.name, dataset_ids=arguments.ids, output_url=arguments.storage)
     lines_out([f"{shown(title(dataset))} is final: {dataset.id}"])
     return 0
 

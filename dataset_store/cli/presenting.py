@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataset_store.cli.output import age, shown, size, table, timestamp
+from dataset_store.cli.output import age, size, table, timestamp
+from dataset_store.core.version_numbers import title_of
 
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
@@ -13,10 +14,8 @@ __all__ = [
     "changes_table",
     "counted",
     "identity",
-    "lineage_lines",
     "summary_document",
     "title",
-    "title_of",
     "versions_table",
 ]
 
@@ -31,11 +30,6 @@ def counted(number: int, noun: str) -> str:
 def title(dataset: "Dataset") -> str:
     """What people call a version: `project/name 1.0.0`."""
     return title_of(dataset.project, dataset.name, dataset.version)
-
-
-def title_of(project: str, name: str, number: str) -> str:
-    """As `title`, from its parts; a draft's number may be empty."""
-    return f"{project}/{name} {number}".lstrip("/").rstrip()
 
 
 def identity(dataset: "Dataset") -> dict[str, Any]:
@@ -76,29 +70,6 @@ def changes_table(found: Mapping[str, Sequence[str]]) -> list[str]:
     """Paths as lines, in order, each with how it changed; `found` are paths by that."""
     rows = sorted((path, how) for how, paths in found.items() for path in paths)
     return table(("CHANGE", "PATH"), [(how, path) for path, how in rows])
-
-
-def lineage_lines(rows: Sequence["VersionSummary"]) -> list[str]:
-    """A lineage as a graph, every child above its parents."""
-    from dataset_store.core.graph_lines import graph_lines
-
-    by_id = {row.id: row for row in rows}
-    lines = graph_lines(list(by_id), {row.id: row.parents for row in rows})
-    width = max(len(graph) for graph, _ in lines)
-    return [
-        f"{graph:{width}}  {_told(by_id[shown_id], by_id)}".rstrip() if shown_id else graph for graph, shown_id in lines
-    ]
-
-
-def _told(row: "VersionSummary", others: Mapping[str, "VersionSummary"]) -> str:
-    """A version in one line: what it is called, when it was made, what it changed, and of what it was merged."""
-    called = title_of(row.project, row.name, row.number)
-    state = "draft" if not row.final else "deleted" if row.deleted else "published" if row.published else ""
-    changes = "" if row.added is None else f"+{row.added} ~{row.modified} -{row.removed}"
-    parents = [title_of(one.project, one.name, one.number) for parent in row.parents if (one := others.get(parent))]
-    of = f"of {' and '.join(parents)}" if len(parents) > 1 else ""
-    parts = (called, row.id, age(row.created_ns), changes, state, ",".join(row.tags), of)
-    return shown("  ".join(part for part in parts if part))
 
 
 def versions_table(rows: Sequence["VersionSummary"], current: str | None = None) -> list[str]:

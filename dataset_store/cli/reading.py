@@ -6,6 +6,7 @@ import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataset_store.cli.output import json_out, lines_out, shown, size, table
@@ -13,7 +14,6 @@ from dataset_store.cli.presenting import (
     changes_table,
     counted,
     identity,
-    lineage_lines,
     summary_document,
     title,
     versions_table,
@@ -25,10 +25,12 @@ from dataset_store.local.os_errors import naming_writes
 if TYPE_CHECKING:
     from dataset_store.core.catalog import Query
     from dataset_store.dataset import Dataset
+    from dataset_store.dataset.differences import Change, TableChange
+    from dataset_store.dataset.links import LinkEntry
     from dataset_store.dataset.listing import FileEntry
     from dataset_store.dataset.overview import VersionSummary
 
-__all__ = ["cat", "get", "list_", "log", "status", "tag"]
+__all__ = ["cat", "diff", "get", "list_", "log", "status", "tag"]
 
 T = TypeVar("T")
 
@@ -76,16 +78,49 @@ def status(arguments: Namespace) -> int:
 
 def log(arguments: Namespace) -> int:
     """Draw what a version comes from."""
-    from dataset_store.dataset.overview import lineage_of
-    from dataset_store.dataset.workspace import open_workspace
-
     dataset = version_meant(arguments)
-    rows = lineage_of(open_workspace(), dataset.id)
+    lineage = dataset.log()
     if arguments.json:
-        json_out(identity(dataset) | {"lineage": [summary_document(row) for row in rows]})
+        json_out(identity(dataset) | {"lineage": [summary_document(row) for row in lineage]})
+    elif arguments.mermaid or arguments.svg:
+        lines_out((lineage.mermaid() if arguments.mermaid else lineage.svg()).splitlines())
     else:
-        lines_out(lineage_lines(rows))
+        lines_out([shown(line) for line in lineage.lines()])
     return 0
+
+
+def diff(arguments: Namespace) -> int:
+    """Tell what a version changes in another: paths and sizes, and of tables rows and columns."""
+    dataset = version_meant(arguments)
+    found = dataset.diff(arguments.against)
+    tables = found.tables()
+    if arguments.json:
+        document: dict[str, Any] = {"changes": [asdict(one) for one in found], "bytes_added": found.bytes_added}
+        json_out(identity(dataset) | document | {"tables": [asdict(one) for one in tables]})
+        return 0
+    rows = [(one.how, _size_change(one), _path_change(one)) for one in found]
+    lines_out(_headed(dataset, table(("CHANGE", "SIZE", "PATH"), rows, right=[1]) if rows else []))
+    lines_out([shown(_table_told(one)) for one in tables])
+    lines_out([f"{found}; {'+' if found.bytes_added >= 0 else '-'}{size(abs(found.bytes_added))}"])
+    return 0
+
+
+def _path_change(one: "Change") -> str:
+    return f"{one.old_path} -> {one.path}" if one.old_path else one.path
+
+
+def _size_change(one: "Change") -> str:
+    if one.old_size is None or one.new_size is None:
+        return size(one.new_size or one.old_size or 0)
+    return size(one.new_size) if one.old_size == one.new_size else f"{size(one.old_size)} -> {size(one.new_size)}"
+
+
+def _table_told(one: "TableChange") -> str:
+    """What changed in a table: `t.parquet: 10 -> 12 rows; columns +b -c ~d`."""
+    columns = [*(f"+{name}" for name in one.columns_added), *(f"-{name}" for name in one.columns_removed)]
+    columns += [f"~{name}" for name in one.columns_changed]
+    old, new = ("?" if rows is None else str(rows) for rows in (one.old_rows, one.new_rows))
+    return f"{one.path}: {old} -> {new} rows" + (f"; columns {' '.join(columns)}" if columns else "")
 
 
 def cat(arguments: Namespace) -> int:
@@ -175,14 +210,13 @@ def list_(arguments: Namespace) -> int:
 
 
 def _list_files(dataset: "Dataset", arguments: Namespace) -> int:
-    entries = dataset.file_entries
-    entries = _kept(entries, [entry.relative_path for entry in entries], arguments.filter)
-    total = sum(entry.size for entry in entries)
+    listed = [*map(_file_document, dataset.file_entries), *map(_link_document, dataset.link_entries)]
+    entries = sorted(_kept(listed, [one["path"] for one in listed], arguments.filter), key=lambda one: str(one["path"]))
+    total = sum(entry["size"] for entry in entries)
     if arguments.json:
-        files = [_file_document(entry) for entry in entries]
-        json_out(identity(dataset) | {"files": files, "total": {"files": len(files), "bytes": total}})
+        json_out(identity(dataset) | {"files": entries, "total": {"files": len(entries), "bytes": total}})
         return 0
-    rows = [(size(entry.size), entry.hash[:16], _path_cell(entry)) for entry in entries]
+    rows = [(size(entry["size"]), (entry["hash"] or "")[:16], _path_cell(entry)) for entry in entries]
     lines_out(_headed(dataset, table(("SIZE", "CONTENT ID", "PATH"), rows, right=[0])))
     lines_out([f"{counted(len(entries), 'file')}, {size(total)}"])
     return 0
@@ -246,8 +280,21 @@ def _headed(dataset: "Dataset", lines: Sequence[str]) -> list[str]:
     return [f"{shown(title(dataset))}{state} {dataset.id}", *lines]
 
 
-def _path_cell(entry: "FileEntry") -> str:
-    return entry.relative_path + ("/" if entry.kind == "directory" else "")
+def _path_cell(entry: dict[str, Any]) -> str:
+    end = "/" if entry["kind"] == "directory" else f" -> {entry['link']}" if entry["kind"] == "external" else ""
+    return str(entry["path"]) + end
+
+
+def _link_document(entry: "LinkEntry") -> dict[str, Any]:
+    return {
+        "path": entry.relative_path,
+        "kind": "external",
+        "size": entry.size,
+        "hash": entry.hash,
+        "link": entry.link,
+        "etag": entry.etag,
+        "origin": entry.parent_dataset_id,
+    }
 
 
 def _file_document(entry: "FileEntry") -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_store import __version__
 from dataset_store.cli.output import json_out, lines_out, problem, shown, size, table
-from dataset_store.cli.presenting import counted, identity, summary_document, title, title_of
+from dataset_store.cli.presenting import counted, identity, summary_document, title
 from dataset_store.cli.session import is_named, store_url, version_meant
+from dataset_store.core.version_numbers import title_of
 from dataset_store.errors import DatasetStoreError, InvalidRequest, NotFinal
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dataset_store.dataset.overview import StoreUsage
     from dataset_store.dataset.verifying import FolderReport, StoreReport
 
-__all__ = ["doctor", "stats", "verify"]
+__all__ = ["config", "doctor", "stats", "verify"]
 
 _FAILED = 1
 _CORRUPT = 5
@@ -181,6 +182,27 @@ class _Finding:
     value: Any
     text: str
     sound: bool = True
+
+
+def config(arguments: Namespace) -> int:
+    """Print or change settings."""
+    from dataset_store.local.settings import change_settings, config_file, settings_sources
+
+    changes: dict[str, str | None] = dict.fromkeys(arguments.unset or ())
+    for pair in arguments.set or ():
+        name, is_pair, value = pair.partition("=")
+        if not is_pair:
+            raise InvalidRequest(f"{pair!r} is no setting.", "Write NAME=VALUE.")
+        changes[name] = value
+    if changes:
+        change_settings(changes)
+    found = settings_sources()
+    if arguments.json:
+        values = {name: {"value": value, "source": source} for name, (value, source) in found.items()}
+        json_out({"file": config_file(), "settings": values})
+        return 0
+    lines_out(table(("SETTING", "VALUE", "FROM"), [(name, *about) for name, about in found.items()]))
+    return 0
 
 
 def doctor(arguments: Namespace) -> int:

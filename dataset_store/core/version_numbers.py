@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["FIRST", "Rank", "increment", "is_semantic", "rank"]
+__all__ = ["FIRST", "Rank", "increment", "is_semantic", "rank", "title_of"]
 
 FIRST: Final = "1.0.0"
 """The number of a series' first version, where none is chosen."""
@@ -72,3 +72,8 @@ def _identifier(text: str) -> _Identifier:
     if text.isdecimal() and len(text) <= 18:
         return 0, int(text), ""
     return 1, 0, text
+
+
+def title_of(project: str, name: str, number: str) -> str:
+    """What people call a version: `project/name 1.0.0`; a draft's number may be empty."""
+    return f"{project}/{name} {number}".lstrip("/").rstrip()

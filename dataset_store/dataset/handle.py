@@ -7,7 +7,8 @@ from dataset_store.core.entries import Entries
 from dataset_store.core.tree import read_all
 from dataset_store.dataset import drafting
 from dataset_store.dataset.lineage import dependency_graph
-from dataset_store.dataset.overview import status_name
+from dataset_store.dataset.notebook import version_html
+from dataset_store.dataset.overview import draft_row, status_name, summary_of
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import NotFinal, VersionIsFinal
 from dataset_store.local.drafts import Draft
@@ -77,6 +78,11 @@ class Handle:
     def __repr__(self) -> str:
         state = "final" if self.is_final() else "draft"
         return f"<Dataset {self.project}/{self.name} {self._number()} {state} {self.id}>"
+
+    def _repr_html_(self) -> str:
+        draft = self._draft
+        row = draft_row(draft) if draft is not None else summary_of(self._workspace, self._final())
+        return version_html(row)
 
     def _number(self) -> str:
         if self._draft is None:

@@ -13,6 +13,7 @@ from dataset_store.local.drafts import Draft, draft_ids
 __all__ = [
     "StoreUsage",
     "VersionSummary",
+    "draft_row",
     "drafts_of",
     "lineage_of",
     "status_name",
@@ -122,7 +123,7 @@ def lineage_of(workspace: Workspace, version_id: str) -> list[VersionSummary]:
         DatasetNotFound: There is no such version.
     """
     draft = workspace.draft(version_id) if workspace.catalog.version(version_id) is None else None
-    first = [_draft_row(draft)] if draft is not None else []
+    first = [draft_row(draft)] if draft is not None else []
     begun = draft.opened.parents if draft is not None else [workspace.version(version_id).id]
     found = (workspace.catalog.version(each) for each in ancestors_of(workspace.catalog, begun))
     versions = sorted((version for version in found if version), key=lambda version: version.slot, reverse=True)
@@ -131,7 +132,7 @@ def lineage_of(workspace: Workspace, version_id: str) -> list[VersionSummary]:
 
 def drafts_of(workspace: Workspace) -> list[VersionSummary]:
     """The drafts of this store on this machine, oldest first. Those that became versions are left out."""
-    rows = [_draft_row(draft) for draft in _drafts(workspace) if workspace.catalog.version(draft.opened.id) is None]
+    rows = [draft_row(draft) for draft in _drafts(workspace) if workspace.catalog.version(draft.opened.id) is None]
     return sorted(rows, key=lambda row: row.created_ns)
 
 
@@ -143,7 +144,8 @@ def _drafts(workspace: Workspace) -> Iterator[Draft]:
             continue  # being made, being discarded, or of another version of this package
 
 
-def _draft_row(draft: Draft) -> VersionSummary:
+def draft_row(draft: Draft) -> VersionSummary:
+    """One draft as a row."""
     opened = draft.opened
     return VersionSummary(
         id=opened.id,

@@ -3,7 +3,8 @@
 import logging
 import os
 from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING, Literal, overload
+from functools import partial
+from typing import IO, TYPE_CHECKING, Literal, cast, overload
 
 import numpy as np
 
@@ -11,11 +12,14 @@ from dataset_store.core.diff import Difference, diff, diff_entries
 from dataset_store.core.entries import Entries
 from dataset_store.dataset.arrow import table_of_entries
 from dataset_store.dataset.copying import local_copy, mutable_copy
+from dataset_store.dataset.differences import DatasetDiff, changes_of
 from dataset_store.dataset.handle import Handle
+from dataset_store.dataset.history import Lineage
 from dataset_store.dataset.lineage import merged_entries
 from dataset_store.dataset.links import LinkEntry, link_entries, link_rows, links_of
 from dataset_store.dataset.listing import FileEntry, file_entries, paths_of
 from dataset_store.dataset.opening import open_file
+from dataset_store.dataset.overview import lineage_of
 from dataset_store.dataset.selecting import parts_of, selection_of
 from dataset_store.dataset.verifying import FolderReport, compare_folder, verify_folder
 from dataset_store.storage.trees import root_of
@@ -216,6 +220,35 @@ class Reading(Handle):
         rows = link_rows(entries).tolist()
         links = links_of(self._workspace, entries, rows, self._draft)
         return table_of_entries(entries, {row: link.url for row, link in zip(rows, links, strict=True)})
+
+    def diff(self, other: "Reading | str | None" = None) -> DatasetDiff:
+        """What this version has that another has not, and the reverse: paths, sizes, renames, and of tables more.
+
+        Args:
+            other: A version or its id, the old side; by default the merged parents.
+
+        Returns:
+            The changes, by path; it shows itself in notebooks.
+
+        Raises:
+            DatasetNotFound: There is no such version, or it was deleted.
+        """
+        other_id = other.id if isinstance(other, Reading) else other
+        old = other_id or (self._parents()[0] if len(self._parents()) == 1 else None)
+        opener = None if old is None else partial(self._open_of, old)
+        own = None if self._draft is not None else partial(self._open_of, self.id)
+        return DatasetDiff(changes_of(self._difference(other_id)), opener, own)
+
+    def _open_of(self, version_id: str, path: str) -> IO[bytes]:
+        opened = open_file(self._workspace, self._workspace.version(version_id), path, "rb", None)
+        return cast("IO[bytes]", opened)
+
+    def log(self) -> Lineage:
+        """This version and all its ancestors, deleted ones too, every child before its parents.
+
+        Printed it is a graph as text; it draws itself in notebooks, and has `mermaid()` and `svg()`.
+        """
+        return Lineage(lineage_of(self._workspace, self.id))
 
     def list_added_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths that the merged parents, or the given version, do not have, sorted."""

@@ -4,7 +4,9 @@ Argument, then environment, then user file, then default. This is the only modul
 the environment.
 """
 
+import json
 import os
+import secrets
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +14,20 @@ from dataclasses import dataclass
 from platformdirs import user_cache_dir, user_config_dir, user_data_dir
 
 from dataset_store.errors import InvalidRequest
+from dataset_store.local.os_errors import naming_writes
 
-__all__ = ["Settings", "config_file", "load_settings"]
+__all__ = ["Settings", "change_settings", "config_file", "load_settings", "settings_sources"]
 
 _APPLICATION = "dataset-store"
 _DEFAULT_CACHE_BYTES = 50 * 2**30
-_KNOWN = {"store", "cache", "data", "cache_bytes", "single_writer"}
+_VARIABLES = {
+    "store": "DATASET_STORE_URL",
+    "cache": "DATASET_STORE_CACHE",
+    "data": "DATASET_STORE_DATA",
+    "cache_bytes": "DATASET_STORE_CACHE_BYTES",
+    "single_writer": "DATASET_STORE_SINGLE_WRITER",
+}
+_KNOWN = frozenset(_VARIABLES)
 _YES = {"1", "true", "yes", "on"}
 _NO = {"", "0", "false", "no", "off"}
 
@@ -75,6 +85,61 @@ def _is_yes(text: str) -> bool:
     if text.lower() not in _YES | _NO:
         raise InvalidRequest(f"single_writer is {text!r}, neither yes nor no.", "Give 1 or 0.")
     return text.lower() in _YES
+
+
+def settings_sources(environment: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
+    """For each setting its value as text, and where it comes from: a variable, the user's file, or `default`."""
+    env = os.environ if environment is None else environment
+    settings = load_settings(environment=env)
+    written = _read_file(config_file())
+    values = {
+        "store": settings.store,
+        "cache": settings.cache,
+        "data": settings.data,
+        "cache_bytes": str(settings.cache_bytes),
+        "single_writer": "true" if settings.single_writer else "false",
+    }
+    found = {}
+    for name, value in values.items():
+        variable = _VARIABLES[name]
+        source = variable if env.get(variable) else config_file() if name in written else "default"
+        found[name] = (value, source)
+    return found
+
+
+def change_settings(changes: Mapping[str, str | None]) -> None:
+    """Write settings into the user's file, or with None take them out of it; what else it says stays.
+
+    Raises:
+        InvalidRequest: A name or value is none that it may have; nothing was written.
+        AccessDenied, DiskFull, StorageFailed: The file cannot be written.
+    """
+    path = config_file()
+    values = {name: value for name, value in _read_file(path).items() if name not in changes}
+    for name, text in changes.items():
+        if name not in _KNOWN:
+            raise InvalidRequest(f"There is no setting {name!r}.", f"Known settings are {', '.join(sorted(_KNOWN))}.")
+        if text is not None:
+            values[name] = _parsed(name, text)
+    with naming_writes(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{secrets.token_hex(4)}.part"
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(f"{name} = {_toml(value)}\n" for name, value in sorted(values.items()))
+        os.replace(temporary, path)
+
+
+def _parsed(name: str, text: str) -> object:
+    if name == "cache_bytes":
+        if not text.isdecimal():
+            raise InvalidRequest(f"The cache bound {text!r} is no number of bytes.", "Give a whole number.")
+        return int(text)
+    return _is_yes(text) if name == "single_writer" else text
+
+
+def _toml(value: object) -> str:
+    """A value as TOML; its strings are those of JSON, but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _read_file(path: str) -> dict[str, object]:

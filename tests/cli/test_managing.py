@@ -123,3 +123,12 @@ def test_a_wrong_call_is_one_clear_line_and_exit_code_2(shell, closed, words):
     answer = shell(*words)
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.startswith("Error: ")
+
+
+def test_an_archived_version_is_hidden_until_it_is_shown_again(shell, closed):
+    name = ("--project", "data", "--name", "cats")
+    assert shell("archive", *name).code == 0
+    assert shell("get", *name).code == 3
+    assert shell("get", "--id", closed).code == 0
+    assert shell("archive", "--undo", "--id", closed).code == 0
+    assert shell("get", *name).code == 0

@@ -15,13 +15,14 @@ from dataset_store.cli import main
 from dataset_store.cli.arguments import build_parser
 
 MAKING = ["create", "add", "remove", "sync", "upload", "close"]
-KEEPING = ["tag", "set-description", "rename", "move", "squash", "delete"]
+KEEPING = ["tag", "archive", "set-description", "rename", "move", "squash", "delete"]
 COMMANDS = [
     *MAKING,
     "publish",
     "get",
     "list",
     "log",
+    "diff",
     "status",
     "cat",
     "search",
@@ -30,8 +31,10 @@ COMMANDS = [
     "verify",
     "stats",
     "doctor",
+    "config",
+    "completion",
 ]
-READING = ["get", "list", "log", "status", "search", "tag", "verify", "stats", "doctor"]
+READING = ["get", "list", "log", "diff", "status", "search", "tag", "verify", "stats", "doctor", "config"]
 ENGINE = ["numpy", "lmdb", "blake3", "msgspec", "zstandard", "rich", "platformdirs", "dataset_store.dataset"]
 
 

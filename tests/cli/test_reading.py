@@ -230,3 +230,37 @@ def test_log_draws_what_a_version_comes_from(shell, closed, pictures):
     assert "deleted" in shell("log", "--id", child).lines[-1]
     document = json.loads(shell("log", "--id", child, "--json").out)
     assert [row["id"] for row in document["lineage"]] == [child, closed]
+
+
+def test_diff_tells_paths_sizes_and_sums(shell, closed, second):
+    answer = shell("diff", "--id", second)
+    assert answer.code == 0
+    assert answer.lines[-1] == "1 added, 1 modified, 1 removed, 0 renamed; -95 B"
+    assert any(line.split() == ["modified", "5", "B", "->", "7", "B", "a.txt"] for line in answer.lines)
+    document = json.loads(shell("diff", "--id", second, "--against", closed, "--json").out)
+    assert [one["how"] for one in document["changes"]] == ["modified", "added", "removed"]
+    assert document["bytes_added"] == -95
+    assert shell("diff", "--id", second, "--against", "0" * 32).code == 3
+
+
+def test_diff_tells_rows_and_columns_of_tables(shell, machine, pictures, closed):
+    (pictures / "t.csv").write_text("a,b\n1,2\n")
+    shell("sync", "--folder", str(pictures), "--parents", closed)
+    (pictures / "t.csv").write_text("a,c\n1,x\n2,y\n")
+    shell("sync", "--folder", str(pictures), "--parents", json.loads(shell("get", "--json").out)["id"])
+    assert "t.csv: 1 -> 2 rows; columns +c -b" in shell("diff").lines
+
+
+def test_log_draws_mermaid_and_svg(shell, closed, second):
+    assert shell("log", "--id", second, "--mermaid").out.startswith("flowchart BT\n")
+    assert shell("log", "--id", second, "--svg").out.startswith("<svg ")
+
+
+def test_links_are_listed_with_where_they_lead(shell, machine, closed):
+    (machine / "far").write_bytes(b"far")
+    shell("create", "--name", "cats")
+    shell("add", "--links", str(machine / "far"))
+    shell("close")
+    assert any(line.endswith(f"far -> file://{machine}/far") for line in shell("list").lines)
+    (only,) = json.loads(shell("list", "--json").out)["files"]
+    assert (only["kind"], only["link"]) == ("external", f"file://{machine}/far")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,57 @@ def test_doctor_asks_the_store_itself_and_fails_where_it_is_not_sound(shell, mac
     answer = shell("doctor", "--json")
     assert answer.code == 1
     assert json.loads(answer.out)["sound"] is False
+
+
+# --- config and completion -------------------------------------------------------------------------------------------
+
+
+def test_config_tells_each_setting_and_where_it_comes_from(shell, machine, monkeypatch):
+    found = json.loads(shell("config", "--json").out)["settings"]
+    assert found["store"] == {"value": str(machine / "url"), "source": "DATASET_STORE_URL"}
+    assert found["cache_bytes"]["source"] == "default"
+    assert shell("config").lines[0].split() == ["SETTING", "VALUE", "FROM"]
+
+
+def test_config_writes_and_takes_back_settings_and_keeps_the_others(shell, machine, monkeypatch):
+    monkeypatch.delenv("DATASET_STORE_URL")
+    assert shell("config", "--set", 'store=/a "b" \\c', "cache_bytes=1000", "single_writer=yes").code == 0
+    document = json.loads(shell("config", "--json").out)
+    assert document["settings"]["store"] == {"value": '/a "b" \\c', "source": document["file"]}
+    assert document["settings"]["single_writer"]["value"] == "true"
+    shell("config", "--unset", "store")
+    again = json.loads(shell("config", "--json").out)["settings"]
+    assert again["store"]["source"] == "default"
+    assert again["cache_bytes"]["value"] == "1000"
+
+
+@pytest.mark.parametrize("pair", ["nothing=1", "cache_bytes=many", "single_writer=perhaps", "store"])
+def test_config_refuses_what_is_no_setting_and_writes_nothing(shell, pair):
+    assert shell("config", "--set", pair).code == 2
+    assert json.loads(shell("config", "--json").out)["settings"]["cache_bytes"]["source"] == "default"
+
+
+@pytest.mark.parametrize("kind", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command_and_flag(shell, kind):
+    script = shell("completion", kind).out
+    for word in ("create", "add", "diff", "config"):
+        assert word in script
+    assert "dataset-folder" in script
+
+
+def test_bash_completes_commands_flags_and_files(shell, machine):
+    (machine / "script").write_text(shell("completion", "bash").out)
+    (machine / "work" / "some-file").touch()
+
+    def completed(*words):
+        line = " ".join(f"'{word}'" for word in words)
+        program = (
+            f"source {machine}/script; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; "
+            'COMPREPLY=(); _dataset_store; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        return subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("dataset-store", "cre") == ["create"]
+    assert completed("dataset-store", "--store", "x", "sy") == ["sync"]
+    assert "--dataset-folder" in completed("dataset-store", "add", "--data")
+    assert completed("dataset-store", "add", "--files", "some") == ["some-file"]
