@@ -11,6 +11,7 @@ from dataset_store.core.packfile import PackRef
 from dataset_store.core.tree import lookup
 from dataset_store.dataset.blobs import packs_of
 from dataset_store.dataset.lineage import merged_parents
+from dataset_store.dataset.reports import pieces_of
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import CommitOutcomeUnknown, Conflict, DatasetStoreError, VersionExists
 from dataset_store.local.drafts import Committing, Draft, Sent
@@ -87,7 +88,7 @@ def _entry(
         stats=statistics,
         tags=tuple(draft.labels.tags),
         description=draft.labels.description,
-        metadata={name: sent.metadata.get(name) or data.decode() for name, data in draft.metadata.items()},
+        metadata={name: sent.metadata.get(name) or data.decode() for name, data in pieces_of(draft).items()},
         producer=opened.producer,
     )
 

@@ -4,12 +4,15 @@ Names, arguments, defaults and return types are those of ClearML's `Dataset`. Wh
 reads in `reading`, what is said of a version in `labelling`; here is how versions are begun, found and deleted.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.tag_filters import parse_tags
-from dataset_store.dataset import catalog_changes, drafting
+from dataset_store.dataset import catalog_changes, drafting, offline
 from dataset_store.dataset.externals import remove_unlinked, urls_of
+from dataset_store.dataset.importing import take_in
 from dataset_store.dataset.labelling import Labelling, labels
 from dataset_store.dataset.labels import require_name_text
 from dataset_store.dataset.making import Making
@@ -54,10 +57,12 @@ class Dataset(Making, Reading, Labelling):
         Raises:
             DatasetNotFound, NotFinal: A parent is not there or not final.
             VersionExists: The version number is taken.
-            InvalidRequest: No name is given or implied.
+            InvalidRequest: No name is given or implied; or offline mode is on, which knows no parents.
         """
-        workspace = open_workspace(create=True)
         parents = [_id_of(parent) for parent in parent_datasets or ()]
+        if parents:
+            offline.require_online("begin a child")
+        workspace = offline.new_session() if offline.is_offline() else open_workspace(create=True)
         versions = [drafting.require_final(workspace, parent) for parent in parents]
         series = workspace.catalog.series(versions[-1].series) if versions else None
         name = drafting.require_name(dataset_name or (series.name if series else None))
@@ -123,6 +128,7 @@ class Dataset(Making, Reading, Labelling):
             InvalidRequest: Nothing was asked for, or an id together with a name, or an argument is not known.
         """
         _require_known(kwargs)
+        offline.require_online("get a dataset")
         named = (dataset_project, dataset_name, dataset_version)
         _require_one_way(dataset_id, named)
         tags = labels(dataset_tags)
@@ -181,6 +187,7 @@ class Dataset(Making, Reading, Labelling):
             DatasetNotFound, NotFinal: A version is not there or not final.
             InvalidRequest: Nothing was asked for, or both ids and pairs.
         """
+        offline.require_online("squash datasets")
         if bool(dataset_ids) == bool(dataset_project_name_pairs):
             raise InvalidRequest("Ids are to be given, or pairs of project and name.", "Give one or the other.")
         workspace = open_workspace()
@@ -244,12 +251,14 @@ class Dataset(Making, Reading, Labelling):
             VersionExists: Another dataset has the new name.
             InvalidRequest: A log entry cannot hold the new name.
         """
+        offline.require_online("rename a dataset")
         require_name_text("name", new_dataset_name)
         catalog_changes.move_series(open_workspace(), dataset_project, dataset_name, to_name=new_dataset_name)
 
     @classmethod
     def move_to_project(cls, new_dataset_project: str, dataset_project: str, dataset_name: str) -> None:
         """Put a dataset, with all its versions, into another project. Ids stay. Raises as `rename`."""
+        offline.require_online("move a dataset")
         if new_dataset_project:
             require_name_text("project", new_dataset_project)
         catalog_changes.move_series(open_workspace(), dataset_project, dataset_name, to_project=new_dataset_project)
@@ -288,6 +297,7 @@ class Dataset(Making, Reading, Labelling):
             Conflict: Other versions have it as a parent, and `force` is not set.
             InvalidRequest: Several versions match, or nothing was asked for, or arguments exclude each other.
         """
+        offline.require_online("delete a dataset")
         named = (dataset_project, dataset_name, dataset_version)
         _require_one_way(dataset_id, named)
         if dataset_id is None and not (dataset_project or dataset_name):
@@ -308,6 +318,56 @@ class Dataset(Making, Reading, Labelling):
             raise DatasetNotFound(f"No version has {what}.", "Nothing was deleted.")
         if delete_external_files:
             remove_unlinked(workspace, urls_of(workspace, map(workspace.version, deleted)))
+
+    @classmethod
+    def is_offline(cls) -> bool:
+        """Whether offline mode is on: versions are then made in folders of their own, without the store."""
+        return offline.is_offline()
+
+    @classmethod
+    def set_offline(cls, offline_mode: bool = False) -> None:
+        """Turn offline mode on or off, for this process; `import_offline_session` takes in what was made offline."""
+        offline.set_offline(offline_mode)
+
+    def get_offline_mode_folder(self) -> Path | None:
+        """The folder of the offline session that holds this version; None where it is of a store.
+
+        Once `upload` was called the folder holds the files themselves, and can be moved or zipped.
+        """
+        folder = offline.session_folder(self._workspace)
+        return None if folder is None else Path(folder)
+
+    @classmethod
+    def import_offline_session(
+        cls, session_folder_zip: str | os.PathLike[str], upload: bool = True, finalize: bool = False
+    ) -> str:
+        """Take a version that was made offline into the store.
+
+        Args:
+            session_folder_zip: The session's folder, or a zip or tar.gz file of it.
+            upload: Send its files too.
+            finalize: Make it final.
+
+        Returns:
+            The id that it has now: of a draft of this machine, or with `finalize` of a final version.
+
+        Raises:
+            PathNotFound: There is no such folder or file.
+            InvalidRequest: It is no session, or offline mode is on.
+            VersionExists: Its explicit number is taken; nothing was taken in.
+            FileChanged: A file that was not uploaded into the session is not what it was, or not on this machine.
+        """
+        offline.require_online("import a session")
+        target = open_workspace(create=True)
+        with offline.opened_session(os.fspath(session_folder_zip)) as session:
+            held = cls._by_id(session, offline.version_in_session(session), drafts=True)
+            draft = take_in(held, target)
+        taken = cls(target, draft, draft.opened.id)
+        if upload or finalize:
+            taken.upload()
+        if finalize:
+            taken.finalize()
+        return taken.id
 
 
 def _chosen_by_id(version_id: str) -> Callable[[Catalog], list[Version]]:

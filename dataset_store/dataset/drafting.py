@@ -3,7 +3,7 @@
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -23,6 +23,7 @@ from dataset_store.dataset.labels import Description, require_tags, require_writ
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.links import as_fetched, link_entries
 from dataset_store.dataset.outputs import output_of, storage_url
+from dataset_store.dataset.reports import REPORTS, pieces_of
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, PathNotFound, VersionExists
 from dataset_store.local.drafts import Draft, Labels, Metadata, Opened, Output, Source
@@ -41,10 +42,14 @@ __all__ = [
     "put_rows",
     "relabel",
     "remove_paths",
+    "report",
     "require_final",
     "require_name",
     "sync",
 ]
+
+_LONG = 1_024
+"""Bytes of a piece of metadata that is no text of its entry, whatever it holds."""
 
 _log = logging.getLogger(__name__)
 
@@ -351,7 +356,7 @@ def relabel(
     else:
         number = now.number
     require_writable(
-        Description(opened.project, opened.name, number, tuple(wanted), text, opened.parents, draft.metadata)
+        Description(opened.project, opened.name, number, tuple(wanted), text, opened.parents, pieces_of(draft))
     )
     draft.relabel(Labels(sorted(set(wanted)), text, number))
 
@@ -362,14 +367,23 @@ def annotate(draft: Draft, name: str, data: bytes | None) -> None:
     Raises:
         InvalidRequest: A log entry cannot hold it with all the others.
     """
-    labels, opened = draft.labels, draft.opened
-    after = {key: value for key, value in draft.metadata.items() if key != name} | ({name: data} if data else {})
-    require_writable(
-        Description(
-            opened.project, opened.name, labels.number, tuple(labels.tags), labels.description, opened.parents, after
-        )
-    )
+    after = {key: value for key, value in pieces_of(draft).items() if key != name} | ({name: data} if data else {})
+    _require_pieces(draft, after)
     draft.annotate(Metadata(name, data))
+
+
+def report(draft: Draft, line: bytes) -> None:
+    """Keep one more report with a draft. Raises as `annotate`."""
+    _require_pieces(draft, draft.metadata | {REPORTS: bytes(_LONG)})
+    draft.report(line)
+
+
+def _require_pieces(draft: Draft, pieces: Mapping[str, bytes]) -> None:
+    labels, opened = draft.labels, draft.opened
+    tags = tuple(labels.tags)
+    require_writable(
+        Description(opened.project, opened.name, labels.number, tags, labels.description, opened.parents, pieces)
+    )
 
 
 def _require_free(workspace: Workspace, series: Series | None, number: str, project: str, name: str) -> None:

@@ -7,7 +7,15 @@ from dataset_store.dataset import catalog_changes, drafting
 from dataset_store.dataset.arrow import decode_value, encode_value
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.labels import require_description, require_tags
-from dataset_store.dataset.metadata import metadata_names, piece_of, require_name, set_piece
+from dataset_store.dataset.metadata import (
+    add_report,
+    metadata_names,
+    piece_of,
+    reports_of,
+    require_name,
+    set_piece,
+)
+from dataset_store.dataset.reports import Logger, Report
 from dataset_store.errors import NotFinal
 
 __all__ = ["Labelling", "labels"]
@@ -102,6 +110,19 @@ class Labelling(Handle):
     def metadata_names(self) -> list[str]:
         """The names of the values kept with the version, in the order in which they were set."""
         return list(metadata_names(self._workspace, self.id, self._draft))
+
+    def get_logger(self) -> Logger:
+        """What makes reports (texts, tables, plots) that are kept with the version, also after finalize."""
+
+        def keep(line: bytes) -> None:
+            add_report(self._workspace, self.id, self._draft, line)
+
+        return Logger(keep)
+
+    @property
+    def reports(self) -> list[Report]:
+        """The reports kept with the version, in the order in which they were made."""
+        return reports_of(self._workspace, self.id, self._draft)
 
     def publish(self, raise_on_error: bool = True) -> bool:
         """Mark it published; there is no way back. Repeating is no error.

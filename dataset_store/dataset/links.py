@@ -34,6 +34,7 @@ __all__ = [
     "as_linked",
     "as_stored",
     "fetcher",
+    "known_content",
     "link_entries",
     "link_rows",
     "links_of",
@@ -123,14 +124,14 @@ def link_entries(workspace: Workspace, entries: Entries, draft: Draft | None = N
             relative_path=to_text(entries.keys[row]),
             parent_dataset_id=entries.origin_ids[int(entries.origins[row])].hex(),
             size=link.size,
-            hash=content.hex() if (content := _known_content(entries, row, link)) else None,
+            hash=content.hex() if (content := known_content(entries, row, link)) else None,
             etag=link.etag,
         )
         for row, link in zip(rows, links, strict=True)
     ]
 
 
-def _known_content(entries: Entries, row: int, link: Link) -> bytes | None:
+def known_content(entries: Entries, row: int, link: Link) -> bytes | None:
     """The hash of the file's own bytes, where it was read when the link was added."""
     content = entries.content_ids[row].tobytes()
     return None if content == hash32(encode_link(link)) else content
@@ -221,7 +222,7 @@ def fetcher(workspace: Workspace, entries: Entries, done: Bool) -> Callable[[int
     links = dict(zip(rows, links_of(workspace, entries, rows), strict=True))
 
     def fetch(row: int, write: Callable[[bytes], object]) -> None:
-        _fetch(links[row], _known_content(entries, row, links[row]), to_text(entries.keys[row]), write)
+        _fetch(links[row], known_content(entries, row, links[row]), to_text(entries.keys[row]), write)
 
     return fetch
 
@@ -230,7 +231,7 @@ def open_link(workspace: Workspace, entries: Entries, row: int) -> IO[bytes]:
     """The file of a link, fetched and checked, as a file object: in memory, or if large in a temporary file."""
     (link,) = links_of(workspace, entries, [row])
     file: IO[bytes] = tempfile.TemporaryFile() if link.size > _IN_MEMORY_BYTES else io.BytesIO()  # noqa: SIM115
-    _fetch(link, _known_content(entries, row, link), to_text(entries.keys[row]), file.write)
+    _fetch(link, known_content(entries, row, link), to_text(entries.keys[row]), file.write)
     file.seek(0)
     return file
 

@@ -242,6 +242,20 @@ class Making(Handle):
             _log.info("Version %s of %s/%s is final: %s", self._number(), self.project, self.name, self.id)
         return True
 
+    def update_changed_files(
+        self,
+        num_files_added: int | None = None,
+        num_files_modified: int | None = None,
+        num_files_removed: int | None = None,
+    ) -> None:
+        """Accepted without effect: how many files changed is counted from the entries themselves.
+
+        Args:
+            num_files_added: Accepted without effect.
+            num_files_modified: Accepted without effect.
+            num_files_removed: Accepted without effect.
+        """
+
     def discard(self) -> None:
         """Forget a draft of this machine; what it uploaded is left to gc.
 

@@ -8,11 +8,12 @@ from dataset_store.dataset import drafting
 from dataset_store.dataset.blobs import is_short, packs_of, read_blob, write_blob
 from dataset_store.dataset.catalog_changes import commit_entry, require_live
 from dataset_store.dataset.outputs import output_of
-from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.dataset.reports import REPORTS, Report, decode_reports
+from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
 from dataset_store.errors import Conflict, InvalidRequest
 from dataset_store.local.drafts import Draft
 
-__all__ = ["metadata_names", "piece_of", "require_name", "set_piece"]
+__all__ = ["add_report", "metadata_names", "piece_of", "report_lines", "reports_of", "require_name", "set_piece"]
 
 _LONGEST_NAME = 1_024
 
@@ -21,8 +22,10 @@ def require_name(name: str) -> str:
     """The name of a piece of metadata.
 
     Raises:
-        InvalidRequest: It is empty or too long.
+        InvalidRequest: It is empty or too long, or kept for reports.
     """
+    if name.startswith(REPORTS):
+        raise InvalidRequest(f"The name {name!r} is kept for reports.", "Choose another.")
     if not 0 < len(name) <= _LONGEST_NAME:
         raise InvalidRequest(f"{str(name)[:40]!r} is no name for metadata.", f"Give 1 to {_LONGEST_NAME:,} characters.")
     return name
@@ -69,8 +72,34 @@ def piece_of(workspace: Workspace, version_id: str, draft: Draft | None, name: s
 
 
 def metadata_names(workspace: Workspace, version_id: str, draft: Draft | None) -> Sequence[str]:
-    """The names of all pieces, in the order in which they were set."""
-    return list(draft.metadata if draft is not None else workspace.version(version_id).metadata)
+    """The names of all pieces but reports, in the order in which they were set."""
+    names = draft.metadata if draft is not None else workspace.version(version_id).metadata
+    return [name for name in names if not name.startswith(REPORTS)]
+
+
+def add_report(workspace: Workspace, version_id: str, draft: Draft | None, line: bytes) -> None:
+    """Keep a report with a version or draft. Raises as `set_piece`."""
+    if draft is not None:
+        drafting.report(draft, line)
+    else:
+        set_piece(workspace, version_id, None, f"{REPORTS}/{new_commit_id()}", line)
+
+
+def reports_of(workspace: Workspace, version_id: str, draft: Draft | None) -> list[Report]:
+    """Every report, in the order in which they were made.
+
+    Raises:
+        CorruptObject, ObjectMissing: The store is damaged.
+    """
+    lines = draft.reports if draft is not None else report_lines(workspace, version_id)
+    return decode_reports(b"\n".join(lines), what="A report")
+
+
+def report_lines(workspace: Workspace, version_id: str) -> list[bytes]:
+    """The reports of a final version as lines of JSON. Raises as `reports_of`."""
+    names = [name for name in workspace.version(version_id).metadata if name.startswith(REPORTS)]
+    pieces = [piece_of(workspace, version_id, None, name) or b"" for name in names]
+    return [line for piece in pieces for line in piece.splitlines()]
 
 
 def _sent(workspace: Workspace, version_id: str, data: bytes) -> Blob:

@@ -36,6 +36,7 @@ from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.outputs import number_of
 from dataset_store.dataset.progress import progress_bar
+from dataset_store.dataset.reports import pieces_of
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject
 from dataset_store.local.drafts import Draft, Sent, pending_rows
@@ -98,7 +99,7 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
     slot = catalog.head
     condemned = frozenset(PackRef(row.storage, PackName(bytes.fromhex(row.pack))) for row in catalog.condemned)
     sender = _Sender(workspace, condemned, storage)
-    long = {name: data for name, data in draft.metadata.items() if not is_short(data)}
+    long = {name: data for name, data in pieces_of(draft).items() if not is_short(data)}
     metadata = {name: write_blob(workspace, sender.writer, data) for name, data in long.items()}
     rows, files = _located(draft, sender, show_progress=show_progress)
     changes = Changes(_replaced(draft.changes.entries, rows), draft.changes.removed)

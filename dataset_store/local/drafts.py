@@ -126,6 +126,12 @@ class Metadata(msgspec.Struct, frozen=True, tag="metadata"):
     data: bytes | None
 
 
+class Reported(msgspec.Struct, frozen=True, tag="reported"):
+    """One more report, a line of JSON."""
+
+    line: bytes
+
+
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
     """Everything so far is in the store's packs, as this tree; `slot` is the lowest slot whose fold was used.
 
@@ -146,7 +152,7 @@ class Committing(msgspec.Struct, frozen=True, tag="committing"):
     active: bool = True
 
 
-Record = Opened | Labels | Batch | Output | Metadata | Sent | Committing
+Record = Opened | Labels | Batch | Output | Metadata | Reported | Sent | Committing
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
@@ -187,6 +193,7 @@ class Draft:
         self.labels = Labels([], None)
         self.output: str | None = None
         self.metadata: dict[str, bytes] = {}
+        self.reports: list[bytes] = []
         self.sent: Sent | None = None
         self.committing = False
         self.changes = Changes.none()
@@ -230,7 +237,7 @@ class Draft:
         except FileNotFoundError:
             return False
 
-    def append(self, *records: Opened | Labels | Output | Metadata | Sent | Committing) -> None:
+    def append(self, *records: Opened | Labels | Output | Metadata | Reported | Sent | Committing) -> None:
         """Make records durable, then part of the state.
 
         Raises:
@@ -261,6 +268,11 @@ class Draft:
         """Set or remove pieces of metadata. Raises as `change`."""
         self._require_open()
         self.append(*pieces)
+
+    def report(self, line: bytes) -> None:
+        """Add a report. Raises as `change`."""
+        self._require_open()
+        self.append(Reported(line))
 
     def redirect(self, output: Output) -> None:
         """Send what is not sent yet to another root. Raises as `change`."""
@@ -330,24 +342,35 @@ class Draft:
         """Take a record into the state; `changes` are those of a batch."""
         if isinstance(record, Opened):
             self.opened = record
-        elif isinstance(record, Labels):
-            self.labels = record
-        elif isinstance(record, Output):
-            self.output = record.url
-        elif isinstance(record, Metadata):
-            self.metadata.pop(record.name, None)
-            if record.data is not None:
-                self.metadata[record.name] = record.data
-            self.sent = None
+        elif isinstance(record, Batch):
+            self._fold_batch(record, at, changes or Changes.none())
         elif isinstance(record, Sent):
             self.sent = record
         elif isinstance(record, Committing):
             self.committing = record.active
-        elif changes is not None:
-            self.changes = compose(self.changes, changes)
+        else:
+            self._fold_words(record)
+
+    def _fold_batch(self, record: Batch, at: int, changes: Changes) -> None:
+        self.changes = compose(self.changes, changes)
+        self.sent = None
+        if record.root or record.links:
+            self._sources.append((Source(record.root, record.below, record.links), at))
+
+    def _fold_words(self, record: Labels | Output | Metadata | Reported) -> None:
+        """What is said of the draft, or kept beside its files."""
+        if isinstance(record, Labels):
+            self.labels = record
+        elif isinstance(record, Output):
+            self.output = record.url
+        elif isinstance(record, Reported):
+            self.reports.append(record.line)
             self.sent = None
-            if record.root or record.links:
-                self._sources.append((Source(record.root, record.below, record.links), at))
+        else:
+            self.metadata.pop(record.name, None)
+            if record.data is not None:
+                self.metadata[record.name] = record.data
+            self.sent = None
 
     def _read(self, start: int) -> Iterator[tuple[int, Record, int]]:
         """The whole records of the journal from an offset on, each with the offsets where it begins and ends.

@@ -1,0 +1,326 @@
+"""Reports: texts, tables and plots kept with a version, in the order in which they were made.
+
+Names and arguments are those of ClearML's `Logger`. A report is one line of JSON. Those of a draft become one piece of
+its version's metadata; each of a final version is a piece of its own.
+"""
+
+import base64
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from dataset_store.errors import CorruptObject, InvalidRequest, PathNotFound
+from dataset_store.local.drafts import Draft
+
+__all__ = ["REPORTS", "Logger", "Report", "decode_reports", "pieces_of"]
+
+REPORTS: Final = "dataset_store.reports"
+"""The name of the piece that holds a draft's reports; of others the beginning of theirs."""
+
+_MOST_IMAGE_BYTES: Final = 8 << 20
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report.
+
+    Attributes:
+        kind: `text`, `scalar`, `value`, `table`, `histogram`, `lines`, `scatter`, `matrix`, `plotly`, `svg` or `image`.
+        title: What it is about.
+        series: Which of several under one title.
+        iteration: When, in the maker's own count; None where it has none.
+        time_ns: When, ns since 1970; a label.
+        value: What was reported, as JSON has it. A table is `columns` and `rows`; an image `type` and `base64`.
+    """
+
+    kind: str
+    title: str
+    series: str
+    iteration: int | None
+    time_ns: int
+    value: Any
+
+
+def decode_reports(data: bytes, *, what: str) -> list[Report]:
+    """The reports of one piece.
+
+    Raises:
+        CorruptObject: They are none.
+    """
+    try:
+        return [Report(*json.loads(line)) for line in data.splitlines()]
+    except (ValueError, TypeError) as error:
+        raise CorruptObject(f"{what} cannot be read: {error}.", "It was written by something else.") from error
+
+
+def pieces_of(draft: Draft) -> dict[str, bytes]:
+    """All pieces of a draft's metadata by name, its reports as one of them."""
+    return draft.metadata | ({REPORTS: b"\n".join(draft.reports)} if draft.reports else {})
+
+
+class Logger:
+    """Makes reports; each is kept when the call returns.
+
+    Args:
+        keep: Takes one report as a line of JSON.
+    """
+
+    def __init__(self, keep: Callable[[bytes], None]) -> None:
+        self._keep = keep
+
+    def report_text(self, msg: str, level: int = logging.INFO, print_console: bool = True, *_: Any, **__: Any) -> None:
+        """Keep a text; with `print_console` it is logged too, at `level`."""
+        if print_console:
+            _log.log(level, "%s", msg)
+        self._report("text", "", "", None, str(msg))
+
+    def report_scalar(self, title: str, series: str, value: float, iteration: int) -> None:
+        """Keep one number of a series."""
+        self._report("scalar", title, series, iteration, float(value))
+
+    def report_single_value(self, name: str, value: float) -> None:
+        """Keep one number that has no series."""
+        self._report("value", name, "", None, float(value))
+
+    def report_table(
+        self,
+        title: str,
+        series: str,
+        iteration: int | None = None,
+        table_plot: Any = None,
+        csv: str | None = None,
+        url: str | None = None,
+        extra_layout: dict[str, Any] | None = None,
+        extra_data: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep a table: a DataFrame, rows of which the first are the headings, or a CSV file; one of these.
+
+        Raises:
+            InvalidRequest: None of them was given, or several.
+            PathNotFound: There is no such file.
+        """
+        if sum(given is not None for given in (table_plot, csv, url)) != 1:
+            raise InvalidRequest("A table is a DataFrame or rows, a CSV file, or a URL.", "Give exactly one of them.")
+        value = {"url": url} if url is not None else _csv_table(csv) if csv is not None else _table(table_plot)
+        self._report("table", title, series, iteration, value | _layout(extra_layout))
+
+    def report_histogram(
+        self,
+        title: str,
+        series: str,
+        values: Sequence[float],
+        iteration: int | None = None,
+        labels: Sequence[str] | None = None,
+        xlabels: Sequence[str] | None = None,
+        xaxis: str | None = None,
+        yaxis: str | None = None,
+        mode: str | None = None,
+        data_args: dict[str, Any] | None = None,
+        extra_layout: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep the heights of bars."""
+        about = _axes(xaxis, yaxis, labels=labels, xlabels=xlabels, mode=mode) | _layout(extra_layout)
+        self._report("histogram", title, series, iteration, {"values": _listed(values)} | about)
+
+    report_vector = report_histogram
+
+    def report_line_plot(
+        self,
+        title: str,
+        series: Sequence[Any],
+        xaxis: str,
+        yaxis: str,
+        mode: str = "lines",
+        iteration: int | None = None,
+        reverse_xaxis: bool = False,
+        comment: str | None = None,
+        extra_layout: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep lines; each of `series` has a `name` and `data`, pairs of x and y."""
+        lines = [
+            {"name": one["name"], "data": _listed(one["data"])}
+            if isinstance(one, dict)
+            else {"name": one.name, "data": _listed(one.data)}
+            for one in series
+        ]
+        about = _axes(xaxis, yaxis, mode=mode, reverse=reverse_xaxis, comment=comment) | _layout(extra_layout)
+        self._report("lines", title, "", iteration, {"series": lines} | about)
+
+    def report_scatter2d(
+        self,
+        title: str,
+        series: str,
+        scatter: Any,
+        iteration: int | None = None,
+        xaxis: str | None = None,
+        yaxis: str | None = None,
+        labels: Sequence[str] | None = None,
+        mode: str = "lines",
+        comment: str | None = None,
+        extra_layout: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep points, pairs of x and y."""
+        about = _axes(xaxis, yaxis, labels=labels, mode=mode, comment=comment) | _layout(extra_layout)
+        self._report("scatter", title, series, iteration, {"points": _listed(scatter)} | about)
+
+    def report_confusion_matrix(
+        self,
+        title: str,
+        series: str,
+        matrix: Any,
+        iteration: int | None = None,
+        xaxis: str | None = None,
+        yaxis: str | None = None,
+        xlabels: Sequence[str] | None = None,
+        ylabels: Sequence[str] | None = None,
+        yaxis_reversed: bool = False,
+        comment: str | None = None,
+        extra_layout: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep a matrix of numbers, rows of equal length."""
+        about = _axes(xaxis, yaxis, xlabels=xlabels, ylabels=ylabels, comment=comment) | _layout(extra_layout)
+        self._report("matrix", title, series, iteration, {"rows": _listed(matrix)} | about)
+
+    report_matrix = report_confusion_matrix
+
+    def report_plotly(self, title: str, series: str, figure: Any, iteration: int | None = None) -> None:
+        """Keep a Plotly figure, or the dict of one."""
+        value = figure if isinstance(figure, dict) else json.loads(figure.to_json())
+        self._report("plotly", title, series, iteration, value)
+
+    def report_matplotlib_figure(
+        self, title: str, series: str, figure: Any, iteration: int | None = None, report_image: bool = False, **_: Any
+    ) -> None:
+        """Keep a Matplotlib figure as SVG, or with `report_image` as PNG."""
+        held = figure.gcf() if hasattr(figure, "gcf") else figure
+        buffer = io.BytesIO()
+        held.savefig(buffer, format="png" if report_image else "svg")
+        if report_image:
+            self._report("image", title, series, iteration, _image(buffer.getvalue(), "image/png"))
+        else:
+            self._report("svg", title, series, iteration, buffer.getvalue().decode())
+
+    def report_image(
+        self,
+        title: str,
+        series: str,
+        iteration: int | None = None,
+        local_path: str | None = None,
+        image: Any = None,
+        matrix: Any = None,
+        max_image_history: int | None = None,
+        delete_after_upload: bool = False,
+        url: str | None = None,
+    ) -> None:
+        """Keep an image: a PNG, JPEG, GIF, WebP or SVG file, a PIL image, or the URL of one; one of these.
+
+        Raises:
+            InvalidRequest: None of them was given, or several, or it is too large.
+            PathNotFound: There is no such file.
+        """
+        held = image if image is not None else matrix
+        if sum(given is not None for given in (local_path, held, url)) != 1:
+            raise InvalidRequest("An image is a file, a PIL image, or a URL.", "Give exactly one of them.")
+        if url is not None:
+            value: Any = {"url": url}
+        elif local_path is not None:
+            value = _image(_file_bytes(local_path), _image_type(local_path))
+        else:
+            value = _image(_png(held), "image/png")
+        self._report("image", title, series, iteration, value)
+        if delete_after_upload and local_path is not None:
+            os.unlink(local_path)
+
+    report_media = report_image
+
+    def flush(self, wait: bool = False) -> bool:
+        """Nothing to do: each report is kept when its call returns."""
+        return True
+
+    def _report(self, kind: str, title: str, series: str, iteration: int | None, value: Any) -> None:
+        row = [kind, str(title), str(series), None if iteration is None else int(iteration), time.time_ns(), value]
+        try:
+            line = json.dumps(row, ensure_ascii=False, default=_plain).encode()
+        except (TypeError, ValueError, UnicodeEncodeError) as error:
+            raise InvalidRequest(f"The report {title!r} cannot be kept: {error}.", "Give plain values.") from error
+        self._keep(line)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"it holds a {type(value).__name__}")
+
+
+def _listed(values: Iterable[Any]) -> list[Any]:
+    listed: list[Any] = np.asarray(values).tolist()
+    return listed
+
+
+def _axes(xaxis: str | None, yaxis: str | None, **more: Any) -> dict[str, Any]:
+    about = {"xaxis": xaxis, "yaxis": yaxis} | more
+    return {name: value for name, value in about.items() if value is not None and value is not False}
+
+
+def _layout(extra: dict[str, Any] | None) -> dict[str, Any]:
+    return {"layout": extra} if extra else {}
+
+
+def _table(table: Any) -> dict[str, Any]:
+    """Headings and rows of a DataFrame, or of rows of which the first are the headings."""
+    if hasattr(table, "to_dict") and hasattr(table, "columns"):
+        split = table.reset_index().to_dict("split")
+        return {"columns": [str(name) for name in split["columns"]], "rows": split["data"]}
+    rows = [list(row) for row in table]
+    return {"columns": [str(name) for name in rows[0]] if rows else [], "rows": rows[1:]}
+
+
+def _csv_table(path: str) -> dict[str, Any]:
+    import csv  # noqa: PLC0415 - an argument of the public method has this name
+
+    text = _file_bytes(path).decode("utf-8-sig", "replace")
+    return _table(csv.reader(io.StringIO(text)))
+
+
+def _file_bytes(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MOST_IMAGE_BYTES + 1)
+    except OSError as error:
+        raise PathNotFound(f"{path!r} cannot be read: {error.strerror}.", "Give an existing file.") from error
+
+
+def _image_type(path: str) -> str:
+    end = os.path.splitext(path)[1].lower().lstrip(".")
+    known = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "gif": "gif", "webp": "webp", "svg": "svg+xml"}
+    if end not in known:
+        raise InvalidRequest(f"{path!r} is no image that can be shown.", f"Known are {', '.join(known)}.")
+    return f"image/{known[end]}"
+
+
+def _png(image: Any) -> bytes:
+    if not hasattr(image, "save"):
+        raise InvalidRequest(f"A {type(image).__name__} is no image.", "Give a file, or a PIL image.")
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _image(data: bytes, media_type: str) -> dict[str, str]:
+    if len(data) > _MOST_IMAGE_BYTES:
+        raise InvalidRequest(
+            f"The image has more than {_MOST_IMAGE_BYTES >> 20} MiB.", "Keep it in a file of the dataset."
+        )
+    return {"type": media_type, "base64": base64.b64encode(data).decode()}
