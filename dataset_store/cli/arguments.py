@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         _create, _add, _remove, _sync, _upload, _close, _publish,
         _get, _list, _log, _diff, _status, _cat, _search, _compare, _tag,
-        _archive, _set_description, _rename, _move, _squash, _delete, _verify, _stats, _doctor, _config,
+        _archive, _set_description, _rename, _move, _squash, _delete, _verify, _stats, _doctor, _config, _import,
         _completion,
     ):  # fmt: skip
         add(commands)
@@ -295,6 +295,21 @@ def _config(commands: Commands) -> None:
     )
     parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", help="write these into the user's settings file")
     parser.add_argument("--unset", nargs="+", metavar="NAME", help="take these out of it")
+    _json(parser)
+
+
+def _import(commands: Commands) -> None:
+    parser = _command(
+        commands,
+        "importing:import_",
+        "make versions of a history: of folders one after another, or of what a DVC repository tracks",
+        "import --folders ./cats-january ./cats-february --project data --name cats",
+    )
+    parser.add_argument("--folders", nargs="+", metavar="DIR", help="folders, the oldest first; each becomes a version")
+    parser.add_argument("--dvc", metavar="REPOSITORY", help="a git repository with DVC; its cache must hold the data")
+    parser.add_argument("--target", metavar="PATH", help="what DVC tracks there, such as data or data.dvc")
+    parser.add_argument("--project", help="the project of the dataset")
+    parser.add_argument("--name", required=True, help="the dataset; the history goes on where it has versions already")
     _json(parser)
 
 

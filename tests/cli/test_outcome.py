@@ -32,6 +32,7 @@ COMMANDS = [
     "stats",
     "doctor",
     "config",
+    "import",
     "completion",
 ]
 READING = ["get", "list", "log", "diff", "status", "search", "tag", "verify", "stats", "doctor", "config"]
