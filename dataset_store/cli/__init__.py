@@ -65,9 +65,9 @@ def _run(arguments: Namespace) -> int:
     if arguments.store is not None:
         os.environ[STORE_VARIABLE] = arguments.store
     module, _, function = arguments.run.partition(":")
-    from dataset_store.cli.session import library_messages
+    from dataset_store.cli.session import library_messages, progress_shown
 
-    with library_messages(verbose=getattr(arguments, "verbose", False)):
+    with library_messages(verbose=getattr(arguments, "verbose", False)), progress_shown():
         code: int = getattr(import_module(f"dataset_store.cli.{module}"), function)(arguments)
     return code
 

@@ -6,6 +6,7 @@ another store is named on the command line.
 
 import logging
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ __all__ = [
     "folder_remembers",
     "is_named",
     "library_messages",
+    "progress_shown",
     "remember_draft",
     "remember_final",
     "store_url",
@@ -138,6 +140,18 @@ def library_messages(*, verbose: bool) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+@contextmanager
+def progress_shown() -> Iterator[None]:
+    """Show the progress of every long operation, where standard error is a terminal: else nothing is loaded for it."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from dataset_store.dataset.progress import everything_shown
+
+    with everything_shown():
+        yield
 
 
 class _Messages(logging.Handler):

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def _verify_stored(dataset: "Dataset", arguments: Namespace) -> int:
     workspace = open_workspace()
     total = workspace.version(dataset.id).entry.stats.bytes
     with progress_bar("verifying", total, show=True) as advance:
-        report = verify_stored(workspace, dataset.id, advance)
+        report = verify_stored(workspace, dataset.id, partial(advance, 0))
     if arguments.json:
         json_out(identity(dataset) | _stored_document(report))
     else:

@@ -9,7 +9,7 @@ This module never does I/O and never compares time labels.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -142,6 +142,14 @@ class Catalog:
     def all_series(self) -> Iterator[Series]:
         """Every series that has a name, also one whose versions are all deleted."""
         return (family.value for family in self._families.values())
+
+    def names(self) -> Collection[str]:
+        """Every name of a series, in any project, each once."""
+        return self._named.keys()
+
+    def series_called(self, name: str) -> list[Series]:
+        """Every series of a name, in any project."""
+        return [self._families[series_id].value for series_id in self._named.get(name, ())]
 
     def series_named(self, project: str, name: str) -> Series | None:
         """The series that holds a name now; None where none does."""

@@ -15,6 +15,7 @@ from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.dataset.links import fetcher
 from dataset_store.dataset.lists import with_lists
+from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.selecting import EVERYTHING, Selection, entries_of
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import Corrupt, DatasetNotFound, InvalidRequest, TargetNotEmpty
@@ -101,14 +102,16 @@ def _fill(workspace: Workspace, version: Version, selected: Selection, folder: s
         for seed in seeds:
             take = link_unchanged if read_only else copy_unchanged
             done = take(entries, seed, writer, done)
-        materialise(
-            entries,
-            writer,
-            workspace.repository.packs.read_ranges,
-            done=done,
-            external=fetcher(workspace, entries, done),
-            reuse=_reuse(workspace, entries, seeds),
-        )
+        with progress_bar("fetching", int(entries.sizes[~done].sum())) as told:
+            materialise(
+                entries,
+                writer,
+                workspace.repository.packs.read_ranges,
+                done=done,
+                external=fetcher(workspace, entries, done),
+                reuse=_reuse(workspace, entries, seeds),
+                progress=told,
+            )
     return entries
 
 

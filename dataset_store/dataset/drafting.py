@@ -23,6 +23,7 @@ from dataset_store.dataset.labels import Description, require_tags, require_writ
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.links import as_fetched, link_entries
 from dataset_store.dataset.outputs import output_of, storage_url
+from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.reports import REPORTS, pieces_of
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, PathNotFound, VersionExists
@@ -166,7 +167,8 @@ def sync(
     below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
     if "\0" in folder:
         raise PathNotFound(f"There is nothing at {folder!r}.", "Give an existing folder.")
-    found = read_folder(os.path.abspath(folder), below, workspace.stats, now_ns())
+    with progress_bar("reading", None) as told:
+        found = read_folder(os.path.abspath(folder), below, workspace.stats, now_ns(), told)
     held = _replaced_by(workspace, draft, found.entries, below)
     found = replace(found, entries=as_fetched(held, found.entries))
     difference = diff_entries(held, found.entries)
@@ -198,7 +200,8 @@ def add_path(
     below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
-        found = read_folder(absolute, below, workspace.stats, now_ns())
+        with progress_bar("reading", None) as told:
+            found = read_folder(absolute, below, workspace.stats, now_ns(), told)
         rows = found.entries.take(_selected(found.entries, below, wildcards, recursive=recursive))
     else:
         found = read_file(absolute, below, workspace.stats, now_ns())

@@ -62,7 +62,7 @@ def upload_as_links(workspace: Workspace, draft: Draft, *, show_progress: bool) 
 
         def send(row: int, path: str) -> RemoteObject:
             sent = _send(pending, row, path, root)
-            advance(sent.size)
+            advance(1, sent.size)
             return sent
 
         objects = list(pool.map(send, rows, paths))

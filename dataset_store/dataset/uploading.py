@@ -147,7 +147,7 @@ def _located(draft: Draft, sender: _Sender, *, show_progress: bool) -> tuple[Ent
         sources = _sources(draft, pending, missing)
         for unit in ingest(sources, workspace.repository.chunker, _finder(workspace, earlier, condemned)):
             sending.take(unit)
-            advance(sum(piece.length for piece in unit.pieces))
+            advance(len(unit.complete), sum(piece.length for piece in unit.pieces))
     sending.finish()
     return as_linked(located.entries(), own), len(missing)
 

@@ -28,6 +28,7 @@ from dataset_store.core.paths import ROOT, to_text
 from dataset_store.core.segments import Segment, decode_segment_list, segments_of
 from dataset_store.core.tree import NodeReader, read_all
 from dataset_store.dataset.links import as_fetched
+from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import Corrupt, NotFinal
 from dataset_store.local.folder import read_folder
@@ -104,7 +105,8 @@ def compare_folder(workspace: Workspace, entries: Entries, folder: str) -> Folde
     Raises:
         PathNotFound, AccessDenied, FileChanged: The folder cannot be read.
     """
-    found = read_folder(os.path.abspath(folder), ROOT, workspace.stats, now_ns()).entries
+    with progress_bar("reading", None) as told:
+        found = read_folder(os.path.abspath(folder), ROOT, workspace.stats, now_ns(), told).entries
     return _report(entries, as_fetched(entries, found))
 
 
@@ -136,8 +138,8 @@ def _paths(entries: Entries) -> tuple[str, ...]:
 
 def _read_folder(folder: str) -> Entries:
     """The rows of a folder, every file read, as by a machine that remembers nothing."""
-    with tempfile.TemporaryDirectory(prefix="dataset-store-") as blank:
-        return read_folder(os.path.abspath(folder), ROOT, StatCache(blank), now_ns(), ignore=False).entries
+    with tempfile.TemporaryDirectory(prefix="dataset-store-") as blank, progress_bar("reading", None) as told:
+        return read_folder(os.path.abspath(folder), ROOT, StatCache(blank), now_ns(), told, ignore=False).entries
 
 
 def _scan_folder(folder: str) -> Entries:

@@ -46,7 +46,7 @@ __all__ = [
 READ_SIZE: Final = 4 << 20
 """Bytes read at a time from long files."""
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 """Called with files and bytes done since the call before, in the calling thread."""
 
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY

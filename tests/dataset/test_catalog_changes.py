@@ -4,6 +4,8 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataset_store import Dataset
 from dataset_store.dataset import catalog_changes
@@ -382,3 +384,22 @@ def test_an_argument_that_get_does_not_know_is_refused(home):
     assert Dataset.get(found.id, _dont_populate_runtime_props=True).id == found.id
     with pytest.raises(InvalidRequest, match="dataset_nmae"):
         Dataset.get(dataset_nmae="d")
+
+
+@given(
+    st.lists(st.text("ab.-\n /$^", min_size=1, max_size=4), min_size=1, max_size=8, unique=True),
+    st.text("ab.-\n /", max_size=3),
+    st.sampled_from(["{}", "^{}", "{}$", "^{}$"]),
+    st.booleans(),
+)
+@settings(max_examples=200)
+def test_looking_for_plain_text_finds_what_the_expression_means(names, text, frame, escaped):
+    from dataset_store.core.catalog import Catalog
+    from dataset_store.dataset.searching import _names
+
+    catalog = Catalog()
+    for number, name in enumerate(names):
+        catalog._named.setdefault(name, {})[str(number)] = None
+        catalog._families[str(number)] = type("Family", (), {"value": name})()
+    pattern = re.compile(frame.format(re.escape(text) if escaped else text))
+    assert sorted(_names(catalog, pattern)) == sorted(name for name in names if pattern.search(name))
