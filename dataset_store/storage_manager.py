@@ -33,7 +33,7 @@ from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.local.local_copies import LocalCopies, Stamp
 from dataset_store.local.os_errors import naming_writes
 from dataset_store.local.settings import load_settings
-from dataset_store.storage.filesystems import is_remote, local_path, redacted, scheme_of
+from dataset_store.storage.filesystems import WEB, is_remote, local_path, redacted, scheme_of
 from dataset_store.storage.remote_objects import (
     RemoteObject,
     describe_object,
@@ -199,7 +199,10 @@ class StorageManager:
             PathNotFound, FileChanged, AccessDenied, StoreUnreachable, StorageFailed: It cannot be fetched.
         """
         try:
-            return _download(describe_object(object_url(remote_url)), cls._folder(local_folder), overwrite=overwrite)
+            found = describe_object(object_url(remote_url))
+            inside = _path_in_bucket(found.url) if is_remote(remote_url) else found.name
+            folder = cls._folder(local_folder, remote_url)
+            return _download(found, inside, folder, overwrite=overwrite or local_folder is None)
         except DatasetStoreError:
             if silence_errors:
                 return None
@@ -233,7 +236,7 @@ class StorageManager:
         Raises:
             PathNotFound, FileChanged, AccessDenied, StoreUnreachable, StorageFailed: A file cannot be fetched.
         """
-        folder = cls._folder(local_folder)
+        folder = cls._folder(local_folder, remote_url)
         try:
             found = find_objects(object_url(remote_url))
         except DatasetStoreError:
@@ -244,7 +247,8 @@ class StorageManager:
 
         def fetch(one: RemoteObject) -> None:
             try:
-                _download(one, folder, overwrite=overwrite)
+                inside = _path_in_bucket(one.url) if is_remote(remote_url) else one.name
+                _download(one, inside, folder, overwrite=overwrite or local_folder is None)
             except DatasetStoreError as error:
                 if not silence_errors:
                     raise
@@ -343,8 +347,8 @@ class StorageManager:
 
     @classmethod
     def get_files_server(cls) -> str:
-        """The default store, which is where files go that nobody sends elsewhere."""
-        return load_settings().store
+        """The default store, which is where files go that nobody sends elsewhere; without a password."""
+        return redacted(load_settings().store)
 
     @classmethod
     def set_report_upload_chunk_size(cls, chunk_size_mb: int) -> None:
@@ -365,8 +369,12 @@ class StorageManager:
             return cls._contexts.setdefault(directory, LocalCopies(directory, settings.cache_bytes))
 
     @classmethod
-    def _folder(cls, folder: str | None) -> str:
-        return os.path.abspath(os.path.expanduser(folder or os.path.join(load_settings().cache, "downloads")))
+    def _folder(cls, folder: str | None, url: str) -> str:
+        """The folder that is meant; by default one in the cache for each bucket or server."""
+        if folder is not None:
+            return os.path.abspath(os.path.expanduser(folder))
+        root = "/".join(redacted(object_url(url)).split("/")[:3])
+        return os.path.join(os.path.abspath(load_settings().cache), "downloads", hash32(root.encode()).hex()[:16])
 
     @classmethod
     def _fetched(cls, found: RemoteObject, context: str | None, name: str | None, *, again: bool) -> str:
@@ -375,7 +383,7 @@ class StorageManager:
 
         def fill(folder: str) -> Stamp:
             _fetch_into(found, folder, called)
-            return Stamp(found.size)
+            return Stamp(os.path.getsize(os.path.join(folder, called)))
 
         return os.path.join(cls._made(context, ("file", found.url, called, _state(found)), fill, again=again), called)
 
@@ -425,10 +433,8 @@ def _send(path: str, url: str, retries: int) -> None:
             return
 
 
-def _download(found: RemoteObject, folder: str, *, overwrite: bool) -> str:
+def _download(found: RemoteObject, inside: str, folder: str, *, overwrite: bool) -> str:
     """Fetch an object into its place below a folder, whole or not at all: it gets its name when it is whole."""
-    remote = is_remote(found.url)
-    inside = _path_in_bucket(found.url) if remote else os.path.basename(local_path(found.url))
     path = os.path.join(folder, os.fsdecode(to_path(to_key(inside))))
     if os.path.isfile(path) and not overwrite:
         return path
@@ -467,7 +473,7 @@ def _read_whole(found: RemoteObject, write: Callable[[bytes], object]) -> None:
     """Read an object, and see that it is still the one that was described."""
     size = read_object(found.url, found.size, write)
     now = describe_object(found.url)
-    if (size, now.etag) != (found.size, found.etag):
+    if now.etag != found.etag or found.size not in {None, size}:
         raise FileChanged(f"{redacted(found.url)} changed while it was fetched.", "Fetch it again.")
 
 
@@ -481,9 +487,9 @@ def _file_name(text: str) -> str:
 
 def _path_in_bucket(url: str) -> str:
     """The path of a URL below its bucket or host, as a file may be called."""
-    parts = urlsplit(url)
-    path = parts.path.lstrip("/")
-    return unquote(path) if scheme_of(url) in {"http", "https", "file"} else path
+    if scheme_of(url) in WEB:
+        return unquote(urlsplit(url).path).lstrip("/")
+    return url.partition("://")[2].partition("/")[2] if is_remote(url) else local_path(url).lstrip("/")
 
 
 def _files_below(folder: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What every test gets: a store, a cache and a data folder of its own, and hypothesis profiles."""
 
 import os
+import threading
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,8 +28,17 @@ def use_home(path, set_variable):
 @pytest.fixture(scope="session")
 def s3_bucket(tmp_path_factory):
     """An S3 server on loopback and an empty bucket in it: the bucket's URL."""
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
+    # It looks whether a key is free, and then writes, without a lock; a server promises to decide that in one step.
+    deciding, put_object = threading.Lock(), S3Response.put_object
+
+    def put_one_at_a_time(self):
+        with deciding:
+            return put_object(self)
+
+    S3Response.put_object = put_one_at_a_time
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     with pytest.MonkeyPatch.context() as patch:

@@ -370,3 +370,102 @@ def test_modes_times_and_empty_directories_are_kept(home):
     assert (home / "folder" / "empty").is_dir()
     found = (home / "folder" / "run").stat()
     assert (bool(found.st_mode & stat.S_IXUSR), found.st_mtime) == (True, 1_500_000_000)
+
+
+def test_a_damaged_tar_file_is_found_by_its_checksum(home):
+    import gzip
+
+    whole = bytearray(content(tarred({"f": b"\0" * 300_000}, home / "whole.tgz")))
+    plain = bytearray(gzip.decompress(whole))
+    at = plain.index(b"\0" * 1_000, 600)
+    plain[at] = 1
+    (home / "bad.tgz").write_bytes(gzip.compress(bytes(plain))[:-8] + whole[-8:])
+    with pytest.raises(CorruptObject, match=r"bad\.tgz"):
+        StorageManager.get_local_copy(str(home / "bad.tgz"))
+
+
+def test_what_a_zip_says_twice_or_holds_damaged_is_one_error(home):
+    (home / "folder").mkdir()
+    with zipfile.ZipFile(home / "twice.zip", "w") as archive:
+        archive.writestr("a", b"1")
+        archive.writestr("a/b", b"2")
+    damaged = bytearray(content(zipped({"a": os.urandom(10_000)}, home / "damaged.zip")))
+    damaged[5_000] ^= 1
+    (home / "damaged.zip").write_bytes(damaged)
+    for name in ("twice.zip", "damaged.zip"):
+        with pytest.raises(CorruptObject, match=name):
+            StorageManager.get_local_copy(str(home / name))
+
+
+def test_a_header_of_a_tar_file_that_is_absurdly_long_is_not_read(home):
+    import gzip
+
+    long = tarfile.TarInfo("././@LongLink")
+    long.type, long.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+    with gzip.open(home / "bomb.tgz", "wb") as file:
+        file.write(long.tobuf(tarfile.GNU_FORMAT) + b"x" * 100_000)
+    with pytest.raises(CorruptObject, match="too long"):
+        StorageManager.get_local_copy(str(home / "bomb.tgz"))
+
+
+def test_members_may_begin_with_a_dot(home):
+    assert read(StorageManager.get_local_copy(str(zipped({"./f.txt": b"1", "./d/g": b"2"}, home / "a.zip")))) == {
+        "f.txt": b"1",
+        "d/g": b"2",
+    }
+
+
+# --- odd names and odd servers ---------------------------------------------------------------------------------------
+
+
+def test_names_that_mean_something_in_urls_are_names_in_a_bucket(s3_bucket, home):
+    url = f"{s3_bucket}/{secrets.token_hex(4)}"
+    files = {name: f"content of {name}".encode() for name in ("a#1", "a#2", "a", "q?x", "a::b", "100%", "\u00fc")}
+    source = write(home / "mine", files)
+    StorageManager.upload_folder(str(source), url)
+    below = url.removeprefix("s3://tests/")
+    assert sorted(StorageManager.list(url)) == sorted(f"{below}/{name}" for name in files)
+    down = StorageManager.download_folder(url, str(home / "down"))
+    assert read(home / "down" / below) == files
+    assert down == str(home / "down")
+    for name, data in files.items():
+        assert content(StorageManager.get_local_copy(f"{url}/{name}")) == data
+
+
+def test_a_local_folder_keeps_its_nesting(home):
+    source = write(home / "src", {"a/x.txt": b"AAA", "b/x.txt": b"BBB", "h#x": b"h"})
+    assert read(StorageManager.download_folder(str(source), str(home / "down"))) == read(source)
+
+
+def test_two_buckets_do_not_share_a_place_in_the_cache(s3_bucket):
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir("others")
+    for bucket in ("tests", "others"):
+        s3fs.S3FileSystem().pipe_file(f"{bucket}/same/x.csv", bucket.encode())
+    found = [content(StorageManager.download_file(f"s3://{bucket}/same/x.csv")) for bucket in ("tests", "others")]
+    assert found == [b"tests", b"others"]
+    s3fs.S3FileSystem().pipe_file("tests/same/x.csv", b"changed")
+    assert content(StorageManager.download_file("s3://tests/same/x.csv")) == b"changed"
+
+
+def test_a_web_address_gives_a_file_the_name_before_its_query(home):
+    write(home / "web", {"my file.txt": b"1"})
+    zipped({"f": b"2"}, home / "web" / "data.zip")
+    with http_server(home / "web", ranges=False, lengths=False) as url:
+        path = StorageManager.get_local_copy(f"{url}/my%20file.txt?X-Amz-Signature=TOPSECRET")
+        assert os.path.basename(path) == "my file.txt"
+        folder = StorageManager.get_local_copy(f"{url}/data.zip?X-Amz-Credential=A/B&X-Amz-Signature=TOPSECRET")
+        assert read(folder) == {"f": b"2"}
+    assert not [path for path in (home / "cache").rglob("*") if "SECRET" in path.name]
+
+
+def test_a_first_download_can_be_forced(home):
+    url = f"memory://{secrets.token_hex(4)}"
+    fsspec.filesystem("memory").pipe_file(f"{url[8:]}/x", b"x")
+    assert content(StorageManager.get_local_copy(f"{url}/x", force_download=True)) == b"x"
+
+
+def test_the_default_server_is_told_without_its_password(monkeypatch):
+    monkeypatch.setenv("DATASET_STORE_URL", "sftp://user:hunter2@host/x")
+    assert StorageManager.get_files_server() == "sftp://host/x"

@@ -34,6 +34,8 @@ def encode_value(value: object) -> bytes:
     Raises:
         InvalidRequest: It is of another kind, or holds something that is.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidRequest("A masked array cannot be kept as metadata.", "Fill it, or keep its mask beside it.")
     kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
     if isinstance(value, np.ndarray):
         return _stream(_array_table(value))
@@ -42,7 +44,7 @@ def encode_value(value: object) -> bytes:
     if kind == "pyarrow.Table":
         return _stream(value)
     try:
-        return json.dumps(value, ensure_ascii=False, default=_plain).encode()
+        return json.dumps(_with_text_keys(value), ensure_ascii=False, default=_plain).encode()
     except (TypeError, ValueError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidRequest(
             f"A value of type {type(value).__name__} cannot be kept as metadata: {error}.",
@@ -89,6 +91,16 @@ def table_of_entries(entries: Entries, links: dict[int, str]) -> Any:
     return pa.table(columns)
 
 
+def _with_text_keys(value: object) -> object:
+    """The value, with keys as JSON writes them; two that would become one are an error."""
+    if isinstance(value, dict):
+        texts = [key if isinstance(key, str) else json.dumps(key, default=_plain) for key in value]
+        if len(set(texts)) < len(texts):
+            raise ValueError("two of its keys are the same text")
+        return {text: _with_text_keys(one) for text, one in zip(texts, value.values(), strict=True)}
+    return [_with_text_keys(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def _plain(value: object) -> object:
     """Numbers of numpy are numbers; anything else is no plain value."""
     if isinstance(value, np.generic):
@@ -116,7 +128,7 @@ def _frame_table(frame: Any) -> Any:
     pa = import_module("pyarrow")
     try:
         table = pa.Table.from_pandas(frame)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, UnicodeError) as error:
         raise InvalidRequest(
             f"The DataFrame cannot be kept: {error}.", "Turn columns of mixed or other objects into text first."
         ) from error
@@ -132,9 +144,11 @@ def _array_table(array: np.ndarray[Any, Any]) -> Any:
         )
     flat = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1)
     texts = {"U": pa.string(), "S": pa.binary()}.get(array.dtype.kind)
-    values = (
-        pa.array(flat.tolist(), texts) if texts else pa.array(flat if _has_arrow_type(array) else flat.view(np.uint8))
-    )
+    bits = flat if _has_arrow_type(array) else flat.view(np.uint8)
+    try:
+        values = pa.array(flat.tolist(), texts) if texts else pa.array(bits)
+    except (pa.ArrowException, UnicodeError) as error:
+        raise InvalidRequest(f"The array cannot be kept: {error}.", "Give numbers, times or UTF-8 text.") from error
     shape = json.dumps(array.shape).encode()
     return pa.table({"values": values}).replace_schema_metadata(
         {_MADE_OF: b"array", _DTYPE: array.dtype.str.encode(), _SHAPE: shape}

@@ -170,7 +170,7 @@ def sync(
     with progress_bar("reading", None) as told:
         found = read_folder(os.path.abspath(folder), below, workspace.stats, now_ns(), told)
     held = _replaced_by(workspace, draft, found.entries, below)
-    found = replace(found, entries=as_fetched(held, found.entries))
+    found = replace(found, entries=as_fetched(held, found.entries, draft))
     difference = diff_entries(held, found.entries)
     if dry_run:
         return difference

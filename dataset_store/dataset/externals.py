@@ -14,14 +14,16 @@ from blake3 import blake3
 
 from dataset_store.core.catalog import Version
 from dataset_store.core.digest import NodeId
-from dataset_store.core.entries import KIND_BITS, Entries, concat
+from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries, concat
 from dataset_store.core.kinds import Kind
 from dataset_store.core.links import Link, encode_link
 from dataset_store.core.nodes import Children, NodeRef
 from dataset_store.core.paths import PathKey, to_path, to_text
 from dataset_store.core.tree import read_children
+from dataset_store.dataset import drafting
 from dataset_store.dataset.linking import put_records
 from dataset_store.dataset.links import link_rows, links_of
+from dataset_store.dataset.overview import drafts_of
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import FileChanged, PathNotFound
@@ -31,6 +33,7 @@ from dataset_store.storage.remote_objects import (
     RemoteObject,
     describe_object,
     object_below,
+    read_object,
     remove_object,
     write_object,
 )
@@ -39,6 +42,7 @@ from dataset_store.storage.trees import root_of
 __all__ = ["remove_unlinked", "upload_as_links", "urls_of"]
 
 _AT_ONCE = 8
+_ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "ssh": "sftp", "local": "file"}
 _PIECE = 4 << 20
 
 
@@ -50,7 +54,8 @@ def upload_as_links(workspace: Workspace, draft: Draft, *, show_progress: bool) 
         AccessDenied, StoreUnreachable, StorageFailed: The output refused; repeat.
     """
     pending = draft.pending()
-    rows = np.flatnonzero((pending.kinds & KIND_BITS) == Kind.FILE).tolist()
+    # A link cannot say that a file is executable: such files stay in packs.
+    rows = np.flatnonzero((pending.kinds & (KIND_BITS | EXECUTABLE)) == Kind.FILE).tolist()
     if not rows:
         return 0
     output = draft.output or workspace.repository.backend.describe()
@@ -62,11 +67,11 @@ def upload_as_links(workspace: Workspace, draft: Draft, *, show_progress: bool) 
 
         def send(row: int, path: str) -> RemoteObject:
             sent = _send(pending, row, path, root)
-            advance(1, sent.size)
+            advance(1, sent.size or 0)
             return sent
 
         objects = list(pool.map(send, rows, paths))
-    records = [encode_link(Link(one.etag, one.size, one.url)) for one in objects]
+    records = [encode_link(Link(one.etag, one.size or 0, one.url)) for one in objects]
     keys = [pending.keys[row] for row in rows]
     put_records(workspace, draft, keys, objects, records, [pending.content_ids[row].tobytes() for row in rows])
     return len(rows)
@@ -86,16 +91,23 @@ def _send(pending: Entries, row: int, path: str, root: str) -> RemoteObject:
     before = _stat(path)
     if _hash(path) != content:
         raise _changed(path)
-    try:
-        held: RemoteObject | None = describe_object(url)
-    except PathNotFound:
-        held = None
-    if held is None or held.size != size:
+    if not _stands(url, content):
         write_object(path, url)
-        held = describe_object(url)
+    held = describe_object(url)
     if held.size != size or _stat(path) != before:
+        remove_object(url)  # its name stands for another content
         raise _changed(path)
     return replace(held, mtime_ns=mtime)
+
+
+def _stands(url: str, content: bytes) -> bool:
+    """Whether an object of this content is there, as an upload that was broken off leaves it."""
+    whole = blake3()
+    try:
+        read_object(url, describe_object(url).size, whole.update)
+    except PathNotFound:
+        return False
+    return whole.digest() == content
 
 
 def _stat(path: str) -> tuple[int, int, int]:
@@ -131,15 +143,34 @@ def urls_of(workspace: Workspace, versions: Iterable[Version]) -> set[str]:
 
 
 def remove_unlinked(workspace: Workspace, urls: set[str]) -> int:
-    """Remove the objects of these URLs that no live version links to; how many there were.
+    """Remove the objects of these URLs to which no live version and no draft of this machine links; how many.
 
     Raises:
         AccessDenied, StoreUnreachable, StorageFailed: One cannot be removed.
     """
-    gone = sorted(urls - urls_of(workspace, workspace.refresh().live_versions()))
+    kept = urls_of(workspace, workspace.refresh().live_versions()) | _urls_of_drafts(workspace)
+    same = {_place_of(url) for url in kept}
+    gone = sorted(url for url in urls if _place_of(url) not in same)
     with ThreadPoolExecutor(_AT_ONCE, "removing") as pool:
         list(pool.map(remove_object, gone))
     return len(gone)
+
+
+def _urls_of_drafts(workspace: Workspace) -> set[str]:
+    """Every URL that drafts of this machine link to, by themselves or through what they began with."""
+    found: set[str] = set()
+    for summary in drafts_of(workspace):
+        draft = workspace.draft(summary.id)
+        if draft is not None:
+            entries = drafting.current_entries(workspace, draft)
+            found |= {link.url for link in links_of(workspace, entries, link_rows(entries).tolist(), draft)}
+    return found
+
+
+def _place_of(url: str) -> str:
+    """The URL, by one of the names that its scheme has."""
+    scheme, mark, rest = url.partition("://")
+    return f"{_ALIASES.get(scheme, scheme)}{mark}{rest}"
 
 
 def _linking_rows(workspace: Workspace, refs: Sequence[NodeRef]) -> Entries:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from blake3 import blake3
@@ -19,6 +19,7 @@ from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import ExternalFileChanged, InvalidRequest
 from dataset_store.local.drafts import Draft
 from dataset_store.local.folder import Folder
+from dataset_store.storage.filesystems import redacted
 from dataset_store.storage.remote_objects import (
     RemoteObject,
     find_objects,
@@ -67,9 +68,9 @@ def add_links(workspace: Workspace, draft: Draft, wanted: Sequence[Wanted], *, r
     with ThreadPoolExecutor(_AT_ONCE, "links") as pool:
         found = dict(pair for pairs in pool.map(_found, wanted) for pair in pairs)
         keys = sorted(found)
-        objects = [found[key] for key in keys]
-        contents = list(pool.map(_content_id, objects)) if read_hash else [None] * len(keys)
-    records = [encode_link(Link(one.etag, one.size, kept_url(one.url))) for one in objects]
+        read = list(pool.map(lambda key: _read(found[key], always=read_hash), keys))
+    objects, contents = [one for one, _ in read], [content for _, content in read]
+    records = [encode_link(Link(one.etag, one.size or 0, kept_url(one.url))) for one in objects]
     return put_records(workspace, draft, keys, objects, records, contents)
 
 
@@ -87,7 +88,7 @@ def put_records(
     rows = make_entries(
         list(keys),
         np.full(len(keys), Kind.EXTERNAL, np.uint8),
-        np.array([one.size for one in objects], np.uint64),
+        np.array([one.size or 0 for one in objects], np.uint64),
         np.array([now if one.mtime_ns is None else one.mtime_ns for one in objects], np.int64),
         np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32).copy(),
     )
@@ -108,8 +109,14 @@ def _found(wanted: Wanted) -> list[tuple[PathKey, RemoteObject]]:
     return [(to_key(below + one.name), one) for one, is_meant in zip(objects, meant, strict=True) if is_meant]
 
 
-def _content_id(found: RemoteObject) -> bytes:
+def _read(found: RemoteObject, *, always: bool) -> tuple[RemoteObject, bytes | None]:
+    """An object with its size, and the hash of its bytes where that is asked for, or nothing else tells a change."""
+    if not always and found.etag is not None and found.size is not None:
+        return found, None
     whole = blake3()
-    if read_object(found.url, found.size, whole.update) != found.size:
-        raise ExternalFileChanged(f"{found.url} changed while it was read.", "Add it again; nothing was added.")
-    return whole.digest()
+    size = read_object(found.url, found.size, whole.update)
+    if found.size not in {None, size}:
+        raise ExternalFileChanged(
+            f"{redacted(found.url)} changed while it was read.", "Add it again; nothing was added."
+        )
+    return replace(found, size=size), whole.digest()

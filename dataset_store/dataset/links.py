@@ -177,11 +177,11 @@ def as_linked(stored: Entries, pending: Entries) -> Entries:
 # --- comparing with folders ------------------------------------------------------------------------------------------
 
 
-def as_fetched(held: Entries, found: Entries) -> Entries:
+def as_fetched(held: Entries, found: Entries, draft: Draft | None = None) -> Entries:
     """`found` of a folder, with the links of `held` in place of files that are what those lead to, as far as is known.
 
     A file is that where the link's content id is its own; where that is unknown, if it has the size and the time that
-    a copy gives it.
+    a copy gives it. `draft` is that of links which are not uploaded yet.
     """
     rows = link_rows(held)
     if not len(rows):
@@ -191,7 +191,7 @@ def as_fetched(held: Entries, found: Entries) -> Entries:
     is_file = (found.kinds[there] & KIND_BITS) == Kind.FILE
     same_content = (held.content_ids[rows] == found.content_ids[there]).all(axis=1)
     same = is_file & (held.sizes[rows] == found.sizes[there])
-    same &= same_content | (~_contents_known(held, rows) & (held.mtimes[rows] == found.mtimes[there]))
+    same &= same_content | (~_contents_known(held, rows, draft) & (held.mtimes[rows] == found.mtimes[there]))
     if not same.any():
         return found
     kinds, content_ids, mtimes = found.kinds.copy(), found.content_ids.copy(), found.mtimes.copy()
@@ -201,8 +201,8 @@ def as_fetched(held: Entries, found: Entries) -> Entries:
     return replace(found, kinds=kinds, content_ids=content_ids, mtimes=mtimes)
 
 
-def _contents_known(entries: Entries, rows: npt.NDArray[np.intp]) -> Bool:
-    """Whether content ids of links are those of the files' own bytes; of a link not uploaded yet it is not told."""
+def _contents_known(entries: Entries, rows: npt.NDArray[np.intp], draft: Draft | None) -> Bool:
+    """Whether content ids of links are those of the files' own bytes."""
     known = np.zeros(len(rows), np.bool_)
     counts = entries.segment_counts
     for at, row in enumerate(rows.tolist()):
@@ -210,6 +210,11 @@ def _contents_known(entries: Entries, rows: npt.NDArray[np.intp]) -> Bool:
             some = segments_of(entries, row)
             record = rows_digest([entries.content_ids[row].tobytes()], [some[0].plain_length])
             known[at] = len(some) > 1 or some[0].digest != record
+    pending = [(at, row) for at, row in enumerate(rows.tolist()) if not counts[row]]
+    if draft is not None and pending:
+        keys = [entries.keys[row] for _, row in pending]
+        for (at, row), key, source in zip(pending, keys, draft.sources_of(keys), strict=True):
+            known[at] = hash32(source.links[key]) != entries.content_ids[row].tobytes()
     return known
 
 

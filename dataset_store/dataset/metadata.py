@@ -24,6 +24,8 @@ def require_name(name: str) -> str:
     Raises:
         InvalidRequest: It is empty or too long, or kept for reports.
     """
+    if not isinstance(name, str):
+        raise InvalidRequest(f"The name {name!r} is no text.", "Give a string.")
     if name.startswith(REPORTS):
         raise InvalidRequest(f"The name {name!r} is kept for reports.", "Choose another.")
     if not 0 < len(name) <= _LONGEST_NAME:

@@ -6,7 +6,9 @@ from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.log_entries import StorageEntry
 from dataset_store.dataset.catalog_changes import commit_entry
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.storage.storages import normal_url
+from dataset_store.errors import InvalidRequest
+from dataset_store.storage.filesystems import has_secrets, redacted
+from dataset_store.storage.storages import backend_at, normal_url
 
 __all__ = ["number_of", "output_of", "storage_url"]
 
@@ -15,9 +17,17 @@ def storage_url(workspace: Workspace, url: str) -> str | None:
     """The root of a URL or path as the log knows it; None where that is the store's own.
 
     Raises:
-        InvalidRequest: The URL names another machine's file.
+        InvalidRequest: No driver knows it, it names another machine's file, or it holds a password.
+        DriverMissing: Its driver is not installed.
+        AccessDenied, StoreUnreachable, StorageFailed: Its driver connects at once and could not.
     """
+    if has_secrets(url):
+        raise InvalidRequest(
+            f"The URL {redacted(url)} was given with a user, a password or a query, which are not kept.",
+            "Leave them out, and give them to the driver (environment variables, fsspec's configuration).",
+        )
     root = normal_url(url)
+    backend_at(root)
     return None if root == normal_url(workspace.repository.backend.describe()) else root
 
 

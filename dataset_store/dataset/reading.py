@@ -149,7 +149,7 @@ class Reading(Handle):
         Raises:
             PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: The folder cannot be read.
         """
-        return compare_folder(self._workspace, self._entries(), os.fspath(local_path))
+        return compare_folder(self._workspace, self._entries(), os.fspath(local_path), self._draft)
 
     def verify_dataset_hash(
         self, local_copy_path: str | os.PathLike[str] | None = None, skip_hash: bool = False, verbose: bool = False

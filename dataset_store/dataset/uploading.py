@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_store.core.digest import ChunkId, ContentId, PackName, hash32
-from dataset_store.core.entries import LISTED, ONE_CHUNK, Changes, Entries, concat
+from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Changes, Entries, concat
 from dataset_store.core.frames import FrameCodec, FrameKind
+from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.paths import PathKey, to_path
@@ -276,7 +277,9 @@ def _earlier_chunks(
 
 def _remember(workspace: Workspace, rows: Entries) -> None:
     """Note where contents of several chunks are, for the next draft that has them under any name."""
-    several = np.flatnonzero(((rows.kinds & (ONE_CHUNK | LISTED)) == 0) & (rows.segment_counts > 0)).tolist()
+    # Of an external link the segments hold its record, though its content id may be that of the file.
+    files = (rows.kinds & (ONE_CHUNK | LISTED | KIND_BITS)) == Kind.FILE
+    several = np.flatnonzero(files & (rows.segment_counts > 0)).tolist()
     workspace.chunks.add_contents(
         (ContentId(rows.content_ids[row].tobytes()), encode_segment_list(segment_columns(segments_of(rows, row))))
         for row in several

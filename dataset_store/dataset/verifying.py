@@ -22,15 +22,17 @@ from dataset_store.core.digest import hash32, rows_digest
 from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Entries, make_entries, sort_rows
 from dataset_store.core.frames import Frame, FrameCodec, FrameKind, require
 from dataset_store.core.kinds import Kind
-from dataset_store.core.log_entries import TreeRootRow
+from dataset_store.core.log_entries import Blob, TreeRootRow
 from dataset_store.core.packfile import PackRef, Place, pack_key
 from dataset_store.core.paths import ROOT, to_text
 from dataset_store.core.segments import Segment, decode_segment_list, segments_of
 from dataset_store.core.tree import NodeReader, read_all
+from dataset_store.dataset.blobs import read_blob
 from dataset_store.dataset.links import as_fetched
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import Corrupt, NotFinal
+from dataset_store.local.drafts import Draft
 from dataset_store.local.folder import read_folder
 from dataset_store.local.reading import default_workers
 from dataset_store.local.scan import scan
@@ -99,7 +101,7 @@ def verify_folder(workspace: Workspace, version_id: str, folder: str, *, sizes_o
     return _report(wanted, as_fetched(wanted, found))
 
 
-def compare_folder(workspace: Workspace, entries: Entries, folder: str) -> FolderReport:
+def compare_folder(workspace: Workspace, entries: Entries, folder: str, draft: Draft | None = None) -> FolderReport:
     """What a folder changes in some entries, as a sync would see it: files known to this machine are not opened.
 
     Raises:
@@ -107,7 +109,7 @@ def compare_folder(workspace: Workspace, entries: Entries, folder: str) -> Folde
     """
     with progress_bar("reading", None) as told:
         found = read_folder(os.path.abspath(folder), ROOT, workspace.stats, now_ns(), told).entries
-    return _report(entries, as_fetched(entries, found))
+    return _report(entries, as_fetched(entries, found, draft))
 
 
 def _report(wanted: Entries, found: Entries) -> FolderReport:
@@ -180,6 +182,9 @@ def verify_stored(workspace: Workspace, version_id: str, progress: Progress = la
             pool.shutdown(cancel_futures=True)
             raise
     packs = check.footers()
+    for name, piece in workspace.version(version_id).metadata.items():
+        if isinstance(piece, Blob):
+            check.damaged += _damage_of(f"metadata {name!r}", partial(read_blob, workspace, piece))
     total = int(check.entries.sizes.sum(dtype=np.uint64))
     return StoreReport(len(check.entries), total, packs, tuple(sorted(check.damaged + damaged, key=lambda d: d.path)))
 

@@ -5,18 +5,21 @@ member that is absolute, leaves the folder, stands twice, or is neither file, di
 more bytes are written than the archive declares and the disk has free. After an error the owner removes the folder.
 """
 
+import gzip
+import lzma
 import shutil
 import stat
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Final
 
-from dataset_store.core.paths import PathKey, to_key
-from dataset_store.errors import CorruptObject, DiskFull, InvalidPath, UnsupportedFileType
+from dataset_store.core.paths import PathKey, to_key, to_text
+from dataset_store.errors import CorruptObject, DatasetStoreError, DiskFull, UnsupportedFileType
 from dataset_store.local.folder_writer import FolderWriter
 
 __all__ = ["ARCHIVES", "extract_archive"]
@@ -25,6 +28,21 @@ ARCHIVES: Final = (".zip", ".tar.gz", ".tgz")
 """The ends of names of what can be extracted, in lower case."""
 
 _PIECE: Final = 1 << 20
+_MOST_HEADER_BYTES: Final = 1 << 20
+"""Of what a tar file says of a member beside its own header: long names and the like."""
+
+_WRONG: Final = (
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What the readers of archives raise of damaged ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +67,11 @@ def extract_archive(archive: str, folder: str) -> int:
     """
     links: list[tuple[PathKey, bytes]] = []
     directories: list[PathKey] = []
+    taken: dict[PathKey, bool] = {}
     total, free = 0, shutil.disk_usage(folder).free
-    with FolderWriter(folder, read_only=True) as writer:
+    with FolderWriter(folder, read_only=True) as writer, _reading(archive):
         for member in _members(archive):
+            _require_new(member, taken, archive)
             total += member.size
             if total > free:
                 raise DiskFull(f"The files of {archive} need more than the {free:,} bytes that are free.", "Make room.")
@@ -65,6 +85,19 @@ def extract_archive(archive: str, folder: str) -> int:
             writer.make_directory(key)
         writer.symlinks([key for key, _ in links], [target for _, target in links])
     return total
+
+
+def _require_new(member: _Member, taken: dict[PathKey, bool], archive: str) -> None:
+    """Refuse a name that stands twice, or is a file's and a directory's; `taken` tells of each if it is the latter."""
+    names = member.key.split(b"\0")
+    above = [PathKey(b"\0".join(names[:depth])) for depth in range(1, len(names))]
+    doubled = taken.get(member.key, member.is_directory) != member.is_directory or (
+        member.key in taken and not member.is_directory
+    )
+    if doubled or any(not taken.get(key, True) for key in above):
+        raise _damaged(archive, f"it has {to_text(member.key)!r} twice, or as a file and as a directory")
+    taken.update(dict.fromkeys(above, True))
+    taken[member.key] = member.is_directory
 
 
 def _write(writer: FolderWriter, member: _Member, content: IO[bytes], archive: str) -> None:
@@ -83,17 +116,16 @@ def _write(writer: FolderWriter, member: _Member, content: IO[bytes], archive: s
 
 
 def _members(archive: str) -> Iterator[_Member]:
-    with _reading(archive):
-        yield from _zip_members(archive) if archive.lower().endswith(".zip") else _tar_members(archive)
+    return _zip_members(archive) if archive.lower().endswith(".zip") else _tar_members(archive)
 
 
 @contextmanager
 def _reading(archive: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, InvalidPath | UnsupportedFileType):
-            raise
+    except DatasetStoreError:
+        raise
+    except (*_WRONG, OSError) as error:
         raise _damaged(archive, str(error) or type(error).__name__) from error
 
 
@@ -105,9 +137,11 @@ def _zip_members(archive: str) -> Iterator[_Member]:
             if kind not in {0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
                 raise _odd(archive, info.filename)
             with opened.open(info) as content:
+                if _name(info.filename) in {"", "."} and info.is_dir():
+                    continue
                 link = content.read(4_096) if kind == stat.S_IFLNK else None
                 yield _Member(
-                    to_key(info.filename.rstrip("/") if info.is_dir() else info.filename),
+                    to_key(_name(info.filename)),
                     0 if info.is_dir() or link is not None else info.file_size,
                     _nanoseconds(info.date_time),
                     bool(mode & stat.S_IXUSR),
@@ -118,9 +152,9 @@ def _zip_members(archive: str) -> Iterator[_Member]:
 
 
 def _tar_members(archive: str) -> Iterator[_Member]:
-    with tarfile.open(archive, "r:gz") as opened:
+    with gzip.open(archive) as plain, tarfile.open(fileobj=plain, mode="r:", tarinfo=_Info) as opened:
         for info in opened:
-            name = info.name.removeprefix("./").rstrip("/")
+            name = _name(info.name)
             if name in {"", "."} and info.isdir():
                 continue
             if not (info.isreg() or info.isdir() or info.issym()):
@@ -134,6 +168,27 @@ def _tar_members(archive: str) -> Iterator[_Member]:
                 info.linkname.encode("utf-8", "surrogateescape") if info.issym() else None,
                 opened.extractfile(info) if info.isreg() else None,
             )
+        while plain.read(_PIECE):
+            pass  # to its end, where the checksum of all of it stands
+
+
+class _Info(tarfile.TarInfo):
+    """A member whose extra headers are not read where they are absurdly long."""
+
+    def _proc_pax(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        return self._bounded(super()._proc_pax, tar)  # type: ignore[misc]
+
+    def _proc_gnulong(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        return self._bounded(super()._proc_gnulong, tar)  # type: ignore[misc]
+
+    def _bounded(self, read: Callable[[tarfile.TarFile], tarfile.TarInfo], tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size > _MOST_HEADER_BYTES:
+            raise tarfile.ReadError("a header is too long")
+        return read(tar)
+
+
+def _name(name: str) -> str:
+    return name.removeprefix("./").rstrip("/")
 
 
 def _nanoseconds(date_time: tuple[int, int, int, int, int, int]) -> int:

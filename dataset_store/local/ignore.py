@@ -4,9 +4,10 @@ A file's rules hold for what lies below its directory; deeper files come first, 
 what lies in a directory that is left out cannot be brought back. The file itself is an entry like any other.
 """
 
+import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
@@ -22,6 +23,7 @@ _DIRECTORY_MARK: Final = "ps_d"
 """The group by which pathspec's patterns mark the slash after a directory."""
 
 _MOST_BYTES: Final = 1 << 20
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,15 @@ class Rules:
 
     def leaves_out(self, directory: PathKey, name: bytes, *, is_directory: bool) -> bool:
         """Whether an entry of a directory is left out."""
-        own = directory[len(self.directory) + 1 :] if self.directory else directory
-        path = os.fsdecode(to_path(PathKey(own + b"\0" + name if own else name)))
-        for include, pattern in self.patterns:
-            if _means(pattern, path, is_directory=is_directory):
-                return include
-        return self.above is not None and self.above.leaves_out(directory, name, is_directory=is_directory)
+        rules: Rules | None = self
+        while rules is not None:
+            own = directory[len(rules.directory) + 1 :] if rules.directory else directory
+            path = os.fsdecode(to_path(PathKey(own + b"\0" + name if own else name)))
+            for include, pattern in rules.patterns:
+                if _means(pattern, path, is_directory=is_directory):
+                    return include
+            rules = rules.above
+        return False
 
 
 def read_rules(opened: int, directory: PathKey, path: bytes, above: Rules | None) -> Rules:
@@ -56,7 +61,7 @@ def read_rules(opened: int, directory: PathKey, path: bytes, above: Rules | None
 
     Raises:
         AccessDenied, StorageFailed: It cannot be read.
-        InvalidRequest: A line is no pattern, or the file is too long.
+        InvalidRequest: The file is too long.
     """
     try:
         with open(os.open(IGNORE_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=opened), "rb") as file:
@@ -65,18 +70,23 @@ def read_rules(opened: int, directory: PathKey, path: bytes, above: Rules | None
         raise reading_error(error, path) from error
     if len(data) > _MOST_BYTES:
         raise InvalidRequest(f"{shown(path)} has more than {_MOST_BYTES:,} bytes.", "Write fewer rules.")
-    try:
-        lines = import_module("pathspec").GitIgnoreSpec.from_lines(os.fsdecode(data).splitlines()).patterns
-    except ValueError as error:
-        raise InvalidRequest(f"{shown(path)} holds what is no rule: {error}.", "Mend the line.") from error
-    patterns = [(line.include, line.regex) for line in reversed(lines) if line.include is not None]
-    return Rules(directory, patterns, above)
+    return Rules(directory, [*_patterns(data, path)][::-1], above)
+
+
+def _patterns(data: bytes, path: bytes) -> Iterator[tuple[bool, re.Pattern[str]]]:
+    """The patterns of an ignore file, line by line; a line that is none is told of and passed over, as git does."""
+    for line in os.fsdecode(data.removeprefix(b"\xef\xbb\xbf")).split("\n"):
+        try:
+            found = import_module("pathspec").GitIgnoreSpec.from_lines([line.removesuffix("\r")]).patterns
+        except (ValueError, re.error) as error:
+            _log.warning("%s holds what is no rule, %r: %s", shown(path), line, error)
+            continue
+        yield from ((one.include, one.regex) for one in found if one.include is not None)
 
 
 def _means(pattern: re.Pattern[str], path: str, *, is_directory: bool) -> bool:
     """Whether a pattern means this entry itself: pathspec's also match what lies below what they mean."""
     if _DIRECTORY_MARK not in pattern.groupindex:
-        return pattern.match(path) is not None
+        return pattern.search(path) is not None
     whole = path + "/" if is_directory else path
-    found = pattern.match(whole)
-    return found is not None and found.end(_DIRECTORY_MARK) in {-1, len(whole)}
+    return any(found.end(_DIRECTORY_MARK) in {-1, len(whole)} for found in pattern.finditer(whole))

@@ -24,6 +24,9 @@ __all__ = ["LocalCopies", "LocalCopy", "Stamp", "copy_id_of"]
 
 _MAKING = ".making"
 _OF_SOME = "-"
+_LOOK_AGAIN = 64
+"""Copies that a process makes before it looks again at what all have made."""
+
 _TRIES = 200
 _PAUSE = 0.05  # seconds
 
@@ -73,6 +76,8 @@ class LocalCopies:
         self.byte_limit = byte_limit
         self.count_limit = count_limit
         self._held: dict[str, int] = {}
+        # What this process may still add before it looks at all copies again; others add too.
+        self._room, self._places = -1, -1
 
     def find(self, copy_id: str) -> LocalCopy | None:
         """The finished copy of a version, now in use by this process; None where there is none.
@@ -123,7 +128,7 @@ class LocalCopies:
             os.close(descriptor)
             raise
         self._hold(copy_id, descriptor)
-        self.evict()
+        self._make_room(copy_id)
         # Between the two locks the copy was nobody's for a moment.
         return self.find(copy_id)
 
@@ -150,6 +155,14 @@ class LocalCopies:
         finally:
             os.close(descriptor)
 
+    def _make_room(self, copy_id: str) -> None:
+        """Evict where the bound may be passed: all copies are looked at now and then, not for each that is made."""
+        stamp = self._stamp(copy_id)
+        self._room -= stamp.size if stamp else 0
+        self._places -= 1
+        if self._room < 0 or self._places < 0:
+            self.evict()
+
     def evict(self) -> list[str]:
         """Remove copies over the byte limit that nobody uses, and parts that dead processes left; ids of the former."""
         copies = self.all()
@@ -164,6 +177,8 @@ class LocalCopies:
             if self.remove(copy.copy_id):
                 total -= copy.stamp.size
                 removed.append(copy.copy_id)
+        places = _LOOK_AGAIN if self.count_limit is None else self.count_limit - (len(copies) - len(removed))
+        self._room, self._places = self.byte_limit - total, min(places, _LOOK_AGAIN)
         return removed
 
     def remove(self, copy_id: str) -> bool:
@@ -174,6 +189,8 @@ class LocalCopies:
             descriptor = self._lock(copy_id, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except FileNotFoundError:
+            return True  # not even their folder is there
         try:
             _unlink(self._stamp_path(copy_id))
             self._remove_folders(copy_id)

@@ -85,7 +85,7 @@ def scan(
 
     Raises:
         PathNotFound: There is no such folder.
-        InvalidRequest: `root` is not a folder, or an ignore file holds what is no rule.
+        InvalidRequest: `root` is not a folder, or an ignore file is too long.
         UnsupportedFileType: An entry is no file, link or directory, or a link that no store could hold.
         InvalidPath: A path is too long or too deep.
         FileChanged: Something was removed or replaced meanwhile.

@@ -9,7 +9,7 @@ import os
 import secrets
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from platformdirs import user_cache_dir, user_config_dir, user_data_dir
 
@@ -40,7 +40,7 @@ class Settings:
     nobody else writes to the store, which some storages need.
     """
 
-    store: str
+    store: str = field(repr=False)  # a URL may hold a password
     cache: str
     data: str
     cache_bytes: int
@@ -68,7 +68,7 @@ def load_settings(store: str | None = None, environment: Mapping[str, str] | Non
     data = env.get("DATASET_STORE_DATA") or str(written.get("data") or user_data_dir(_APPLICATION))
     cache = env.get("DATASET_STORE_CACHE") or str(written.get("cache") or user_cache_dir(_APPLICATION))
     named = store or env.get("DATASET_STORE_URL") or str(written.get("store") or "")
-    limit = env.get("DATASET_STORE_CACHE_BYTES") or str(written.get("cache_bytes") or _DEFAULT_CACHE_BYTES)
+    limit = env.get("DATASET_STORE_CACHE_BYTES") or str(written.get("cache_bytes", _DEFAULT_CACHE_BYTES))
     if not limit.isdecimal():
         raise InvalidRequest(f"The cache bound {limit!r} is no number of bytes.", "Give a whole number.")
     data = os.path.abspath(os.path.expanduser(data))
@@ -124,8 +124,9 @@ def change_settings(changes: Mapping[str, str | None]) -> None:
     with naming_writes(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         temporary = f"{path}.{secrets.token_hex(4)}.part"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(f"{name} = {_toml(value)}\n" for name, value in sorted(values.items()))
+        text = "".join(f"{name} = {_toml(value)}\n" for name, value in sorted(values.items()))
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
         os.replace(temporary, path)
 
 
@@ -134,6 +135,10 @@ def _parsed(name: str, text: str) -> object:
         if not text.isdecimal():
             raise InvalidRequest(f"The cache bound {text!r} is no number of bytes.", "Give a whole number.")
         return int(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"The value {text!r} of {name} is no text.", "Give UTF-8.") from error
     return _is_yes(text) if name == "single_writer" else text
 
 

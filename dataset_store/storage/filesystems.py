@@ -6,13 +6,14 @@ retries, or remembers what a storage answered.
 """
 
 import functools
+import os
 import re
 import socket
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from threading import RLock
-from typing import Any, Final, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from dataset_store.errors import (
     AccessDenied,
@@ -23,7 +24,18 @@ from dataset_store.errors import (
     StoreUnreachable,
 )
 
-__all__ = ["failure", "is_remote", "local_path", "open_filesystem", "redacted", "scheme_of", "turn_of"]
+__all__ = [
+    "WEB",
+    "cause",
+    "failure",
+    "has_secrets",
+    "is_remote",
+    "local_path",
+    "open_filesystem",
+    "redacted",
+    "scheme_of",
+    "turn_of",
+]
 
 _EXTRAS: Final = {
     "s3": "s3",
@@ -41,6 +53,8 @@ _EXTRAS: Final = {
     "https": "http",
 }
 """Scheme to the extra of this package that installs its driver."""
+
+WEB: Final = frozenset({"http", "https"})
 
 _ONE_CONNECTION: Final = frozenset({"sftp", "ssh", "ftp", "smb"})
 """Drivers that answer over one connection, and mix the answers up when several threads ask."""
@@ -81,10 +95,10 @@ def local_path(url: str) -> str:
     """
     if not scheme_of(url):
         return url
-    parts = urlsplit(url)
-    if parts.netloc not in {"", "localhost"}:
+    host, slash, path = url.partition("://")[2].partition("/")
+    if host not in {"", "localhost"} or not slash:
         raise InvalidRequest(f"The URL {url!r} names another machine.", "Use a path, or file:///path.")
-    return unquote(parts.path)
+    return os.fsdecode(unquote_to_bytes(f"/{path}"))
 
 
 def turn_of(url: str) -> AbstractContextManager[object]:
@@ -108,24 +122,40 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     try:
         if not is_remote(url):
             return core.url_to_fs("file://")[0], local_path(url)
-        filesystem, path = _azure(core, url) if scheme == "azure" else core.url_to_fs(url)
+        return _opened(core, scheme, url)
     except ImportError as error:
-        raise _driver_missing(scheme, error) from error
+        raise _driver_missing(scheme, error) from cause(error, url)
     except ValueError as error:
         raise InvalidRequest(
-            f"The URL {redacted(url)} cannot be used: {error}.", "Known schemes are those of fsspec."
-        ) from error
+            f"The URL {redacted(url)} cannot be used: {_in_words(error)}.", "Known schemes are those of fsspec."
+        ) from cause(error, url)
     except Exception as error:
-        raise failure(error, f"connect to {redacted(url)}") from error
-    return filesystem, path
+        raise failure(error, f"connect to {redacted(url)}") from cause(error, url)
+
+
+def cause(error: Exception, url: str) -> Exception | None:
+    """What an error may name as its cause: nothing where the driver's own words might hold a secret of the URL."""
+    return None if has_secrets(url) else error
 
 
 def redacted(url: str) -> str:
-    """A URL as it may be shown and kept: without user, password, query and fragment."""
+    """A URL as it may be shown and kept: without user and password, and of a web server without query and fragment.
+
+    In a bucket or on a disk `?` and `#` are characters of a name like any others.
+    """
     if not is_remote(url):
         return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    if "@" not in authority and ":" in authority and "@" in path and not authority.rpartition(":")[2].isdecimal():
+        authority, slash, path = path.rpartition("@")[2].partition("/")  # of a password that holds a slash
+    shown = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    return shown.partition("#")[0].partition("?")[0] if scheme.lower() in WEB else shown
+
+
+def has_secrets(url: str) -> bool:
+    """Whether a URL holds what must not be kept or shown."""
+    return redacted(url) != url
 
 
 def failure(error: Exception, doing: str) -> DatasetStoreError:
@@ -146,15 +176,21 @@ def failure(error: Exception, doing: str) -> DatasetStoreError:
     return StorageFailed(said, "Check the storage and the network, then repeat; nothing acknowledged is lost.")
 
 
-def _azure(core: Any, url: str) -> tuple[Any, str]:
-    """ClearML's spelling, `azure://<account>.blob.core.windows.net/<container>/<path>`."""
-    parts = urlsplit(url)
-    return cast(
-        "tuple[Any, str]",
-        core.url_to_fs(
-            f"az://{parts.path.lstrip('/')}", account_name=parts.netloc.rpartition("@")[2].partition(".")[0]
-        ),
-    )
+def _opened(core: Any, scheme: str, url: str) -> tuple[Any, str]:
+    """The file system of a URL's host or bucket, and the path exactly as the URL has it.
+
+    fsspec's own reading of whole URLs takes `::`, `#` and `?` in names of files for something else.
+    """
+    authority, _, path = url.partition("://")[2].partition("/")
+    if scheme == "azure":
+        # ClearML's spelling, `azure://<account>.blob.core.windows.net/<container>/<path>`.
+        return core.get_filesystem_class("az")(account_name=authority.partition(".")[0]), path
+    driver = core.get_filesystem_class(scheme)
+    options = driver._get_kwargs_from_urls(f"{scheme}://{authority}/")
+    filesystem = driver(**{name: value for name, value in options.items() if name not in {"path", "protocol"}})
+    if scheme in WEB:
+        return filesystem, url
+    return filesystem, f"/{path}" if scheme in _ONE_CONNECTION else driver._strip_protocol(url)
 
 
 def _driver_missing(scheme: str, error: ImportError) -> DriverMissing:
@@ -165,7 +201,7 @@ def _driver_missing(scheme: str, error: ImportError) -> DriverMissing:
 
 @functools.lru_cache(maxsize=1)
 def _secrets_in_text() -> re.Pattern[str]:
-    return re.compile(r"(?<=://)[^/@\s]+@|(?<=\?)[^\s'\"]+")
+    return re.compile(r"(?<=://)[^@\s]+@|(?<=\?)[^\s'\"]+")
 
 
 def _in_words(error: Exception) -> str:

@@ -28,7 +28,7 @@ from dataset_store.errors import (
     StoreUnreachable,
 )
 from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
-from dataset_store.storage.filesystems import failure, open_filesystem, redacted, scheme_of, turn_of
+from dataset_store.storage.filesystems import cause, failure, open_filesystem, redacted, scheme_of, turn_of
 
 __all__ = ["FsspecBackend"]
 
@@ -101,7 +101,7 @@ class FsspecBackend:
         try:
             self._write(path, b"".join(buffers))
         except Exception as error:
-            raise self._failure(error, f"write '{key}' to") from error
+            raise self._failure(error, f"write '{key}' to") from cause(error, self._url)
 
     def create(self, key: Key, buffers: Buffers) -> bool:
         """Write one object if the key holds none; see the port."""
@@ -112,7 +112,7 @@ class FsspecBackend:
         try:
             return self._create_shared(path, data) if self._is_shared else self._create_alone(path, data)
         except Exception as error:
-            raise self._create_failure(key, error) from error
+            raise self._create_failure(key, error) from cause(error, self._url)
 
     def delete_many(self, keys: Iterable[Key]) -> None:
         """Remove objects; see the port."""
@@ -126,7 +126,7 @@ class FsspecBackend:
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 continue
             except Exception as error:
-                raise self._failure(error, "delete objects of") from error
+                raise self._failure(error, "delete objects of") from cause(error, self._url)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below a prefix, read at once; see the port. What is no key is passed over."""
@@ -140,7 +140,7 @@ class FsspecBackend:
         except (FileNotFoundError, NotADirectoryError):
             return iter(())
         except Exception as error:
-            raise self._failure(error, f"list '{prefix}' of") from error
+            raise self._failure(error, f"list '{prefix}' of") from cause(error, self._url)
         return iter([row for path, info in rows.items() if (row := self._row(folder, path, info)) is not None])
 
     def describe(self) -> str:
@@ -192,7 +192,7 @@ class FsspecBackend:
             try:
                 found: Sequence[bytes | Exception] = filesystem.cat_ranges([*paths], starts, stops, on_error="return")
             except Exception as error:
-                raise self._failure(error, "read from") from error
+                raise self._failure(error, "read from") from cause(error, self._url)
             return found
         return [
             self._read_open(filesystem, path, start, stop)
@@ -203,7 +203,7 @@ class FsspecBackend:
         try:
             with self._turn, filesystem.open(path, "rb") as file:
                 data = _read_file(file, start, stop)
-        except Exception as error:  # noqa: BLE001 - an answer like any other; the caller knows what it means
+        except Exception as error:
             return error
         return data
 
@@ -215,7 +215,7 @@ class FsspecBackend:
         # No server gives a range of an empty object, and to some the name of a folder is an error.
         size = self._size_after(answer, key)
         if size:
-            raise self._failure(answer, f"read '{key}' from") from answer
+            raise self._failure(answer, f"read '{key}' from") from cause(answer, self._url)
         return None if size is None else b""
 
     def _bounds(self, part: Span | Tail) -> tuple[int, int | None]:
@@ -234,11 +234,11 @@ class FsspecBackend:
         if start == stop:
             return b""
         if isinstance(answer, FileNotFoundError | IsADirectoryError | NotADirectoryError):
-            raise self._missing(part.key) from answer
+            raise self._missing(part.key) from cause(answer, self._url)
         if isinstance(answer, Exception):
             return self._refused(part, answer)
         if stop is None:
-            return bytes(answer)
+            return bytes(answer)[start:]  # the tail, also where a server sent all of it
         if len(answer) > stop - start:
             answer = answer[start:stop]  # a server that does not know ranges sent all of it
         if len(answer) < stop - start:
@@ -250,10 +250,10 @@ class FsspecBackend:
         """After an error: what it means where the object is absent or too short, else the error."""
         size = self._size_after(error, part.key)
         if size is None:
-            raise self._missing(part.key) from error
+            raise self._missing(part.key) from cause(error, self._url)
         start, stop = extent(part, size)
         if start < stop:
-            raise self._failure(error, f"read '{part.key}' from") from error
+            raise self._failure(error, f"read '{part.key}' from") from cause(error, self._url)
         return b""
 
     def _size_after(self, error: Exception, key: Key) -> int | None:
@@ -263,17 +263,17 @@ class FsspecBackend:
         """
         told = self._failure(error, f"read '{key}' from")
         if isinstance(told, AccessDenied | StoreUnreachable):
-            raise told from error
+            raise told from cause(error, self._url)
         try:
             return self._size(self._path(key))
         except Exception as second:
-            raise told from second
+            raise told from cause(second, self._url)
 
     def _known_size(self, key: Key) -> int:
         try:
             size = self._size(self._path(key))
         except Exception as error:
-            raise self._failure(error, f"read the size of '{key}' in") from error
+            raise self._failure(error, f"read the size of '{key}' in") from cause(error, self._url)
         if size is None:
             raise self._missing(key)
         return size

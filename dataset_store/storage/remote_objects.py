@@ -5,16 +5,28 @@ error that names the URL without credentials. Never: retries, or trusts a listin
 """
 
 import os
+import re
+import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from dataset_store.errors import AccessDenied, DatasetStoreError, InvalidRequest, PathNotFound, StoreUnreachable
-from dataset_store.storage.filesystems import failure, is_remote, open_filesystem, redacted, scheme_of, turn_of
+from dataset_store.storage.filesystems import (
+    WEB,
+    cause,
+    failure,
+    is_remote,
+    open_filesystem,
+    redacted,
+    scheme_of,
+    turn_of,
+)
 
 __all__ = [
     "RemoteObject",
@@ -34,8 +46,11 @@ _PIECE: Final = 4 << 20
 _ONE_REQUEST: Final = 16 << 20
 _ETAGS: Final = ("ETag", "etag", "content_md5", "md5Hash")
 _TIMES: Final = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "modified", "created")
-_SIGNATURES: Final = frozenset({"X-Amz-Signature", "X-Goog-Signature", "Signature", "sig", "token", "access_token"})
-_WEB: Final = frozenset({"http", "https"})
+_SIGNATURE: Final = re.compile(
+    r"x-(?:amz|goog|oss|ms)-.*|(?:aws|google)accesskeyid|.*(?:signature|token|api_?key|secret|password).*|sig|policy|key-pair-id",
+    re.IGNORECASE,
+)
+"""Names of parameters by which a URL is signed, or carries a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +60,14 @@ class RemoteObject:
     Attributes:
         url: Where, as it was asked for.
         name: Its path below what was asked for; its own name where that was the file itself.
-        size: In bytes.
+        size: In bytes; None where the source does not say.
         etag: What its source tells its states apart by: an entity tag, `mtime:` and ns, or nothing.
         mtime_ns: When it was modified, ns since 1970; None where the source does not say.
     """
 
     url: str
     name: str
-    size: int
+    size: int | None
     etag: str | None
     mtime_ns: int | None
 
@@ -74,7 +89,8 @@ def require_lasting(url: str) -> None:
     Raises:
         InvalidRequest: It is signed.
     """
-    signed = sorted({name for name, _ in parse_qsl(urlsplit(url).query)} & _SIGNATURES)
+    query = urlsplit(url).query if scheme_of(url) in WEB else ""
+    signed = sorted({name for name, _ in parse_qsl(query, keep_blank_values=True) if _SIGNATURE.fullmatch(name)})
     if signed:
         raise InvalidRequest(
             f"The URL {redacted(url)} is signed ({signed[0]}): it is a secret, and it expires.",
@@ -96,10 +112,10 @@ def describe_object(url: str) -> RemoteObject:
             filesystem.invalidate_cache()
             info = filesystem.info(path)
     except Exception as error:
-        raise _failed(error, "look at", url) from error
+        raise _failed(error, "look at", url) from cause(error, url)
     if info.get("type") != "file":
         raise PathNotFound(f"{redacted(url)} is no file.", "Give a file's URL.")
-    return _object(url, _last_name(path), info)
+    return _object(url, _last_name(url, path), info)
 
 
 def find_objects(url: str, *, recursive: bool = True) -> list[RemoteObject]:
@@ -120,25 +136,37 @@ def find_objects(url: str, *, recursive: bool = True) -> list[RemoteObject]:
             filesystem.invalidate_cache()
             rows = filesystem.find(folder, maxdepth=None if recursive else 1, detail=True)
     except Exception as error:
-        raise _failed(error, "list", url) from error
+        raise _failed(error, "list", url) from cause(error, url)
     found = [
-        _object(object_below(url, name), name, info)
-        for name, info in (
-            (path[len(folder) + 1 :], info) for path, info in rows.items() if path.startswith(f"{folder}/")
-        )
-        if info.get("type") == "file" and name
+        one
+        for path, info in rows.items()
+        if path.startswith(f"{folder}/") and not path.endswith("/") and (one := _listed(url, folder, path, info))
     ]
     if not found:
         raise PathNotFound(f"There is nothing at {redacted(url)}.", "Check the URL.")
     return sorted(found, key=lambda one: one.name)
 
 
-def read_object(url: str, size: int, write: Callable[[bytes], object]) -> int:
+def _listed(url: str, folder: str, path: str, info: dict[str, Any]) -> RemoteObject | None:
+    """A row of a listing; None where it is no file. A link of a folder is what it leads to."""
+    name = path[len(folder) + 1 :]
+    if scheme_of(url) in WEB:
+        return _object(path, unquote(name), info)  # its path is a URL already
+    below = object_below(url, name)
+    if info.get("type") == "file" and not info.get("islink"):
+        return _object(below, name, info)
+    with suppress(PathNotFound):
+        return replace(describe_object(below), name=name)
+    return None
+
+
+def read_object(url: str, size: int | None, write: Callable[[bytes], object]) -> int:
     """Hand the bytes of an object to `write`, piece by piece, from the first; how many there were.
 
     Args:
         url: The object.
-        size: How long it is expected to be, in bytes. One more is asked for, so that a longer one shows.
+        size: How long it is expected to be, in bytes; one more is asked for, so that a longer one shows. None where
+            that is not known.
         write: Takes each piece.
 
     Raises:
@@ -149,13 +177,13 @@ def read_object(url: str, size: int, write: Callable[[bytes], object]) -> int:
     done = 0
     try:
         with turn_of(url):
-            for piece in _pieces(filesystem, path, size, one_request=scheme_of(url) not in _WEB):
+            for piece in _pieces(filesystem, path, size, one_request=scheme_of(url) not in WEB):
                 write(piece)
                 done += len(piece)
     except Exception as error:
         if not done and not isinstance(error, FileNotFoundError) and not describe_object(url).size:
             return 0  # some servers call a range of an empty object an error
-        raise _failed(error, "read", url) from error
+        raise _failed(error, "read", url) from cause(error, url)
     return done
 
 
@@ -168,11 +196,13 @@ def stream_object(url: str, piece_bytes: int = _PIECE) -> Iterator[bytes]:
     """
     filesystem, path = _open(url)
     try:
-        with filesystem.open(path, "rb", block_size=_PIECE) as file:
-            while piece := file.read(piece_bytes):
+        with turn_of(url):
+            file = filesystem.open(path, "rb", block_size=_PIECE)
+        with file:
+            while piece := _next(file, url, piece_bytes):
                 yield piece
     except Exception as error:
-        raise _failed(error, "read", url) from error
+        raise _failed(error, "read", url) from cause(error, url)
 
 
 def write_object(local_file: str, url: str) -> None:
@@ -183,12 +213,33 @@ def write_object(local_file: str, url: str) -> None:
     """
     filesystem, path = _open(url)
     try:
+        if not is_remote(url):
+            _write_local(local_file, path)
+            return
         with turn_of(url):
-            if not is_remote(url):
-                filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
             filesystem.put_file(local_file, path)
     except Exception as error:
-        raise _failed(error, "write", url) from error
+        raise _failed(error, "write", url) from cause(error, url)
+
+
+def _write_local(local_file: str, path: str) -> None:
+    """Copy a file to a place on this machine, durable before it gets its name."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    beside = f"{path}.{secrets.token_hex(4)}.part"
+    try:
+        shutil.copyfile(local_file, beside)
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def remove_object(url: str) -> None:
@@ -202,17 +253,17 @@ def remove_object(url: str) -> None:
         with turn_of(url), suppress(FileNotFoundError):
             filesystem.rm_file(path)
     except Exception as error:
-        raise _failed(error, "remove", url) from error
+        raise _failed(error, "remove", url) from cause(error, url)
 
 
 def _open(url: str) -> tuple[Any, str]:
     return open_filesystem(url)
 
 
-def _pieces(filesystem: Any, path: str, size: int, *, one_request: bool) -> Any:
-    if not size and one_request:
+def _pieces(filesystem: Any, path: str, size: int | None, *, one_request: bool) -> Any:
+    if size == 0 and one_request:
         return  # no server gives a range of an empty object; its description tells whether it still is one
-    if size <= _ONE_REQUEST and one_request:
+    if size is not None and size <= _ONE_REQUEST and one_request:
         yield filesystem.cat_file(path, start=0, end=size + 1)
         return
     with filesystem.open(path, "rb", block_size=_PIECE) as file:
@@ -220,17 +271,24 @@ def _pieces(filesystem: Any, path: str, size: int, *, one_request: bool) -> Any:
             yield piece
 
 
+def _next(file: Any, url: str, size: int) -> bytes:
+    with turn_of(url):
+        piece: bytes = file.read(size)
+    return piece
+
+
 def _object(url: str, name: str, info: dict[str, Any]) -> RemoteObject:
     mtime = next((ns for key in _TIMES if (ns := _nanoseconds(info.get(key))) is not None), None)
     etag = next((str(info[key]).strip('"') for key in _ETAGS if info.get(key)), None)
     if etag is None and mtime is not None:
         etag = f"mtime:{mtime}"
-    return RemoteObject(url, name, int(info.get("size") or 0), etag, mtime)
+    size = info.get("size")
+    return RemoteObject(url, name, None if size is None else int(size), etag, mtime)
 
 
 def kept_url(url: str) -> str:
-    """The URL without user and password. What follows a `?` may be what a web server finds the file by, and stays."""
-    query = urlsplit(url).query if scheme_of(url) in _WEB else ""
+    """The URL without user and password. What a web server finds a file by, after a `?`, stays."""
+    query = urlsplit(url).query if scheme_of(url) in WEB else ""
     return f"{redacted(url)}?{query}" if query else redacted(url)
 
 
@@ -252,11 +310,13 @@ def _nanoseconds(value: object) -> int | None:
 
 def _quoted(url: str, name: str) -> str:
     """A path below a URL, as that URL's driver reads it: only web servers and files take percent signs as code."""
-    return quote(os.fsencode(name)) if scheme_of(url) in {*_WEB, "file", "local"} else name
+    return quote(os.fsencode(name)) if scheme_of(url) in {*WEB, "file", "local"} else name
 
 
-def _last_name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
+def _last_name(url: str, path: str) -> str:
+    """The name of a file; of a web address without what only finds it there."""
+    whole = unquote(urlsplit(url).path) if scheme_of(url) in WEB else path
+    return whole.rstrip("/").rpartition("/")[2]
 
 
 def _failed(error: Exception, doing: str, url: str) -> DatasetStoreError:

@@ -63,6 +63,9 @@ _Done = TypeVar("_Done")
 class BackendConformance(ABC):
     """Every promise of the port; the storage is fresh in each test."""
 
+    large = 4 << 20
+    """Bytes of the objects that are read while they are written; fewer where a storage is very slow."""
+
     @abstractmethod
     def make_backend(self) -> Backend:
         """A backend over storage that exists and is empty, and that no other call returned."""
@@ -339,7 +342,7 @@ class BackendConformance(ABC):
     def test_a_reader_never_sees_a_part_of_an_object(self) -> None:
         backend = self.make_backend()
         reader = self.reopen(backend)
-        content = _content(4 * _MIB)
+        content = _content(self.large)
         keys = [Key(f"packs/{n}") for n in range(6)]
         done = threading.Event()
 

@@ -243,3 +243,12 @@ def test_bash_completes_commands_flags_and_files(shell, machine):
     assert completed("dataset-store", "--store", "x", "sy") == ["sync"]
     assert "--dataset-folder" in completed("dataset-store", "add", "--data")
     assert completed("dataset-store", "add", "--files", "some") == ["some-file"]
+
+
+def test_a_bound_of_no_bytes_is_one_and_the_file_is_the_users_alone(shell, machine):
+    shell("config", "--set", "cache_bytes=0", "store=sftp://user:secret@host/x")
+    document = json.loads(shell("config", "--json").out)
+    assert document["settings"]["cache_bytes"]["value"] == "0"
+    assert os.stat(document["file"]).st_mode & 0o077 == 0
+    assert shell("config", "--set", "store=\udcff").code == 2
+    assert os.listdir(os.path.dirname(document["file"])) == ["config.toml"]

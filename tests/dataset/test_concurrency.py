@@ -226,7 +226,7 @@ def test_what_a_killed_maker_left_is_removed_when_another_copy_is_made(home, sta
     maker.kill()
     start(DATASET_STORE_CACHE_BYTES=1).ask(f"Dataset.get({versions[1].id!r}).get_local_copy()")
     third = make_version(home, 2)
-    third.get_local_copy()
+    start().ask(f"Dataset.get({third.id!r}).get_local_copy()")
     assert not list(copies.glob("*.making"))
 
 

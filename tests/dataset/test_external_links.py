@@ -262,13 +262,9 @@ def test_links_made_in_two_stores_have_the_same_identity(far, home, monkeypatch)
 
 
 def test_ten_thousand_links_are_one_commit_and_few_objects(home):
-    from dataset_store.storage.filesystems import open_filesystem
-
-    filesystem, root = open_filesystem(f"memory://{secrets.token_hex(4)}")
-    for number in range(10_000):
-        filesystem.pipe_file(f"{root}/{number % 100:02}/{number}.bin", b"%d" % number)
+    write(home / "far", {f"{number % 100:02}/{number}.bin": b"%d" % number for number in range(10_000)})
     dataset = Dataset.create("d", "p")
-    assert dataset.add_external_files(f"memory:/{root}") == 10_000
+    assert dataset.add_external_files(str(home / "far")) == 10_000
     dataset.finalize(auto_upload=True)
     assert len([path for path in (home / "store").rglob("*") if path.is_file()]) == 3  # config, a pack, an entry
     copy = dataset.get_local_copy(files=["07"])
@@ -343,3 +339,157 @@ def test_deleting_external_files_spares_what_another_version_links_to(far, home)
     assert read(second.get_local_copy()) == {"one.txt": b"one"}
     Dataset.delete(second.id)
     assert (far / "one.txt").exists()
+
+
+def test_an_object_that_changed_on_its_way_does_not_stand_for_what_it_should_have_been(home, monkeypatch):
+    from dataset_store.dataset import externals
+    from dataset_store.errors import FileChanged
+
+    folder = write(home / "in", {"f": b"right"})
+    dataset = Dataset.create("d", "p")
+    dataset.sync_folder(folder)
+    real = externals.write_object
+
+    def swapped(path, url):
+        (folder / "f").write_bytes(b"wrong")
+        real(path, url)
+
+    monkeypatch.setattr(externals, "write_object", swapped)
+    with pytest.raises(FileChanged):
+        dataset.upload(upload_as_external_links=True)
+    monkeypatch.setattr(externals, "write_object", real)
+    os.unlink(folder / "f")
+    write(home / "in", {"f": b"right"})
+    dataset.sync_folder(folder)
+    dataset.upload(upload_as_external_links=True)
+    dataset.finalize()
+    assert read(dataset.get_local_copy()) == {"f": b"right"}
+
+
+def test_an_executable_file_stays_one_in_an_upload_as_links(home):
+    folder = write(home / "in", {"run": b"#!", "data": b"d"})
+    (folder / "run").chmod(0o755)
+    dataset = Dataset.create("d", "p")
+    dataset.sync_folder(folder)
+    dataset.upload(upload_as_external_links=True)
+    dataset.finalize()
+    assert sorted(dataset.link_entries_dict) == ["data"]
+    assert os.access(f"{dataset.get_local_copy()}/run", os.X_OK)
+
+
+def test_files_that_a_draft_began_with_are_spared_when_its_parent_is_deleted(home):
+    dataset = Dataset.create("d", "p")
+    dataset.add_files(write(home / "in", {"f": b"f"}))
+    dataset.upload(upload_as_external_links=True)
+    dataset.finalize()
+    child = Dataset.create(parent_datasets=[dataset])
+    Dataset.delete(dataset.id, delete_external_files=True)
+    child.finalize()
+    assert read(child.get_local_copy()) == {"f": b"f"}
+
+
+# --- odd names and odd sources ---------------------------------------------------------------------------------------
+
+ODD = ["a#1.txt", "a#2.txt", "a", "q?x.txt", "q", "a::b.txt", "100%.txt", "a b.txt", "x@y", "\u00fc"]
+
+
+def test_names_that_mean_something_in_urls_are_names_in_a_bucket(s3_bucket, home):
+    url = f"{s3_bucket}/{secrets.token_hex(4)}"
+    filesystem, root = fsspec.core.url_to_fs(url)
+    files = {name: f"content of {name}".encode() for name in ODD}
+    for name, data in files.items():
+        filesystem.pipe_file(f"{root}/{name}", data)
+    filesystem.pipe_file(f"{root}/folder/", b"")  # as consoles make for a folder
+    dataset = linked(url)
+    assert read(dataset.get_local_copy()) == files
+    one = linked(f"{url}/a#1.txt")
+    Dataset.delete(dataset.id)
+    Dataset.delete(one.id, delete_external_files=True)
+    left = {path.rpartition("/")[2] for path in filesystem.find(root, refresh=True)}
+    assert left - {""} == {*ODD} - {"a#1.txt"}
+
+
+def test_one_bucket_by_two_schemes_is_one_place(s3_bucket):
+    path = secrets.token_hex(4)
+    filesystem, root = fsspec.core.url_to_fs(f"{s3_bucket}/{path}")
+    filesystem.pipe_file(f"{root}/f", b"f")
+    first, second = linked(f"{s3_bucket}/{path}/f"), linked(f"{s3_bucket.replace('s3:', 's3a:')}/{path}/f")
+    Dataset.delete(first.id, delete_external_files=True)
+    assert read(second.get_local_copy()) == {"f": b"f"}
+
+
+def test_names_on_this_machine_need_not_be_text(home):
+    folder = os.fsencode(home / "far")
+    os.makedirs(folder)
+    for name in (b"\xff\xfe", b"h#x", b"h"):
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(name)
+    dataset = linked(str(home / "far"))
+    copy = os.fsencode(dataset.get_local_copy())
+    for name in (b"\xff\xfe", b"h#x", b"h"):
+        with open(os.path.join(copy, name), "rb") as file:
+            assert file.read() == name
+
+
+def test_a_link_in_a_linked_folder_is_the_file_it_leads_to(home):
+    far = write(home / "far", {"a": b"1"})
+    write(home / "real", {"real.txt": b"2"})
+    os.symlink(home / "real" / "real.txt", far / "l")
+    assert read(linked(str(far)).get_local_copy()) == {"a": b"1", "l": b"2"}
+
+
+@pytest.mark.parametrize("options", [{"etags": False}, {"lengths": False}, {"etags": False, "lengths": False}])
+def test_where_a_server_tells_too_little_the_file_is_hashed_when_it_is_linked(home, options):
+    folder = write(home / "web", {"f.csv": b"AAAA"})
+    with http_server(folder, ranges=False, **options) as url:
+        dataset = linked(f"{url}/f.csv?file=a/b")
+        assert dataset.link_entries_dict["f.csv"].hash == blake3(b"AAAA").hexdigest()
+        assert dataset.link_entries_dict["f.csv"].size == 4
+        assert read(dataset.get_local_copy()) == {"f.csv": b"AAAA"}
+        child = Dataset.create(parent_datasets=[dataset])
+        child.finalize()
+        (folder / "f.csv").write_bytes(b"BBBB")
+        with pytest.raises(ExternalFileChanged):
+            child.open("f.csv")
+
+
+@pytest.mark.parametrize("uploaded", [False, True])
+def test_a_link_whose_content_is_known_is_compared_by_it_also_before_the_upload(far, home, uploaded):
+    dataset = Dataset.create("d", "p")
+    dataset.add_external_files(str(far / "one.txt"), read_hash=True)
+    if uploaded:
+        dataset.upload()
+    other = write(home / "mine", {"one.txt": b"two"})
+    os.utime(other / "one.txt", ns=(0, (far / "one.txt").stat().st_mtime_ns))
+    assert dataset.compare_folder(other).modified == ("one.txt",)
+    assert dataset.sync_folder(other) == (0, 0, 1)
+
+
+def test_a_record_is_never_taken_for_the_file_it_leads_to(far, home, monkeypatch):
+    dataset = linked(str(far), read_hash=True)
+    index = dataset._workspace.chunks
+    ids = [bytes.fromhex(entry.hash) for entry in dataset.link_entries]
+    assert index.find_contents(ids) == [None] * len(ids)
+
+
+def test_a_signed_url_is_refused_however_it_is_written(home):
+    dataset = Dataset.create("d", "p")
+    for name in ("X-Amz-Signature", "x-amz-security-token", "SIG", "Policy", "apikey", "access_token"):
+        with pytest.raises(InvalidRequest, match="signed") as error:
+            dataset.add_external_files(f"https://host/x?{name}=hunter2")
+        assert "hunter2" not in str(error.value)
+
+
+def test_no_password_stands_in_what_is_logged_of_an_error(home):
+    import traceback
+
+    secret = secrets.token_hex(4)
+    dataset = Dataset.create("d", "p")
+    with http_server(home) as url:
+        pass
+    try:
+        dataset.add_external_files(url.replace("://", f"://user:{secret}@") + "/f")
+    except StoreUnreachable as error:
+        assert secret not in "".join(traceback.format_exception(error))
+    else:
+        pytest.fail("it was reached")

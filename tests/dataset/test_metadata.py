@@ -112,8 +112,32 @@ class Odd:
 
 @pytest.mark.parametrize(
     "value",
-    [Odd(), {"a": Odd()}, np.array([Odd()]), {1, 2}, b"bytes", pd.DataFrame({"a": [Odd()]}), {"a": "\ud800"}],
-    ids=["object", "dict of objects", "array of objects", "set", "bytes", "frame of objects", "surrogates"],
+    [
+        np.ma.masked_array([1, 2], [0, 1]),
+        {1: "a", "1": "b"},
+        np.array(["\ud800"]),
+        pd.DataFrame([[1, 2]], columns=["a", "a"]),
+        Odd(),
+        {"a": Odd()},
+        np.array([Odd()]),
+        {1, 2},
+        b"bytes",
+        pd.DataFrame({"a": [Odd()]}),
+        {"a": "\ud800"},
+    ],
+    ids=[
+        "masked array",
+        "colliding keys",
+        "array of surrogates",
+        "columns of one name",
+        "object",
+        "dict of objects",
+        "array of objects",
+        "set",
+        "bytes",
+        "frame of objects",
+        "surrogates",
+    ],
 )
 def test_what_would_have_to_be_pickled_is_refused_and_nothing_is_kept(draft, value):
     with pytest.raises(InvalidRequest):
@@ -196,3 +220,20 @@ def test_all_entries_are_a_table(home, draft):
         if not draft.is_final():
             draft.finalize(auto_upload=True)
     assert Dataset.create("none").entries_table().num_rows == 0
+
+
+def test_lost_metadata_is_found_by_verify(draft, home):
+    from dataset_store.dataset.verifying import verify_stored
+
+    draft.finalize(auto_upload=True)
+    draft.set_metadata(VALUES["long"], "the long one")
+    assert verify_stored(draft._workspace, draft.id).damaged == ()
+    packs = [path for path in (home / "store" / "packs").rglob("*") if path.is_file()]
+    max(packs, key=lambda path: path.stat().st_mtime_ns).unlink()
+    (damage,) = verify_stored(draft._workspace, draft.id).damaged
+    assert damage.path == "metadata 'the long one'"
+
+
+def test_keys_become_text_as_json_writes_them(draft):
+    draft.set_metadata({1: {True: "a"}, None: (1, 2)})
+    assert draft.get_metadata() == {"1": {"true": "a"}, "null": [1, 2]}

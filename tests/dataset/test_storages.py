@@ -9,7 +9,7 @@ from sftp_server import sftp_server
 
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.errors import StoreLacksCreateIfAbsent, StoreNotFound, StoreReadOnly
+from dataset_store.errors import InvalidRequest, StoreLacksCreateIfAbsent, StoreNotFound, StoreReadOnly
 from dataset_store.testing.folders import read, write
 
 FILES = {"a.txt": b"one", "sub/big": os.urandom(300_000), "sub/b.txt": b"two" * 1_000}
@@ -156,15 +156,17 @@ def test_the_stores_own_root_is_no_other_storage(home, folder):
     assert dataset.get_default_storage() == f"file://{home}/store"
 
 
-def test_no_password_of_an_output_uri_is_kept(home, folder, another_machine):
-    (home / "served").mkdir()
-    with sftp_server(home / "served") as server:
-        dataset = Dataset.create("d", output_uri=f"{server}/x")
-        dataset.sync_folder(folder)
-        assert "secret" not in dataset.get_default_storage()
-        kept = [path.read_bytes() for path in home.rglob("*") if path.is_file() and "in" not in path.parts]
-        assert kept
-        assert not any(b"user:secret" in content for content in kept)
+@pytest.mark.parametrize("url", ["sftp://user:secret@127.0.0.1/x", "https://host/x?token=secret", "nope://x/y"])
+def test_an_output_uri_that_cannot_be_kept_or_reached_is_refused_before_anything_is_made(home, folder, url):
+    with pytest.raises(InvalidRequest) as error:
+        Dataset.create("d", output_uri=url)
+    assert "secret" not in str(error.value)
+    draft = Dataset.create("d")
+    draft.sync_folder(folder)
+    with pytest.raises(InvalidRequest):
+        draft.upload(output_url=url)
+    assert not (home / "store" / "log").exists()
+    draft.finalize(auto_upload=True)
 
 
 def test_creates_that_race_for_a_storage_number_agree(home, folder, bucket):

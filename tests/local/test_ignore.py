@@ -56,6 +56,7 @@ def test_deeper_files_come_first_and_hold_for_their_directory_only(tmp_path):
 
 
 RULES = ["*", "/a", "a", "a/", "b", "a/b", "**/b", "a/**", "!a", "!b", "!a/b", "/*", "!/a/", "c?", "[ab]c", "!cc"]
+RULES += ["*/", "!*/", "**/", "!*c"]
 LINES = st.lists(st.sampled_from(RULES), max_size=5)
 NAMES = ["a", "b", "cc", "ac"]
 PATHS = st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join), max_size=8)
@@ -115,7 +116,33 @@ def test_an_ignored_device_or_closed_directory_does_no_harm(tmp_path):
     assert found(folder, ignore=True) == {"a", ".datasetignore"}
 
 
-def test_what_is_no_rule_is_named(tmp_path):
-    folder = write(tmp_path / "in", {".datasetignore": b"!\n"})
+@pytest.mark.parametrize("line", ["!", "a\\", "[z-a]"])
+def test_what_is_no_rule_is_told_of_and_passed_over(tmp_path, line, caplog):
+    folder = write(tmp_path / "in", {".datasetignore": f"{line}\n*.tmp\n".encode(), "a.tmp": b"", "b": b""})
+    assert found(folder, ignore=True) == {".datasetignore", "b"}
+    assert ".datasetignore" in caplog.text
+
+
+def test_a_file_with_a_mark_and_other_line_ends_is_read_like_any(tmp_path):
+    names = ["a.tmp", "b.log", "c\x0cd", "e"]
+    rules = b"\xef\xbb\xbf*.tmp\r\n*.log\r\nc\x0cd\r\n"
+    folder = write(tmp_path / "in", dict.fromkeys(names, b"") | {".datasetignore": rules})
+    assert found(folder, ignore=True) == {".datasetignore", "e"}
+
+
+def test_very_deep_rules_are_asked_one_after_another(tmp_path):
+    folder = tmp_path / "in"
+    deep = folder
+    for _ in range(300):
+        deep /= "d"
+    deep.mkdir(parents=True)
+    for above in [deep, *deep.parents][:301]:
+        (above / ".datasetignore").write_text("!x\n")
+    (deep / "file").write_text("")
+    assert len(found(folder, ignore=True)) == 302
+
+
+def test_a_file_of_rules_is_not_endless(tmp_path):
+    folder = write(tmp_path / "in", {".datasetignore": b"#" * 1_100_000})
     with pytest.raises(InvalidRequest, match=r"\.datasetignore"):
         found(folder, ignore=True)

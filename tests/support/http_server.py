@@ -13,6 +13,8 @@ from urllib.parse import unquote
 class _Folder(BaseHTTPRequestHandler):
     root: Path
     ranges = True
+    etags = True
+    lengths = True
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self):
@@ -27,7 +29,7 @@ class _Folder(BaseHTTPRequestHandler):
             self._head(404, 0)
             return
         data = path.read_bytes()
-        etag = f'"{hashlib.md5(data).hexdigest()}"'
+        etag = f'"{hashlib.md5(data).hexdigest()}"' if self.etags else None
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not wanted or not self.ranges:
             self._head(200, len(data), etag)
@@ -43,7 +45,10 @@ class _Folder(BaseHTTPRequestHandler):
 
     def _head(self, code, length, etag=None, content_range=None):
         self.send_response(code)
-        self.send_header("Content-Length", str(length))
+        if self.lengths or code != 200:
+            self.send_header("Content-Length", str(length))
+        else:
+            self.send_header("Connection", "close")
         if self.ranges:
             self.send_header("Accept-Ranges", "bytes")
         if etag:
@@ -57,9 +62,9 @@ class _Folder(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def http_server(root: Path, *, ranges: bool = True) -> Iterator[str]:
-    """Serve `root`; yields the URL of its top."""
-    handler = type("Folder", (_Folder,), {"root": root, "ranges": ranges})
+def http_server(root: Path, *, ranges: bool = True, etags: bool = True, lengths: bool = True) -> Iterator[str]:
+    """Serve `root`, with ranges, etags and lengths or without; yields the URL of its top."""
+    handler = type("Folder", (_Folder,), {"root": root, "ranges": ranges, "etags": etags, "lengths": lengths})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
