@@ -5,20 +5,27 @@ import pytest
 USAGE, NOT_FOUND, CONFLICT = 2, 3, 4
 NONE = "0" * 32
 
+OF_A_VERSION = [
+    "list",
+    "log",
+    "diff",
+    "status",
+    "tag",
+    "archive",
+    "delete",
+    "verify",
+    "stats",
+    "get",
+    "publish",
+    "upload",
+    "close",
+]
+OF_A_VERSION += ["add --files .", "remove --files x", "sync --folder .", "cat x", "set-description --description x"]
+BY_NAME = ["get", "list --filter x", "log", "diff", "status", "cat x", "tag", "delete", "verify", "publish"]
 CALLS = [
     # What is meant is not there.
-    *[
-        (NOT_FOUND, [command, "--id", NONE])
-        for command in (
-            "add --files .", "remove --files x", "sync --folder .", "upload", "close", "publish", "get", "list", "log",
-            "diff", "status", "cat x", "tag", "archive", "set-description --description x", "delete", "verify",
-            "stats",
-        )
-    ],
-    *[
-        (NOT_FOUND, [command, "--project", "data", "--name", "nothing"])
-        for command in ("get", "list --filter x", "log", "diff", "status", "cat x", "tag", "delete", "verify", "publish")
-    ],
+    *[(NOT_FOUND, [command, "--id", NONE]) for command in OF_A_VERSION],
+    *[(NOT_FOUND, [command, "--project", "data", "--name", "nothing"]) for command in BY_NAME],
     (NOT_FOUND, ["rename --project data --name nothing --new-name x"]),
     (NOT_FOUND, ["move --project data --name nothing --new-project x"]),
     (NOT_FOUND, ["create --name x --parents", NONE]),
