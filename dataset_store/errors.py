@@ -25,6 +25,7 @@
     ├── DriverMissing         install the extra that the message names
     └── StorageFailed         the store or the disk refused; nothing acknowledged is lost; retry
         ├── StoreUnreachable
+        │   └── StoreRootMissing      its folder or bucket is not there
         ├── OutcomeUnknown        a create whose reply was lost (handled inside, never shown)
         ├── StoreReadOnly
         │   └── StoreLacksCreateIfAbsent  two writers cannot be kept apart there
@@ -63,6 +64,7 @@ __all__ = [
     "StoreLacksCreateIfAbsent",
     "StoreNotFound",
     "StoreReadOnly",
+    "StoreRootMissing",
     "StoreUnreachable",
     "TargetNotEmpty",
     "UnsupportedFileType",
@@ -247,6 +249,12 @@ class StoreUnreachable(StorageFailed):
     """The root of the store cannot be reached."""
 
     kind = "store-unreachable"
+
+
+class StoreRootMissing(StoreUnreachable):
+    """The folder or bucket that a store lies in is not there."""
+
+    kind = "store-root-missing"
 
 
 class OutcomeUnknown(StorageFailed):

@@ -25,6 +25,7 @@ from dataset_store.errors import (
     StorageFailed,
     StoreLacksCreateIfAbsent,
     StoreReadOnly,
+    StoreRootMissing,
     StoreUnreachable,
 )
 from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
@@ -174,7 +175,7 @@ class FsspecBackend:
 
     def _failure(self, error: Exception, doing: str) -> Exception:
         if isinstance(error, FileNotFoundError):
-            return StoreUnreachable(
+            return StoreRootMissing(
                 f"Cannot {doing} {self.describe()}: it is not there.", "Make the bucket or folder, or check the URL."
             )
         return failure(error, f"{doing} {self.describe()}")

@@ -31,7 +31,7 @@ from dataset_store.errors import (
     OutcomeUnknown,
     StorageFailed,
     StoreReadOnly,
-    StoreUnreachable,
+    StoreRootMissing,
 )
 from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
 
@@ -191,8 +191,8 @@ class PosixBackend:
         if not os.path.isdir(self._root):
             raise self._no_root()
 
-    def _no_root(self) -> StoreUnreachable:
-        return StoreUnreachable(
+    def _no_root(self) -> StoreRootMissing:
+        return StoreRootMissing(
             f"There is no folder at {self._root}.", "Check the path, or mount the disk it is on, then repeat."
         )
 

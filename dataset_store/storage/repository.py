@@ -12,7 +12,7 @@ from dataset_store.core.chunking import ChunkerParams
 from dataset_store.core.digest import PackName, StoreId
 from dataset_store.core.envelope import StoreConfig, decode_config, encode_config, object_digest
 from dataset_store.core.packfile import Footer, PackRef
-from dataset_store.errors import StoreNotFound, StoreUnreachable
+from dataset_store.errors import StoreNotFound, StoreRootMissing
 from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.catalog_cache import CatalogCache, CatalogView
 from dataset_store.storage.log import Log
@@ -29,7 +29,7 @@ def fetch_config(backend: Backend) -> bytes | None:
     """The bytes of a store's config; None where there is no store yet."""
     try:
         return backend.get_many([CONFIG_KEY])[0]
-    except StoreUnreachable:
+    except StoreRootMissing:
         # No root folder: as good as no store, and the caller says so with the store's name.
         return None
 

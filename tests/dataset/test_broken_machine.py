@@ -16,7 +16,7 @@ from dataset_store.errors import (
     DiskFull,
     InvalidRequest,
     StoreNotFound,
-    StoreUnreachable,
+    StoreRootMissing,
 )
 from dataset_store.local.settings import load_settings
 from dataset_store.testing.folders import read
@@ -172,7 +172,7 @@ def with_store(url: str):
 def test_a_store_that_is_a_file_or_below_one_is_named(place, monkeypatch, refused):
     for url in (place.home / "first" / "small", place.home / "first" / "small" / "store"):
         monkeypatch.setenv("DATASET_STORE_URL", str(url))
-        with refused(StoreUnreachable, url):
+        with refused(StoreRootMissing, url):
             draft()
         with refused(StoreNotFound, url):
             _ = place.first
@@ -183,10 +183,10 @@ def test_a_store_that_is_away_is_said_and_nothing_grows_in_its_place(place, refu
     place.first.get_local_copy()
     place.store.rename(place.home / "away")
     assert read(place.first.get_local_copy()) == place.files
-    with refused(StoreUnreachable, place.store):
+    with refused(StoreRootMissing, place.store):
         Dataset.get(dataset_name="d")
     place.new_process()
-    with refused(StoreUnreachable, place.store):
+    with refused(StoreRootMissing, place.store):
         Dataset.get(dataset_name="d")
     place.new_machine()
     with refused(StoreNotFound, place.store):

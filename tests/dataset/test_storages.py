@@ -9,7 +9,13 @@ from sftp_server import sftp_server
 
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.errors import InvalidRequest, StoreLacksCreateIfAbsent, StoreNotFound, StoreReadOnly
+from dataset_store.errors import (
+    InvalidRequest,
+    StoreLacksCreateIfAbsent,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreUnreachable,
+)
 from dataset_store.testing.folders import read, write
 
 FILES = {"a.txt": b"one", "sub/big": os.urandom(300_000), "sub/b.txt": b"two" * 1_000}
@@ -68,6 +74,15 @@ def test_a_url_without_a_store_is_not_found(url, monkeypatch):
     with pytest.raises(StoreNotFound) as error:
         Dataset.get(dataset_name="d")
     assert "secret" not in str(error.value)
+
+
+def test_a_server_that_does_not_answer_is_not_an_absent_store(home, monkeypatch):
+    with http_server(home) as url:
+        pass
+    monkeypatch.setenv("DATASET_STORE_URL", f"{url}/store")
+    for call in (lambda: Dataset.get(dataset_name="d"), lambda: Dataset.create("d")):
+        with pytest.raises(StoreUnreachable, match=r"127\.0\.0\.1"):
+            call()
 
 
 def test_a_store_that_one_writer_must_be_declared_for_says_so_before_anything_is_made(home, folder, monkeypatch):
