@@ -99,3 +99,13 @@ def test_paths_that_the_documents_name_exist():
         for path in re.findall(r"`((?:dataset_store|tests|docs|benchmarks|\.ci)/[\w./-]*\w)`", page.read_text()):
             root = PACKAGE.parent if path.startswith("dataset_store/") else ROOT
             assert (root / path).exists(), f"{page.name}: {path}"
+
+
+def test_what_shows_a_claim_is_there():
+    page = (ROOT / "docs" / "claims.md").read_text()
+    rows = re.findall(r"^\| (?!about|---).* \| (.+?) \|$", page, re.MULTILINE)
+    shown = [path for row in rows for path in re.findall(r"`([^`]+\.py)`", row)]
+    assert len(rows) >= 19
+    assert all(re.search(r"`[^`]+\.py`", row) for row in rows)
+    for path in shown:
+        assert (ROOT / path).is_file(), path
