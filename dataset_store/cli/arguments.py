@@ -434,9 +434,12 @@ def _stats(commands: Commands) -> None:
         commands,
         "store:stats",
         "tell how much a store holds, and how large its versions are",
-        "stats --project data --name cats",
+        "stats --project data --name cats --deep",
     )
     _which(parser)
+    parser.add_argument(
+        "--deep", action="store_true", help="read every tree: what each version alone holds, compression, ranges"
+    )
     _json(parser)
 
 

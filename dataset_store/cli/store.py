@@ -21,7 +21,9 @@ from dataset_store.errors import DatasetStoreError, InvalidRequest, NotFinal
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
     from dataset_store.dataset.overview import StoreUsage
+    from dataset_store.dataset.usage import DataUsage
     from dataset_store.dataset.verifying import FolderReport, StoreReport
+    from dataset_store.dataset.workspace import Workspace
 
 __all__ = ["config", "doctor", "stats", "verify"]
 
@@ -131,9 +133,11 @@ def stats(arguments: Namespace) -> int:
         rows = [summary_of(workspace, workspace.version(chosen.id))]
     else:
         rows = versions_of(workspace, Query(include_archived=True))
+    deep = _data_usage(workspace) if arguments.deep else None
     if arguments.json:
-        versions = [summary_document(row) for row in rows]
-        json_out({"store": store_url(), "usage": _usage_document(usage), "versions": versions})
+        versions = [summary_document(row) | _deep_document(deep, row.id) for row in rows]
+        totals = _usage_document(usage) | ({} if deep is None else {"compression": deep.compression})
+        json_out({"store": store_url(), "usage": totals, "versions": versions})
         return 0
     header = ("DATASET", "VERSION", "ENTRIES", "SIZE", "ADDED", "MODIFIED", "REMOVED", "ID")
     cells = [
@@ -146,7 +150,42 @@ def stats(arguments: Namespace) -> int:
         for row in rows
     ]
     lines_out([*table(header, cells, right=range(2, 7)), "", *_usage_lines(usage)])
+    if deep is not None:
+        lines_out(_deep_lines(deep, {row.id for row in rows}))
     return 0
+
+
+def _data_usage(workspace: "Workspace") -> "DataUsage":
+    from dataset_store.dataset.usage import data_usage
+
+    return data_usage(workspace, list(workspace.catalog.live_versions()))
+
+
+def _deep_document(deep: "DataUsage | None", version_id: str) -> dict[str, Any]:
+    found = next((one for one in deep.versions if one.id == version_id), None) if deep is not None else None
+    if found is None:
+        return {}
+    return {
+        "stored_bytes": found.stored_bytes,
+        "own_bytes": found.own_bytes,
+        "ranges": found.ranges,
+        "ranges_per_gib": found.ranges_per_gib,
+    }
+
+
+def _deep_lines(deep: "DataUsage", ids: set[str]) -> list[str]:
+    ratio = deep.compression
+    rows = [
+        (size(one.stored_bytes), size(one.own_bytes), str(one.ranges), f"{one.ranges_per_gib or 0:.1f}", one.id)
+        for one in deep.versions
+        if one.id in ids
+    ]
+    told = "-" if ratio is None else f"{ratio:.2f} plain bytes for each stored byte of data"
+    return [
+        f"compression    {told}",
+        "",
+        *table(("STORED", "ITS OWN", "RANGES", "PER GiB", "ID"), rows, right=range(4)),
+    ]
 
 
 def _usage_document(usage: "StoreUsage") -> dict[str, Any]:

@@ -152,6 +152,23 @@ def test_stats_tells_what_each_version_changed(shell, closed, pictures):
     assert closed in shell("stats", "--name", "cats", "--version", "1.0.0").out
 
 
+def test_deep_stats_tell_what_each_version_alone_holds(shell, machine, closed, pictures):
+    (pictures / "new.bin").write_bytes(os.urandom(200_000))
+    (pictures / "text.txt").write_bytes(b"text that repeats\n" * 20_000)
+    shell("sync", "--folder", str(pictures), "--parents", closed)
+    document = json.loads(shell("stats", "--deep", "--json").out)
+    first, second = document["versions"]
+    assert first["own_bytes"] == 0  # its child has all of it
+    assert 200_000 < second["own_bytes"] < 230_000
+    assert second["own_bytes"] == second["stored_bytes"] - first["stored_bytes"]
+    assert second["ranges_per_gib"] == pytest.approx(second["ranges"] / (second["bytes"] / 2**30))
+    assert 2 < document["usage"]["compression"] < 3
+    shell("delete", "--id", first["id"], "--force")
+    (left,) = json.loads(shell("stats", "--deep", "--json").out)["versions"]
+    assert left["own_bytes"] == left["stored_bytes"]
+    assert "ITS OWN" in shell("stats", "--deep").out
+
+
 def test_stats_of_a_store_without_versions(shell):
     shell("create", "--name", "cats")
     usage = json.loads(shell("stats", "--json").out)["usage"]
