@@ -8,14 +8,14 @@ one the rounds of requests, and the objects, that the first `get` takes.
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
+
+from machines import counted, use
 
 
 def measure(call: Callable[[], object], repeats: int) -> float:
@@ -38,18 +38,6 @@ def build(home: Path, datasets: int, versions: int) -> None:
         Dataset.create(f"dataset-{at:04}", f"project-{at % 10}", tags).finalize()
 
 
-def use(home: Path, machine: str) -> None:
-    """From here on this process is that machine."""
-    from dataset_store.dataset import workspace as workspaces
-
-    workspaces._open.clear()
-    os.environ.update(
-        DATASET_STORE_URL=str(home / "store"),
-        DATASET_STORE_CACHE=str(home / machine / "cache"),
-        DATASET_STORE_DATA=str(home / machine / "own"),
-    )
-
-
 def warm(repeats: int) -> dict[str, float]:
     from dataset_store import Dataset
 
@@ -67,17 +55,9 @@ def warm(repeats: int) -> dict[str, float]:
 def cold(home: Path, machine: str) -> dict[str, int]:
     """What the first `get` of a machine that knows nothing asks for."""
     from dataset_store import Dataset
-    from dataset_store.dataset import workspace as workspaces
-    from dataset_store.storage.wrappers import CountingBackend
 
     use(home, machine)
-    real, made = workspaces.backend_at, []
-
-    def counting(url: str, **options):
-        made.append(CountingBackend(real(url, **options)))
-        return made[-1]
-
-    with mock.patch.object(workspaces, "backend_at", counting):
+    with counted() as made:
         Dataset.get(dataset_name="dataset-0003", dataset_project="project-3")
     counts = made[-1].snapshot()
     return {"rounds": counts.total_calls, "objects": counts.objects_read}

@@ -15,9 +15,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
+from machines import counted
 
 from dataset_store.core.census import decode_census
 from dataset_store.core.diff import diff
@@ -79,18 +79,10 @@ def read_as_fresh_machine(home: Path, version: str, parent: str) -> dict[str, in
     """Nodes, node packs and log objects that listing a version, and diffing it with its parent, read."""
     from dataset_store.dataset import workspace as workspaces
     from dataset_store.local.settings import load_settings
-    from dataset_store.storage.wrappers import CountingBackend
 
     fresh = home / f"fresh-{version}"
     os.environ.update(DATASET_STORE_CACHE=str(fresh / "cache"), DATASET_STORE_DATA=str(fresh / "own"))
-    real = workspaces.backend_at
-    backends = []
-
-    def counting(url: str, **options):
-        backends.append(CountingBackend(real(url, **options)))
-        return backends[-1]
-
-    with mock.patch.object(workspaces, "backend_at", counting):
+    with counted() as backends:
         space = workspaces.workspace_for(load_settings())
         space.refresh()
         log_objects = backends[-1].snapshot().objects_read

@@ -5,41 +5,22 @@ python benchmarks/selection.py files --number 1000000 --select 10000
 """
 
 import argparse
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
-
-def use(home: Path, machine: str) -> None:
-    """From here on this process is that machine."""
-    from dataset_store.dataset import workspace as workspaces
-
-    workspaces._open.clear()
-    os.environ.update(
-        DATASET_STORE_URL=str(home / "store"),
-        DATASET_STORE_CACHE=str(home / machine / "cache"),
-        DATASET_STORE_DATA=str(home / machine / "own"),
-    )
+from machines import counted, use
 
 
 def told(what: str, call: Callable[[], object]) -> object:
     """Do it counting what is asked of the store; print how long it took and what it asked."""
     from dataset_store.dataset import workspace as workspaces
-    from dataset_store.storage.wrappers import CountingBackend
-
-    real, made = workspaces.backend_at, []
-
-    def counting(url: str, **options):
-        made.append(CountingBackend(real(url, **options)))
-        return made[-1]
 
     workspaces._open.clear()
     begin = time.perf_counter()
-    with mock.patch.object(workspaces, "backend_at", counting):
+    with counted() as made:
         found = call()
     took = time.perf_counter() - begin
     counts = [backend.snapshot() for backend in made]

@@ -453,20 +453,12 @@ def _download(found: RemoteObject, inside: str, folder: str, *, overwrite: bool)
 
 
 def _fetch_into(found: RemoteObject, folder: str, name: str) -> None:
-    key = to_key(name)
-    with FolderWriter(folder, read_only=True) as writer:
-        opened = writer.create_file(key, executable=False)
-        at = 0
-
-        def write(piece: bytes) -> None:
-            nonlocal at
-            writer.write_at(opened, key, memoryview(piece), at)
-            at += len(piece)
-
-        try:
-            _read_whole(found, write)
-        finally:
-            writer.close_file(opened, key, found.mtime_ns if found.mtime_ns is not None else time.time_ns())
+    mtime_ns = time.time_ns() if found.mtime_ns is None else found.mtime_ns
+    with (
+        FolderWriter(folder, read_only=True) as writer,
+        writer.writing(to_key(name), executable=False, mtime_ns=mtime_ns) as write,
+    ):
+        _read_whole(found, write)
 
 
 def _read_whole(found: RemoteObject, write: Callable[[bytes], object]) -> None:

@@ -12,7 +12,7 @@ import zipfile
 import fsspec
 import pytest
 from http_server import http_server
-from sftp_server import sftp_server
+from sources import source_of
 
 from dataset_store import StorageManager
 from dataset_store.errors import (
@@ -58,20 +58,8 @@ def test_arguments_stand_in_clearmls_order_with_its_defaults(method):
 @pytest.fixture(params=["memory", "s3", "sftp", "http"])
 def remote(request, s3_bucket, home):
     """The URL of a folder that holds FILES, and a function that writes into it; http only serves."""
-    if request.param in {"http", "sftp"}:
-        folder = write(home / "far", FILES)
-        with {"http": http_server, "sftp": sftp_server}[request.param](folder) as url:
-            yield url, lambda path, data: write(folder, {path: data})
-        return
-    url = {"memory": "memory://", "s3": s3_bucket + "/"}[request.param] + secrets.token_hex(4)
-    filesystem, root = fsspec.core.url_to_fs(url)
-
-    def put(path, data):
-        filesystem.pipe_file(f"{root}/{path}", data)
-
-    for path, data in FILES.items():
-        put(path, data)
-    yield url, put
+    with source_of(request.param, FILES, home, s3_bucket) as found:
+        yield found
 
 
 @pytest.fixture

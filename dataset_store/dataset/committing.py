@@ -17,7 +17,9 @@ from dataset_store.errors import CommitOutcomeUnknown, Conflict, DatasetStoreErr
 from dataset_store.local.drafts import Committing, Draft, Sent
 from dataset_store.storage.trees import root_of, size_of
 
-__all__ = ["finalize_draft"]
+__all__ = ["finalize_draft", "require_usable"]
+
+_UPLOAD_AGAIN = "Upload again, then finalize: what was lost is sent again from the files."
 
 
 def finalize_draft(workspace: Workspace, draft: Draft) -> None:
@@ -49,7 +51,7 @@ def _commit(workspace: Workspace, draft: Draft) -> None:
         standing = catalog.version(draft.opened.id)
         if standing is not None:
             return standing.entry
-        _require_usable(catalog, packs, sent.slot)
+        require_usable(catalog, packs, sent.slot, _UPLOAD_AGAIN)
         return _entry(catalog, draft, sent, statistics, series_id, time)
 
     try:
@@ -127,12 +129,16 @@ def _packs_used(workspace: Workspace, draft: Draft, sent: Sent) -> frozenset[Pac
     return frozenset(rows.entries.segments.packs) | {root_of(sent.tree).ref.place.pack} | frozenset(blobs)
 
 
-def _require_usable(catalog: Catalog, packs: Iterable[PackRef], slot: int) -> None:
-    """No pack in use may have been condemned after the state from which it was taken."""
+def require_usable(catalog: Catalog, packs: Iterable[PackRef], slot: int, next_step: str) -> None:
+    """No pack in use may have been condemned after the state from which it was taken.
+
+    Raises:
+        Conflict: One was; `next_step` says what to do.
+    """
     for pack in packs:
         condemned = catalog.condemned.get(PackRow(pack.storage, pack.name.hex()))
         if condemned is not None and condemned >= slot:
             raise Conflict(
                 f"The pack {pack.name.hex()} that this version uses was condemned meanwhile.",
-                "Upload again, then finalize: what was lost is sent again from the files.",
+                next_step,
             )

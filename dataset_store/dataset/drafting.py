@@ -21,7 +21,7 @@ from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import matching
 from dataset_store.dataset.labels import Description, require_tags, require_writable
 from dataset_store.dataset.lineage import merged_parents
-from dataset_store.dataset.links import as_fetched, link_entries
+from dataset_store.dataset.links import as_fetched, link_rows, links_of
 from dataset_store.dataset.outputs import output_of, storage_url
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.reports import REPORTS, pieces_of
@@ -105,11 +105,18 @@ def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -
         os.path.join(workspace.drafts_directory, draft_id),
         opened,
         Labels(sorted(set(new.tags)), new.description, new.number),
-        Output(storage_url(workspace, new.output) if new.output else output_of(catalog, sources[-1:])),
+        Output(_output(workspace, new, sources)),
     )
     if len(sources) > 1:
         draft.change(merged_parents(workspace, [source.id for source in sources]))
     return draft
+
+
+def _output(workspace: Workspace, new: NewVersion, sources: Sequence[Version]) -> str | None:
+    """The root where the packs of a new version go; None for the store's own."""
+    if new.output:
+        return storage_url(workspace, new.output)
+    return output_of(workspace.catalog, sources[-1]) if sources else None
 
 
 def require_final(workspace: Workspace, version_id: str) -> Version:
@@ -276,21 +283,15 @@ def _existing_directories(workspace: Workspace, draft: Draft, keys: Sequence[Pat
 
 
 def remove_paths(workspace: Workspace, draft: Draft, pattern: str, *, recursive: bool) -> int:
-    """Remove the entries that a wildcard or directory means; how many."""
+    """Remove the entries that a wildcard or directory means, or the links whose URL one means; how many."""
     entries = current_entries(workspace, draft)
     if scheme_of(pattern):
-        return _remove_links(workspace, draft, entries, pattern)
-    meant = matching([to_text(key) for key in entries.keys], pattern, recursive=recursive)
-    keys = [key for key, is_meant in zip(entries.keys, meant, strict=True) if is_meant]
-    if keys:
-        _record(workspace, draft, Changes(Entries.empty(), keys), None, ROOT)
-    return len(keys)
-
-
-def _remove_links(workspace: Workspace, draft: Draft, entries: Entries, pattern: str) -> int:
-    """Remove the links whose URL a wildcard means; how many."""
-    links = link_entries(workspace, entries, draft)
-    keys = sorted(to_key(one.relative_path) for one in links if fnmatchcase(one.link, pattern))
+        rows = link_rows(entries).tolist()
+        links = links_of(workspace, entries, rows, draft)
+        keys = [entries.keys[row] for row, link in zip(rows, links, strict=True) if fnmatchcase(link.url, pattern)]
+    else:
+        meant = matching([to_text(key) for key in entries.keys], pattern, recursive=recursive)
+        keys = [key for key, is_meant in zip(entries.keys, meant, strict=True) if is_meant]
     if keys:
         _record(workspace, draft, Changes(Entries.empty(), keys), None, ROOT)
     return len(keys)

@@ -7,7 +7,6 @@ name stands for one content, so an upload that was broken off goes on where it s
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 from blake3 import blake3
@@ -16,12 +15,12 @@ from dataset_store.core.catalog import Version
 from dataset_store.core.digest import NodeId
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries, concat
 from dataset_store.core.kinds import Kind
-from dataset_store.core.links import Link, encode_link
+from dataset_store.core.links import Link
 from dataset_store.core.nodes import Children, NodeRef
-from dataset_store.core.paths import PathKey, to_path, to_text
+from dataset_store.core.paths import to_text
 from dataset_store.core.tree import read_children
 from dataset_store.dataset import drafting
-from dataset_store.dataset.linking import put_records
+from dataset_store.dataset.linking import NewLink, put_links
 from dataset_store.dataset.links import link_rows, links_of
 from dataset_store.dataset.overview import drafts_of
 from dataset_store.dataset.progress import progress_bar
@@ -30,7 +29,6 @@ from dataset_store.errors import FileChanged, PathNotFound
 from dataset_store.local.drafts import Draft
 from dataset_store.local.os_errors import reading_error, shown
 from dataset_store.storage.remote_objects import (
-    RemoteObject,
     describe_object,
     object_below,
     read_object,
@@ -60,29 +58,22 @@ def upload_as_links(workspace: Workspace, draft: Draft, *, show_progress: bool) 
         return 0
     output = draft.output or workspace.repository.backend.describe()
     root = f"{output}/dataset-store/{workspace.store_id}/files/{draft.opened.id}"
-    sources = draft.sources_of([pending.keys[row] for row in rows])
-    paths = [_path(source.root, source.below, pending.keys[row]) for row, source in zip(rows, sources, strict=True)]
+    keys = [pending.keys[row] for row in rows]
+    paths = [os.fsdecode(source.path_of(key)) for key, source in zip(keys, draft.sources_of(keys), strict=True)]
     total = int(pending.sizes[rows].sum())
     with progress_bar("uploading", total, show=show_progress) as advance, ThreadPoolExecutor(_AT_ONCE, "files") as pool:
 
-        def send(row: int, path: str) -> RemoteObject:
+        def send(row: int, path: str) -> NewLink:
             sent = _send(pending, row, path, root)
-            advance(1, sent.size or 0)
+            advance(1, sent.link.size)
             return sent
 
-        objects = list(pool.map(send, rows, paths))
-    records = [encode_link(Link(one.etag, one.size or 0, one.url)) for one in objects]
-    keys = [pending.keys[row] for row in rows]
-    put_records(workspace, draft, keys, objects, records, [pending.content_ids[row].tobytes() for row in rows])
+        links = list(pool.map(send, rows, paths))
+    put_links(workspace, draft, dict(zip(keys, links, strict=True)))
     return len(rows)
 
 
-def _path(root: bytes, below: PathKey, key: PathKey) -> str:
-    inside = key[len(below) + 1 :] if below else key
-    return os.fsdecode(os.path.join(root, to_path(PathKey(inside))))
-
-
-def _send(pending: Entries, row: int, path: str, root: str) -> RemoteObject:
+def _send(pending: Entries, row: int, path: str, root: str) -> NewLink:
     """Write one file unless it is there already, checked against its content id before; with the file's own time."""
     content = pending.content_ids[row].tobytes()
     name = to_text(pending.keys[row])
@@ -97,7 +88,7 @@ def _send(pending: Entries, row: int, path: str, root: str) -> RemoteObject:
     if held.size != size or _stat(path) != before:
         remove_object(url)  # its name stands for another content
         raise _changed(path)
-    return replace(held, mtime_ns=mtime)
+    return NewLink(Link(held.etag, size, held.url), mtime, content)
 
 
 def _stands(url: str, content: bytes) -> bool:

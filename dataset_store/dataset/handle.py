@@ -8,6 +8,7 @@ from dataset_store.core.tree import read_all
 from dataset_store.dataset import drafting
 from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.dataset.notebook import version_html
+from dataset_store.dataset.outputs import output_of
 from dataset_store.dataset.overview import draft_row, status_name, summary_of
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import NotFinal, VersionIsFinal
@@ -69,11 +70,9 @@ class Handle:
 
     def get_default_storage(self) -> str:
         """Where its packs lie, or would go: the URL of the store's root, or of the one given as `output_uri`."""
-        catalog = self._workspace.catalog
-        own = self._workspace.repository.backend.describe()
-        if self._draft is not None:
-            return self._draft.output or own
-        return catalog.storages.get(self._final().entry.tree.place.storage, own)
+        draft = self._draft
+        output = draft.output if draft is not None else output_of(self._workspace.catalog, self._final())
+        return output or self._workspace.repository.backend.describe()
 
     def __repr__(self) -> str:
         state = "final" if self.is_final() else "draft"

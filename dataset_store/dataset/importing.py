@@ -5,24 +5,21 @@ import os
 import numpy as np
 
 from dataset_store.core.entries import Entries
-from dataset_store.core.links import encode_link
 from dataset_store.core.paths import to_text
 from dataset_store.core.tree import read_all
+from dataset_store.core.version_numbers import FIRST
 from dataset_store.dataset import drafting
 from dataset_store.dataset.copying import mutable_copy
-from dataset_store.dataset.linking import put_records
+from dataset_store.dataset.linking import NewLink, put_links
 from dataset_store.dataset.links import known_content, link_rows, links_of
 from dataset_store.dataset.making import Making
 from dataset_store.dataset.metadata import metadata_names, piece_of, report_lines
 from dataset_store.dataset.selecting import EVERYTHING, Selection
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.local.drafts import Draft
-from dataset_store.storage.remote_objects import RemoteObject
 from dataset_store.storage.trees import root_of
 
 __all__ = ["take_in"]
-
-_FIRST = "1.0.0"
 
 
 def take_in(held: Making, target: Workspace) -> Draft:
@@ -69,7 +66,7 @@ def _explicit_number(held: Making) -> str | None:
     if draft is not None:
         return draft.labels.number
     number = held._number()
-    return None if number == _FIRST else number
+    return None if number == FIRST else number
 
 
 def _take_entries(workspace: Workspace, version_id: str, target: Workspace, draft: Draft) -> None:
@@ -79,15 +76,12 @@ def _take_entries(workspace: Workspace, version_id: str, target: Workspace, draf
     folder = os.path.join(draft.directory, "files")
     mutable_copy(workspace, version, folder, overwrite=False, selected=_all_but(entries, rows.tolist()))
     drafting.sync(target, draft, folder, None)
-    links = links_of(workspace, entries, rows.tolist())
+    links = {
+        entries.keys[row]: NewLink(link, int(entries.mtimes[row]), known_content(entries, row, link))
+        for row, link in zip(rows.tolist(), links_of(workspace, entries, rows.tolist()), strict=True)
+    }
     if links:
-        objects = [
-            RemoteObject(link.url, "", link.size, link.etag, int(entries.mtimes[row]))
-            for row, link in zip(rows.tolist(), links, strict=True)
-        ]
-        contents = [known_content(entries, row, link) for row, link in zip(rows.tolist(), links, strict=True)]
-        keys = [entries.keys[row] for row in rows.tolist()]
-        put_records(target, draft, keys, objects, [encode_link(link) for link in links], contents)
+        put_links(target, draft, links)
 
 
 def _all_but(entries: Entries, rows: list[int]) -> Selection:

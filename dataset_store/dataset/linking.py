@@ -1,8 +1,8 @@
 """Adding external links: entries whose files stay where they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from blake3 import blake3
@@ -29,7 +29,7 @@ from dataset_store.storage.remote_objects import (
     require_lasting,
 )
 
-__all__ = ["Wanted", "add_links", "put_records", "wanted_links"]
+__all__ = ["NewLink", "Wanted", "add_links", "put_links", "wanted_links"]
 
 _AT_ONCE = 16
 
@@ -42,6 +42,15 @@ class Wanted:
     dataset_path: str
     wildcards: Sequence[str]
     recursive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewLink:
+    """A link to be added: its record, the time of its file (ns since 1970) and the hash of its bytes, where known."""
+
+    link: Link
+    mtime_ns: int | None
+    content: bytes | None
 
 
 def wanted_links(
@@ -69,31 +78,22 @@ def add_links(workspace: Workspace, draft: Draft, wanted: Sequence[Wanted], *, r
         found = dict(pair for pairs in pool.map(_found, wanted) for pair in pairs)
         keys = sorted(found)
         read = list(pool.map(lambda key: _read(found[key], always=read_hash), keys))
-    objects, contents = [one for one, _ in read], [content for _, content in read]
-    records = [encode_link(Link(one.etag, one.size or 0, kept_url(one.url))) for one in objects]
-    return put_records(workspace, draft, keys, objects, records, contents)
+    return put_links(workspace, draft, dict(zip(keys, read, strict=True)))
 
 
-def put_records(
-    workspace: Workspace,
-    draft: Draft,
-    keys: Sequence[PathKey],
-    objects: Sequence[RemoteObject],
-    records: Sequence[bytes],
-    contents: Sequence[bytes | None],
-) -> Difference:
-    """Add link records under sorted keys; `contents` are the hashes of the files' own bytes where they are known."""
+def put_links(workspace: Workspace, draft: Draft, links: Mapping[PathKey, NewLink]) -> Difference:
+    """Add links to a draft by key, in key order; what that changed."""
     now = now_ns()
-    ids = [content or hash32(record) for content, record in zip(contents, records, strict=True)]
+    records = {key: encode_link(one.link) for key, one in links.items()}
+    ids = [one.content or hash32(records[key]) for key, one in links.items()]
     rows = make_entries(
-        list(keys),
-        np.full(len(keys), Kind.EXTERNAL, np.uint8),
-        np.array([one.size or 0 for one in objects], np.uint64),
-        np.array([now if one.mtime_ns is None else one.mtime_ns for one in objects], np.int64),
+        list(links),
+        np.full(len(links), Kind.EXTERNAL, np.uint8),
+        np.array([one.link.size for one in links.values()], np.uint64),
+        np.array([now if one.mtime_ns is None else one.mtime_ns for one in links.values()], np.int64),
         np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32).copy(),
     )
-    links = dict(zip(keys, records, strict=True))
-    return drafting.put_rows(workspace, draft, Folder(b"", rows, links), ROOT)
+    return drafting.put_rows(workspace, draft, Folder(b"", rows, records), ROOT)
 
 
 def _found(wanted: Wanted) -> list[tuple[PathKey, RemoteObject]]:
@@ -109,14 +109,15 @@ def _found(wanted: Wanted) -> list[tuple[PathKey, RemoteObject]]:
     return [(to_key(below + one.name), one) for one, is_meant in zip(objects, meant, strict=True) if is_meant]
 
 
-def _read(found: RemoteObject, *, always: bool) -> tuple[RemoteObject, bytes | None]:
-    """An object with its size, and the hash of its bytes where that is asked for, or nothing else tells a change."""
+def _read(found: RemoteObject, *, always: bool) -> NewLink:
+    """A link to an object; its bytes are hashed where that is asked for, or where nothing else tells a change."""
+    url = kept_url(found.url)
     if not always and found.etag is not None and found.size is not None:
-        return found, None
+        return NewLink(Link(found.etag, found.size, url), found.mtime_ns, None)
     whole = blake3()
     size = read_object(found.url, found.size, whole.update)
     if found.size not in {None, size}:
         raise ExternalFileChanged(
             f"{redacted(found.url)} changed while it was read.", "Add it again; nothing was added."
         )
-    return replace(found, size=size), whole.digest()
+    return NewLink(Link(found.etag, size, url), found.mtime_ns, whole.digest())

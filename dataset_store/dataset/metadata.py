@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from dataset_store.core.catalog import Catalog
-from dataset_store.core.log_entries import Blob, MetadataEntry, PackRow
+from dataset_store.core.log_entries import Blob, MetadataEntry
 from dataset_store.dataset import drafting
 from dataset_store.dataset.blobs import is_short, packs_of, read_blob, write_blob
 from dataset_store.dataset.catalog_changes import commit_entry, require_live
-from dataset_store.dataset.outputs import output_of
+from dataset_store.dataset.committing import require_usable
 from dataset_store.dataset.reports import REPORTS, Report, decode_reports
 from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
-from dataset_store.errors import Conflict, InvalidRequest
+from dataset_store.errors import InvalidRequest
 from dataset_store.local.drafts import Draft
 
 __all__ = ["add_report", "metadata_names", "piece_of", "report_lines", "reports_of", "require_name", "set_piece"]
@@ -53,7 +53,7 @@ def set_piece(workspace: Workspace, version_id: str, draft: Draft | None, name: 
         if held == (blob or value):
             return None
         if blob is not None:
-            _require_usable(catalog, blob, slot)
+            require_usable(catalog, packs_of(blob), slot, "Set the metadata again.")
         return MetadataEntry(commit=commit, time=now_ns(), version=version_id, name=name, value=value, blob=blob)
 
     commit_entry(workspace, entry)
@@ -106,17 +106,8 @@ def report_lines(workspace: Workspace, version_id: str) -> list[bytes]:
 
 def _sent(workspace: Workspace, version_id: str, data: bytes) -> Blob:
     """The blob of some bytes, in a pack beside the version's own."""
-    version = workspace.version(version_id)
-    url = output_of(workspace.catalog, [version])
-    storage = workspace.catalog.storage_number(url) if url else 0
-    writer = workspace.repository.pack_writer(storage or 0, workspace.chunks.add_footer)
+    storage = workspace.version(version_id).entry.tree.place.storage
+    writer = workspace.repository.pack_writer(storage, workspace.chunks.add_footer)
     blob = write_blob(workspace, writer, data)
     writer.flush()
     return blob
-
-
-def _require_usable(catalog: Catalog, blob: Blob, slot: int) -> None:
-    for pack in packs_of(blob):
-        condemned = catalog.condemned.get(PackRow(pack.storage, pack.name.hex()))
-        if condemned is not None and condemned >= slot:
-            raise Conflict(f"The pack {pack.name.hex()} was condemned meanwhile.", "Set the metadata again.")

@@ -1,7 +1,5 @@
 """Where packs go: the store's own root, or another that the log numbers."""
 
-from collections.abc import Sequence
-
 from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.log_entries import StorageEntry
 from dataset_store.dataset.catalog_changes import commit_entry
@@ -31,9 +29,9 @@ def storage_url(workspace: Workspace, url: str) -> str | None:
     return None if root == normal_url(workspace.repository.backend.describe()) else root
 
 
-def output_of(catalog: Catalog, versions: Sequence[Version]) -> str | None:
-    """The root where the tree of a version lies, of at most one; None where that is the store's own."""
-    return next((catalog.storages.get(version.entry.tree.place.storage) for version in versions), None)
+def output_of(catalog: Catalog, version: Version) -> str | None:
+    """The root where the tree of a version lies; None where that is the store's own."""
+    return catalog.storages.get(version.entry.tree.place.storage)
 
 
 def number_of(workspace: Workspace, url: str | None) -> int:

@@ -4,7 +4,6 @@ Readers see nothing of it before the commit. What was sent before a failure is f
 repeated upload goes on where the first one stopped.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.packfile import Footer, PackRef
-from dataset_store.core.paths import PathKey, to_path
 from dataset_store.core.segments import (
     MOST_SEGMENTS,
     ChunkHit,
@@ -193,10 +191,8 @@ def _sources(draft: Draft, pending: Entries, rows: npt.NDArray[np.int64]) -> Ite
     sources = draft.sources_of([pending.keys[row] for row in rows.tolist()])
     for row, source in zip(rows.tolist(), sources, strict=True):
         key = pending.keys[row]
-        inside = key[len(source.below) + 1 :] if source.below else key
-        path = os.path.join(source.root, to_path(PathKey(inside)))
         content_id = ContentId(pending.content_ids[row].tobytes())
-        yield SourceFile(row, path, int(pending.sizes[row]), content_id, source.links.get(key))
+        yield SourceFile(row, source.path_of(key), int(pending.sizes[row]), content_id, source.links.get(key))
 
 
 def _slices(rows: npt.NDArray[np.int64]) -> Iterator[list[int]]:

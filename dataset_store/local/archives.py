@@ -101,16 +101,13 @@ def _require_new(member: _Member, taken: dict[PathKey, bool], archive: str) -> N
 
 
 def _write(writer: FolderWriter, member: _Member, content: IO[bytes], archive: str) -> None:
-    opened = writer.create_file(member.key, executable=member.executable)
     at = 0
-    try:
+    with writer.writing(member.key, executable=member.executable, mtime_ns=member.mtime_ns) as write:
         while piece := content.read(_PIECE):
-            if at + len(piece) > member.size:
-                raise _damaged(archive, "a file is longer than it says")
-            writer.write_at(opened, member.key, memoryview(piece), at)
             at += len(piece)
-    finally:
-        writer.close_file(opened, member.key, member.mtime_ns)
+            if at > member.size:
+                raise _damaged(archive, "a file is longer than it says")
+            write(piece)
     if at != member.size:
         raise _damaged(archive, "a file is shorter than it says")
 

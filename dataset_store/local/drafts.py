@@ -24,7 +24,7 @@ from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, compos
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import Blob, Producer, TreeRootRow
 from dataset_store.core.nodes import decode_node, encode_node
-from dataset_store.core.paths import ROOT, PathKey
+from dataset_store.core.paths import ROOT, PathKey, to_path
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
 from dataset_store.local.os_errors import naming_writes, reading_error
 
@@ -111,6 +111,11 @@ class Source:
     root: bytes
     below: PathKey
     links: Mapping[PathKey, bytes]
+
+    def path_of(self, key: PathKey) -> bytes:
+        """The path of the file that has the content of a row."""
+        inside = key[len(self.below) + 1 :] if self.below else key
+        return os.path.join(self.root, to_path(PathKey(inside)))
 
 
 class Output(msgspec.Struct, frozen=True, tag="output"):

@@ -18,7 +18,7 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -147,6 +147,24 @@ class FolderWriter:
                 os.utime(opened, ns=(mtime_ns, mtime_ns))
             finally:
                 os.close(opened)
+
+    @contextmanager
+    def writing(
+        self, key: PathKey, *, executable: bool, mtime_ns: int
+    ) -> Iterator[Callable[[bytes | memoryview], None]]:
+        """Make a file piece by piece: yields what takes the next one. Raises as `create_file` and `write_at`."""
+        opened = self.create_file(key, executable=executable)
+        at = 0
+
+        def write(piece: bytes | memoryview) -> None:
+            nonlocal at
+            self.write_at(opened, key, memoryview(piece), at)
+            at += len(piece)
+
+        try:
+            yield write
+        finally:
+            self.close_file(opened, key, mtime_ns)
 
     def hard_link(self, source: bytes, key: PathKey) -> bool:
         """Let a file of the folder be another name of `source`, which lies outside it.

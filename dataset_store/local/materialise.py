@@ -233,19 +233,13 @@ class _Copier:
     def copy_external(self, row: int, external: External) -> None:
         """Write the file that an external link leads to."""
         key: PathKey = self.entries.keys[row]
-        opened = self.writer.create_file(key, executable=False)
-        at = 0
+        with self.writer.writing(key, executable=False, mtime_ns=int(self.entries.mtimes[row])) as write:
 
-        def write(piece: bytes) -> None:
-            nonlocal at
-            self.writer.write_at(opened, key, memoryview(piece), at)
-            at += len(piece)
-            self.progress(0, len(piece))
+            def take(piece: bytes) -> None:
+                write(piece)
+                self.progress(0, len(piece))
 
-        try:
-            external(row, write)
-        finally:
-            self.writer.close_file(opened, key, int(self.entries.mtimes[row]))
+            external(row, take)
         self.progress(1, 0)
 
     def copy_segment(self, row: int, segment: Segment, opened: int, target: int) -> None:

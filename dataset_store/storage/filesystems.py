@@ -5,10 +5,8 @@ raises comes out as an error of this package that names what was being done, nev
 retries, or remembers what a storage answered.
 """
 
-import functools
 import os
 import re
-import socket
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from threading import RLock
@@ -61,9 +59,12 @@ _ONE_CONNECTION: Final = frozenset({"sftp", "ssh", "ftp", "smb"})
 
 _one_at_a_time = RLock()
 
+_SECRETS = re.compile(r"(?<=://)[^@\s]+@|(?<=\?)[^\s'\"]+")
+"""What may be a secret in the words of a driver: users with passwords, and queries."""
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
-# Errors of drivers that are no kind of OSError, by name: their classes are there only where the driver is.
+# Errors by name: the classes of drivers are there only where the driver is, and that of sockets need not be loaded.
 _DENIED: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "ClientAuthenticationError"})
 _UNREACHABLE: Final = frozenset(
     {
@@ -72,6 +73,7 @@ _UNREACHABLE: Final = frozenset(
         "ClientConnectorError",
         "ClientConnectorDNSError",
         "SSHException",
+        "gaierror",
     }
 )
 
@@ -171,7 +173,7 @@ def failure(error: Exception, doing: str) -> DatasetStoreError:
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, PermissionError) or names & _DENIED:
         return AccessDenied(said, "Check the credentials and their rights, then repeat.")
-    if isinstance(error, ConnectionError | socket.gaierror) or names & _UNREACHABLE:
+    if isinstance(error, ConnectionError) or names & _UNREACHABLE:
         return StoreUnreachable(said, "Check the address, the endpoint and the network, then repeat.")
     return StorageFailed(said, "Check the storage and the network, then repeat; nothing acknowledged is lost.")
 
@@ -199,11 +201,6 @@ def _driver_missing(scheme: str, error: ImportError) -> DriverMissing:
     return DriverMissing(f"The driver for {scheme}:// URLs is not installed.", hint)
 
 
-@functools.lru_cache(maxsize=1)
-def _secrets_in_text() -> re.Pattern[str]:
-    return re.compile(r"(?<=://)[^@\s]+@|(?<=\?)[^\s'\"]+")
-
-
 def _in_words(error: Exception) -> str:
     text = str(error).strip().rstrip(".") or type(error).__name__
-    return _secrets_in_text().sub("", text)
+    return _SECRETS.sub("", text)

@@ -29,7 +29,7 @@ from dataset_store.errors import (
     StoreUnreachable,
 )
 from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
-from dataset_store.storage.filesystems import cause, failure, open_filesystem, redacted, scheme_of, turn_of
+from dataset_store.storage.filesystems import WEB, cause, failure, open_filesystem, redacted, scheme_of, turn_of
 
 __all__ = ["FsspecBackend"]
 
@@ -39,9 +39,7 @@ _ATOMIC: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "me
 _DECIDED_FAR_AWAY: Final = _ATOMIC - {"memory"}
 """Of those, the ones where a server might ignore it."""
 
-_READ_ONLY: Final = frozenset({"http", "https"})
-
-_RANGED: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
+_RANGED: Final = _DECIDED_FAR_AWAY | WEB
 """Protocols whose driver reads many ranges at once, each by one request."""
 
 _SUFFIXES: Final = frozenset({"s3", "s3a", "gs", "gcs"})
@@ -132,7 +130,7 @@ class FsspecBackend:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below a prefix, read at once; see the port. What is no key is passed over."""
         folder = self._path(Key(prefix))
-        if self._scheme in _READ_ONLY:
+        if self._scheme in WEB:
             raise StorageFailed(f"{self.describe()} cannot be listed.", "Do this where the store is written.")
         try:
             with self._turn:
@@ -297,12 +295,12 @@ class FsspecBackend:
         return size
 
     def _is_object(self, path: str) -> bool:
-        return self._scheme in _RANGED - _READ_ONLY or self._size(path) is not None
+        return self._scheme in _DECIDED_FAR_AWAY or self._size(path) is not None
 
     # Writing
 
     def _require_writable(self, doing: str) -> None:
-        if self._scheme in _READ_ONLY:
+        if self._scheme in WEB:
             raise StoreReadOnly(f"Cannot {doing}: {self.describe()} can only be read.", "Write where it is kept.")
 
     def _require_decided(self, doing: str) -> None:

@@ -9,10 +9,10 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from importlib import import_module
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -106,13 +106,9 @@ def describe_object(url: str) -> RemoteObject:
         DriverMissing, InvalidRequest: The URL cannot be reached from here.
         AccessDenied, StoreUnreachable, StorageFailed: The source refused.
     """
-    filesystem, path = _open(url)
-    try:
-        with turn_of(url):
-            filesystem.invalidate_cache()
-            info = filesystem.info(path)
-    except Exception as error:
-        raise _failed(error, "look at", url) from cause(error, url)
+    with _using("look at", url) as (filesystem, path):
+        filesystem.invalidate_cache()
+        info = filesystem.info(path)
     if info.get("type") != "file":
         raise PathNotFound(f"{redacted(url)} is no file.", "Give a file's URL.")
     return _object(url, _last_name(url, path), info)
@@ -126,17 +122,13 @@ def find_objects(url: str, *, recursive: bool = True) -> list[RemoteObject]:
         DriverMissing, InvalidRequest: The URL cannot be reached from here.
         AccessDenied, StoreUnreachable, StorageFailed: The source refused.
     """
-    filesystem, path = _open(url)
     if not url.endswith("/"):
         with suppress(PathNotFound):
             return [describe_object(url)]
-    folder = path.rstrip("/")
-    try:
-        with turn_of(url):
-            filesystem.invalidate_cache()
-            rows = filesystem.find(folder, maxdepth=None if recursive else 1, detail=True)
-    except Exception as error:
-        raise _failed(error, "list", url) from cause(error, url)
+    with _using("list", url) as (filesystem, path):
+        folder = path.rstrip("/")
+        filesystem.invalidate_cache()
+        rows = filesystem.find(folder, maxdepth=None if recursive else 1, detail=True)
     found = [
         one
         for path, info in rows.items()
@@ -173,7 +165,7 @@ def read_object(url: str, size: int | None, write: Callable[[bytes], object]) ->
         PathNotFound: There is no such object.
         DriverMissing, InvalidRequest, AccessDenied, StoreUnreachable, StorageFailed: It cannot be read.
     """
-    filesystem, path = _open(url)
+    filesystem, path = open_filesystem(url)
     done = 0
     try:
         with turn_of(url):
@@ -194,7 +186,7 @@ def stream_object(url: str, piece_bytes: int = _PIECE) -> Iterator[bytes]:
         PathNotFound: There is no such object.
         DriverMissing, InvalidRequest, AccessDenied, StoreUnreachable, StorageFailed: It cannot be read.
     """
-    filesystem, path = _open(url)
+    filesystem, path = open_filesystem(url)
     try:
         with turn_of(url):
             file = filesystem.open(path, "rb", block_size=_PIECE)
@@ -211,15 +203,11 @@ def write_object(local_file: str, url: str) -> None:
     Raises:
         DriverMissing, InvalidRequest, AccessDenied, StoreUnreachable, StorageFailed: It cannot be written.
     """
-    filesystem, path = _open(url)
-    try:
-        if not is_remote(url):
-            _write_local(local_file, path)
-            return
-        with turn_of(url):
+    with _using("write", url) as (filesystem, path):
+        if is_remote(url):
             filesystem.put_file(local_file, path)
-    except Exception as error:
-        raise _failed(error, "write", url) from cause(error, url)
+        else:
+            _write_local(local_file, path)
 
 
 def _write_local(local_file: str, path: str) -> None:
@@ -248,16 +236,19 @@ def remove_object(url: str) -> None:
     Raises:
         DriverMissing, InvalidRequest, AccessDenied, StoreUnreachable, StorageFailed: It cannot be removed.
     """
-    filesystem, path = _open(url)
+    with _using("remove", url) as (filesystem, path), suppress(FileNotFoundError):
+        filesystem.rm_file(path)
+
+
+@contextmanager
+def _using(doing: str, url: str) -> Iterator[tuple[Any, str]]:
+    """The driver of a URL while it is this caller's turn, and the path; what it raises comes out as a typed error."""
+    filesystem, path = open_filesystem(url)
     try:
-        with turn_of(url), suppress(FileNotFoundError):
-            filesystem.rm_file(path)
+        with turn_of(url):
+            yield filesystem, path
     except Exception as error:
-        raise _failed(error, "remove", url) from cause(error, url)
-
-
-def _open(url: str) -> tuple[Any, str]:
-    return open_filesystem(url)
+        raise _failed(error, doing, url) from cause(error, url)
 
 
 def _pieces(filesystem: Any, path: str, size: int | None, *, one_request: bool) -> Any:
@@ -296,7 +287,7 @@ def _nanoseconds(value: object) -> int | None:
     """A time as drivers give it, in ns since 1970; None where it is none."""
     if isinstance(value, str):
         with suppress(ValueError):
-            value = parsedate_to_datetime(value)
+            value = import_module("email.utils").parsedate_to_datetime(value)  # of web servers only
     if isinstance(value, str):
         with suppress(ValueError):
             value = datetime.fromisoformat(value)
@@ -320,9 +311,9 @@ def _last_name(url: str, path: str) -> str:
 
 
 def _failed(error: Exception, doing: str, url: str) -> DatasetStoreError:
-    cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
-        told = failure(cause, f"{doing} {redacted(url)}")
+    first = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(first, Exception):
+        told = failure(first, f"{doing} {redacted(url)}")
         if isinstance(told, StoreUnreachable | AccessDenied):
             return told  # some drivers say of a server that does not answer that the file is absent
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):

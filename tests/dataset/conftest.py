@@ -8,19 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from versions import version_of
 
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
 from dataset_store.errors import DatasetStoreError
 from dataset_store.storage.wrappers import CountingBackend
 from dataset_store.testing.folders import read, write
-
-
-def version_of(folder: Path, **create) -> Dataset:
-    dataset = Dataset.create(**({"dataset_name": "d", "dataset_project": "p"} | create))
-    dataset.sync_folder(folder)
-    dataset.finalize(auto_upload=True)
-    return dataset
 
 
 def use_home(path: Path, set_variable) -> None:

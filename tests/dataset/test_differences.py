@@ -9,16 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from versions import version_of
 
 from dataset_store import Dataset
 from dataset_store.testing.folders import write
-
-
-def version_of(folder, **create):
-    dataset = Dataset.create(**({"dataset_name": "d", "dataset_project": "p"} | create))
-    dataset.sync_folder(folder)
-    dataset.finalize(auto_upload=True)
-    return dataset
 
 
 def parquet(**columns) -> bytes:

@@ -9,6 +9,7 @@ import fsspec
 import pytest
 from blake3 import blake3
 from http_server import http_server
+from sources import source_of
 
 from dataset_store import Dataset
 from dataset_store.errors import (
@@ -25,27 +26,10 @@ FILES = {"one.txt": b"one", "sub/two.bin": os.urandom(300_000), "sub/deep/three.
 
 
 @pytest.fixture(params=["memory", "s3", "file", "http"])
-def source(request, s3_bucket, home, monkeypatch):
+def source(request, s3_bucket, home):
     """The URL of a folder that holds FILES, and a function that writes into it."""
-    if request.param == "http":
-        write(home / "web", FILES)
-        with http_server(home / "web") as url:
-            yield url, lambda path, data: write(home / "web", {path: data})
-        return
-    url = {
-        "memory": f"memory://{secrets.token_hex(4)}",
-        "s3": f"{s3_bucket}/{secrets.token_hex(4)}",
-        "file": f"file://{home}/far",
-    }[request.param]
-    filesystem, root = fsspec.core.url_to_fs(url)
-
-    def put(path, data):
-        filesystem.makedirs(os.path.dirname(f"{root}/{path}"), exist_ok=True)
-        filesystem.pipe_file(f"{root}/{path}", data)
-
-    for path, data in FILES.items():
-        put(path, data)
-    yield url, put
+    with source_of(request.param, FILES, home, s3_bucket) as found:
+        yield found
 
 
 @pytest.fixture

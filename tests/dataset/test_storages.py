@@ -6,6 +6,7 @@ import secrets
 import pytest
 from http_server import http_server
 from sftp_server import sftp_server
+from versions import version_of
 
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
@@ -19,13 +20,6 @@ from dataset_store.errors import (
 from dataset_store.testing.folders import read, write
 
 FILES = {"a.txt": b"one", "sub/big": os.urandom(300_000), "sub/b.txt": b"two" * 1_000}
-
-
-def version_of(folder, **create):
-    dataset = Dataset.create(**({"dataset_name": "d", "dataset_project": "p"} | create))
-    dataset.sync_folder(folder)
-    dataset.finalize(auto_upload=True)
-    return dataset
 
 
 @pytest.fixture

@@ -682,7 +682,7 @@ def a_file_that_cannot_be_had_is_none(monkeypatch):
 
 @plant("D58", fails_with=(ObjectMissing, StoreUnreachable))
 def a_version_remembers_where_its_store_was(monkeypatch):
-    monkeypatch.setattr(drafting, "output_of", lambda *_: normal_url(load_settings().store))
+    monkeypatch.setattr(drafting, "_output", lambda *_: normal_url(load_settings().store))
 
 
 @plant("D59")

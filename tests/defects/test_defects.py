@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from versions import version_of
 
 from dataset_store import Dataset, StorageManager
 from dataset_store.cli import main
@@ -22,13 +23,6 @@ from dataset_store.errors import (
 )
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.testing.folders import read, write
-
-
-def version_of(folder, **create):
-    dataset = Dataset.create(**({"dataset_name": "d", "dataset_project": "p"} | create))
-    dataset.sync_folder(folder)
-    dataset.finalize(auto_upload=True)
-    return dataset
 
 
 def chain(home, depth):
