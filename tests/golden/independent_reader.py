@@ -5,7 +5,8 @@ not for speed. `read_store` opens a store; the classes and functions below stand
 whose numbers they name. What a reader MUST check is checked while reading and raises `StoreError`. What only SHOULD be
 so (cut points, footers, censuses, the shape of trees; §12) is checked by `problems`.
 
-Not read: checkpoints, which only repeat the log, and storages other than folders of this machine.
+Checkpoints only repeat the log, so that `problems` alone reads them. Not read: storages other than folders of this
+machine, and what external links lead to.
 
     python independent_reader.py <folder of a store>
 """
@@ -20,6 +21,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import blake3
 import zstandard
@@ -100,13 +102,17 @@ def read_json(data: bytes) -> dict[str, Any]:
     return value
 
 
-def read_envelope(data: bytes, kind: str) -> dict[str, Any]:
+def read_payload(data: bytes, kind: str) -> bytes:
     fields = Columns(data)
     need(fields.take(6) == b"DSTORE" and fields.take(1) == kind.encode(), f"this is no envelope of kind {kind}")
     need(fields.take(1) == b"\x01", "this needs a newer version of the reader")
     need(fields.ints("I", 1)[0] == len(data) - 28, "the payload has another length")
     need(fields.take(16) == hash_of(data[:12], data[28:])[:16], "the envelope's hash differs")
-    return read_json(data[28:])
+    return data[28:]
+
+
+def read_envelope(data: bytes, kind: str) -> dict[str, Any]:
+    return read_json(read_payload(data, kind))
 
 
 # --------------------------------------------------------------------------------------------------------- §5 chunks
@@ -378,6 +384,7 @@ class Version:
         self._store, self._series, self.manifest = store, series, manifest
         self.id, self.version, self.parents = manifest["commit"], manifest["version"], manifest["parents"]
         self.labels = set(manifest["tags"])
+        self.pieces: dict[str, str | dict[str, Any]] = dict(manifest.get("metadata", {}))
         self.digest = manifest["tree"]["digest"]
         stats, (*place, plain_length) = manifest["stats"], manifest["tree"]["place"]
         ids = bytes.fromhex(self.digest), bytes.fromhex(manifest["tree"]["node"])
@@ -394,6 +401,16 @@ class Version:
     @property
     def tags(self) -> list[str]:
         return sorted(self.labels)
+
+    def set_piece(self, entry: dict[str, Any]) -> None:
+        self.pieces.pop(entry["name"], None)
+        if "value" in entry or "blob" in entry:
+            self.pieces[entry["name"]] = entry.get("value", entry.get("blob"))
+
+    @property
+    def metadata(self) -> dict[str, bytes]:
+        """The bytes of every piece of metadata, reports among them (§9.6)."""
+        return {name: self._store.piece(piece) for name, piece in self.pieces.items()}
 
     def nodes(self, child: Child | None = None, level: int | None = None) -> Iterator[tuple[Child, Node]]:
         child = child or self._root
@@ -433,8 +450,8 @@ class Version:
 
 
 class Store:
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, elsewhere: dict[str, Path]) -> None:
+        self.root, self._elsewhere = root, elsewhere
         self.names: dict[str, tuple[str, str]] = {}  # of a series: its project and name
         self._same_series: dict[str, str] = {}  # a series that was opened under a name that another one held
         self._versions: dict[str, Version] = {}
@@ -457,6 +474,11 @@ class Store:
                 need("read" not in entry["operations"], f"reading needs the feature {entry['name']}: a newer reader")
         for entry in log:
             self._fold(entry)
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders of all its storages."""
+        return list(self._storages.values())
 
     @property
     def versions(self) -> list[Version]:
@@ -490,6 +512,8 @@ class Store:
                 labels = self._versions[entry["version"]].labels
                 labels |= set(entry["add"])
                 labels -= set(entry["remove"])
+            case "metadata" if entry["version"] in self._versions:
+                self._versions[entry["version"]].set_piece(entry)
             case "delete":
                 for version in entry["versions"]:
                     self._versions.pop(version, None)
@@ -498,8 +522,8 @@ class Store:
                 if (entry["project"], entry["name"]) not in self.names.values():
                     self.names[series] = (entry["project"], entry["name"])
             case "storage" if entry["url"].startswith("file://"):
-                folder = Path(entry["url"].removeprefix("file://"))
-                self._storages[entry["number"]] = folder / "dataset-store" / self.id
+                folder = self._elsewhere.get(entry["url"], Path(unquote(entry["url"].removeprefix("file://"))))
+                self._storages.setdefault(entry["number"], folder / "dataset-store" / self.id)
             case "repack":
                 self._repacks.append(entry)
 
@@ -542,13 +566,18 @@ class Store:
     def _relocation(self) -> dict[tuple[int, str, int], Place]:
         moved = {}
         for entry in self._repacks:
-            rows = entry["table"]["segments"]
-            segments = [Segment(Place(*row[:4]), row[4], row[5], bytes.fromhex(row[6])) for row in rows]
-            table = b"".join(chunk.data for segment in segments for chunk in self._segment(segment))
-            need(hash_of(table).hex() == entry["table"]["id"], "a relocation table has another content")
-            for row in struct.iter_unpack("<I16sIII16sII", table):
+            for row in struct.iter_unpack("<I16sIII16sII", self.piece(entry["table"])):
                 moved[row[0], row[1].hex(), row[2]] = Place(row[4], row[5].hex(), row[6], row[7])
         return moved
+
+    def piece(self, piece: str | dict[str, Any]) -> bytes:
+        """The bytes of a text or blob."""
+        if isinstance(piece, str):
+            return piece.encode()
+        segments = [Segment(Place(*row[:4]), row[4], row[5], bytes.fromhex(row[6])) for row in piece["segments"]]
+        data = b"".join(chunk.data for segment in segments for chunk in self._segment(segment))
+        need((len(data), hash_of(data).hex()) == (piece["size"], piece["id"]), "a blob has another content")
+        return data
 
     def _read_frames(self, place: Place) -> list[Frame]:
         data, frames, at = self._fetch(place), [], 0
@@ -608,8 +637,9 @@ class Store:
         return chunks
 
 
-def read_store(path: str | Path) -> Store:
-    return Store(Path(path))
+def read_store(path: str | Path, elsewhere: dict[str, Path] | None = None) -> Store:
+    """A store; `elsewhere` are the folders of output storages by URL, where they are not where their URL says."""
+    return Store(Path(path), elsewhere or {})
 
 
 # ---------------------------------------------------------------------------------------- §12: what only should be so
@@ -649,6 +679,20 @@ def check_slots(store: Store) -> None:
     need(slots == [f"{slot:012}" for slot in range(store.slots)], "slots stand after a gap in the log")
 
 
+def check_checkpoints(store: Store) -> None:
+    for file in sorted((store.root / "ckpt" / "catalog").glob("*/*")):
+        payload = read_payload(file.read_bytes(), "K")
+        level, count, length = struct.unpack_from("<B3xIQ", payload)
+        need((str(level), count) == (file.parent.name, 64**level), f"checkpoint {file.name} has another head")
+        plain = Columns(zstandard.ZstdDecompressor().decompress(payload[16:]))
+        need(len(plain.data) == length, f"checkpoint {file.name} has another length")
+        for slot in range(int(file.name) * count, (int(file.name) + 1) * count):
+            entry = plain.take(*plain.ints("I", 1))
+            held = (store.root / "log" / "catalog" / f"{slot:012}").read_bytes()
+            need(entry == held, f"checkpoint {file.name} tells slot {slot} otherwise")
+        plain.done()
+
+
 def check_contents(store: Store, version: Version) -> None:
     for entry in version.rows():
         pieces = [chunk.data for chunk in store.chunks(entry)]
@@ -659,12 +703,16 @@ def check_contents(store: Store, version: Version) -> None:
 
 def problems(store: Store) -> Iterator[str]:
     """Reads everything, and tells what is not as it should be."""
-    checks: list[tuple[str, Any, tuple[Any, ...]]] = [("log", check_slots, (store,))]
+    checks: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("log", check_slots, (store,)),
+        ("checkpoints", check_checkpoints, (store,)),
+    ]
     for version in store.versions:
         checks.append((f"version {version.id}", check_shape, (version,)))
         checks.append((f"version {version.id}", check_census, (store, version)))
         checks.append((f"version {version.id}", check_contents, (store, version)))
-    for file in sorted((store.root / "packs").glob("*/*")):
+        checks.append((f"version {version.id}", getattr, (version, "metadata")))
+    for file in sorted(file for root in store.roots for file in (root / "packs").glob("*/*")):
         checks.append((f"pack {file.name}", check_pack, (file, store.id)))
     for what, check, arguments in checks:
         try:

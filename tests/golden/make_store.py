@@ -1,25 +1,38 @@
-"""Makes a golden store: run once for each version of the format, never again for the same one.
+"""Makes a golden store: run once for each of them, never again for the same one.
 
     python tests/golden/make_store.py tests/golden/store-1
+    python tests/golden/make_store.py tests/golden/store-2
 
 Writes `store/` and `expected.json`. Chunks are small in it (average 256 bytes), so that a small store has files of many
 chunks, segment lists and trees of several levels.
+
+* `store-1`: files, symbolic links, directories; children, merges and labels.
+* `store-2`: external links, metadata and reports, an output storage, labels changed after finalize, checkpoints. The
+  packs of the output storage lie in `elsewhere/`; the log knows it as `file:///golden/elsewhere`, where it was made.
 """
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 from blake3 import blake3
+from fsspec.implementations.memory import MemoryFileSystem
 
 from dataset_store import Dataset
 from dataset_store.core.chunking import ChunkerParams, cut_ends
 from dataset_store.core.envelope import StoreConfig, encode_config
+from dataset_store.dataset.metadata import piece_of
 from dataset_store.local import ingest
 from dataset_store.storage.backend import Key
 from dataset_store.storage.posix_backend import PosixBackend
+
+ELSEWHERE = Path("/golden/elsewhere")
 
 
 def noise(name: str, size: int) -> bytes:
@@ -53,7 +66,25 @@ def listing(entries: list) -> list[list[object]]:
     ]
 
 
-def main(target: Path) -> None:
+def described(dataset: Dataset) -> dict[str, object]:
+    return {
+        "id": dataset.id,
+        "project": dataset.project,
+        "name": dataset.name,
+        "version": dataset.version,
+        "tags": dataset.tags,
+        "parents": dataset.get_dependency_graph()[dataset.id],
+        "digest": dataset._final().entry.tree.digest,
+        "entries": listing(dataset.file_entries),
+    }
+
+
+def write_expected(target: Path, expected: list[dict[str, object]]) -> None:
+    (target / "expected.json").write_text(json.dumps(expected).replace("], [", "],\n[") + "\n")
+
+
+def begin(target: Path) -> Path:
+    """An empty store, and a folder to work in."""
     home = Path(tempfile.mkdtemp())
     os.environ.update(
         DATASET_STORE_URL=str(target / "store"),
@@ -63,6 +94,11 @@ def main(target: Path) -> None:
     config = StoreConfig(store=os.urandom(16).hex(), chunker="gear64-v1/256", tree="v1")
     PosixBackend(str(target / "store")).create(Key("config"), [encode_config(config)])
     ingest.FIRST_RUNS = 10_000  # a file of many pieces is not pieced together anew
+    return home
+
+
+def make_first(target: Path) -> None:
+    home = begin(target)
     folder = home / "data-1"
     fill(folder)
     versions = []
@@ -97,19 +133,7 @@ def main(target: Path) -> None:
     empty = Dataset.create(dataset_project="golden", dataset_name="empty")
     empty.finalize(auto_upload=True)
     versions.append(empty)
-    expected = [
-        {
-            "id": one.id,
-            "project": one.project,
-            "name": one.name,
-            "version": one.version,
-            "tags": one.tags,
-            "parents": one.get_dependency_graph()[one.id],
-            "digest": one._final().entry.tree.digest,
-            "entries": listing(one.file_entries),
-        }
-        for one in versions
-    ]
+    expected = [described(one) for one in versions]
     for one in expected[1:]:
         # The long listing once; of the others what differs.
         if len(one["entries"]) > 100:
@@ -118,8 +142,67 @@ def main(target: Path) -> None:
             one["removed"] = [entry[0] for entry in expected[0]["entries"] if entry[0] not in held]
             one["entries"] = [entry for entry in one["entries"] if json.dumps(entry) not in same]
             one["on_top_of"] = expected[0]["id"]
-    (target / "expected.json").write_text(json.dumps(expected).replace("], [", "],\n[") + "\n")
+    write_expected(target, expected)
+
+
+def make_second(target: Path) -> None:
+    home = begin(target)
+    folder = home / "data-2"
+    write(folder / "near.txt", b"kept\n")
+    write(folder / "noise.bin", noise("noise", 5_000))
+    linked = MemoryFileSystem()
+    linked.pipe("/golden/cats/tom.txt", b"grey\n")
+    linked.pipe("/golden/cats/felix.txt", b"black and white\n")
+    write(ELSEWHERE.parent / "hashed.txt", b"its hash is known\n")
+
+    first = Dataset.create("links", "golden", output_uri=str(ELSEWHERE))
+    first.sync_folder(folder)
+    first.add_external_files("memory://golden/cats/", dataset_path="cats")
+    first.add_external_files("memory://golden/cats/tom.txt", dataset_path="twice")
+    first.set_metadata({"a": 1, "b": [None, "ü", 0.5, float("inf")]}, "plain")
+    first.set_metadata(pd.DataFrame({"n": [1, 2], "text": ["x", None]}), "frame")
+    first.set_metadata(np.arange(6, dtype=">i2").reshape(2, 3), "array")
+    first.set_metadata(np.array([[1 + 2j]]), "complex")
+    first.set_metadata(pa.table({"n": [1, 2]}), "table")
+    first.set_metadata("long " * 2_000, "long")
+    first.get_logger().report_text("begun", print_console=False)
+    first.get_logger().report_table("table", "rows", 0, table_plot=[["a"], [1], [2]])
+    first.finalize(auto_upload=True)
+
+    first.set_metadata("after", "later")
+    first.set_metadata("gone", "gone")
+    first.set_metadata(None, "plain")
+    first.get_logger().report_text("ended", print_console=False)
+    first.get_logger().report_image("image", "array", 0, image=np.arange(300, dtype=np.uint8).reshape(10, 30))
+    first.set_description("Described after it was finalized.")
+    first.publish()
+    first.archive()
+    for number in range(60):
+        first.tags = [f"tag-{number}", "kept"]
+    Dataset.move_to_project("silver", "golden", "links")
+
+    child = Dataset.create(parent_datasets=[first], description="", dataset_version="2.0.0")
+    child.remove_files("memory://golden/cats/felix.txt")
+    child.add_external_files(str(ELSEWHERE.parent / "hashed.txt"), read_hash=True)
+    child.finalize(auto_upload=True)
+    gone = Dataset.create(parent_datasets=[child])
+    gone.finalize(auto_upload=True)
+    home_again = Dataset.create(parent_datasets=[gone], output_uri=os.environ["DATASET_STORE_URL"])
+    write(folder / "near.txt", b"changed\n")
+    home_again.add_files(str(folder / "near.txt"))
+    home_again.finalize(auto_upload=True)
+    Dataset.delete(gone.id, force=True)
+    write_expected(target, [described(one) | said_of(one) for one in (first, child, home_again)])
+    shutil.move(ELSEWHERE, target / ELSEWHERE.name)
+
+
+def said_of(dataset: Dataset) -> dict[str, object]:
+    links = [[os.fsencode(one.relative_path).hex(), one.link, one.size, one.etag] for one in dataset.link_entries]
+    metadata = dict(dataset._final().metadata)
+    pieces = {name: piece_of(dataset._workspace, dataset.id, None, name) for name in metadata}
+    return {"links": links, "metadata": {name: piece.hex() for name, piece in pieces.items()}}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute())
+    store = Path(sys.argv[1]).absolute()
+    {"store-1": make_first, "store-2": make_second}[store.name](store)

@@ -1,9 +1,11 @@
 """A store that was written once must stay readable, for ever, by whoever has the page that describes the format.
 
-`store-1/store` is such a store and `store-1/expected.json` says what it holds. It is read here by a reader that was
-written from `docs/format.md` alone.
+`store-1/store` and `store-2/store` are such stores, and `expected.json` beside each says what it holds. They are read
+here by a reader that was written from `docs/format.md` alone. What can be seen of the first is tried on it; the second
+holds what the first does not: external links, metadata, an output storage, checkpoints.
 """
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -15,11 +17,17 @@ from types import ModuleType
 from typing import Any
 
 import blake3
+import pyarrow
+import pyarrow.ipc
 import pytest
+import zstandard
 
 HERE = Path(__file__).parent
 STORE = HERE / "store-1" / "store"
 EXPECTED = json.loads((HERE / "store-1" / "expected.json").read_bytes())
+SECOND = HERE / "store-2"
+EXPECTED_SECOND = json.loads((SECOND / "expected.json").read_bytes())
+ELSEWHERE = "file:///golden/elsewhere"
 FLIPS = 300
 
 
@@ -63,10 +71,31 @@ def described(store: Any) -> list[dict[str, Any]]:
     return [{word: getattr(version, word) for word in words} for version in store.versions]
 
 
-EXPECTED_DESCRIPTIONS = [
-    {word: version[word] for word in ("id", "project", "name", "version", "tags", "parents", "digest")}
-    for version in EXPECTED
-]
+def expected_descriptions(versions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    words = ("id", "project", "name", "version", "tags", "parents", "digest")
+    return [{word: version[word] for word in words} for version in versions]
+
+
+EXPECTED_DESCRIPTIONS = expected_descriptions(EXPECTED)
+
+
+def read_second(folder: Path = SECOND) -> Any:
+    return reader.read_store(folder / "store", {ELSEWHERE: folder / "elsewhere"})
+
+
+def what_second_holds(store: Any) -> list[Any]:
+    """Everything of the second store, as its expected.json tells it; every content is read."""
+    held = []
+    for version, described_as in zip(store.versions, described(store), strict=True):
+        rows = rows_of(version)
+        for path, _, _, content_id, *_ in [row for row in rows if row[1] == "file"]:
+            assert blake3.blake3(version.content(bytes.fromhex(path))).hexdigest() == content_id
+        records = [(row[0], json.loads(version.content(bytes.fromhex(row[0])))) for row in rows if row[1] == "external"]
+        links = [[path, record["url"], record["size"], record["etag"]] for path, record in records]
+        metadata = {name: piece.hex() for name, piece in version.metadata.items()}
+        files = [row for row in rows if row[1] != "external"]
+        held.append(described_as | {"entries": files, "links": links, "metadata": metadata})
+    return held
 
 
 def contents_differ(store: Any) -> bool:
@@ -174,6 +203,76 @@ def test_every_flipped_byte_is_refused_or_does_no_harm(copy: Path) -> None:
     assert harmed == []
     assert tried >= FLIPS
     assert silent < tried // 3  # only what lies in pack headers, footers and censuses is not needed to read versions
+
+
+def test_the_second_golden_store_holds_links_metadata_and_reports_as_expected() -> None:
+    assert what_second_holds(read_second()) == EXPECTED_SECOND
+
+
+def test_the_second_golden_store_has_no_problems_and_a_checkpoint() -> None:
+    assert list(reader.problems(read_second())) == []
+    assert [file.name for file in (SECOND / "store" / "ckpt" / "catalog" / "1").iterdir()] == ["000000000000"]
+
+
+def test_packs_of_an_output_storage_lie_there_and_children_can_leave_it() -> None:
+    storages = [version.manifest["tree"]["place"][0] for version in read_second().versions]
+    assert storages == [1, 1, 0]
+
+
+def test_a_link_has_the_hash_of_its_record_or_of_the_bytes_it_leads_to() -> None:
+    _, child, _ = read_second().versions
+    ids = {path: content_id for path, kind, _, content_id, *_ in child.entries() if kind == "external"}
+    assert ids[b"hashed.txt"] == blake3.blake3(b"its hash is known\n").hexdigest()
+    assert ids[b"cats/tom.txt"] == blake3.blake3(child.content(b"cats/tom.txt")).hexdigest()
+
+
+def test_metadata_reads_as_the_page_says() -> None:
+    first = read_second().versions[0]
+    pieces = first.metadata
+    table = pyarrow.ipc.open_stream(pieces["array"]).read_all()
+    assert table.schema.metadata[b"dataset_store.made_of"] == b"array"
+    assert table.schema.metadata[b"dataset_store.dtype"] == b">i2"
+    assert table.schema.metadata[b"dataset_store.shape"] == b"[2, 3]"
+    assert table.column("values").to_pylist() == [0, 1, 2, 3, 4, 5]
+    bits = pyarrow.ipc.open_stream(pieces["complex"]).read_all().column("values").to_pylist()
+    assert struct.unpack("<2d", bytes(bits)) == (1.0, 2.0)
+    frame = pyarrow.ipc.open_stream(pieces["frame"]).read_all()
+    assert frame.schema.metadata[b"dataset_store.made_of"] == b"dataframe"
+    assert frame.column("text").to_pylist() == ["x", None]
+    assert json.loads(pieces["later"]) == "after"
+    names = [name for name in pieces if name.startswith("dataset_store.reports")]
+    reports = [json.loads(line) for name in names for line in pieces[name].splitlines()]
+    assert names[0] == "dataset_store.reports"
+    assert all(len(name) == len("dataset_store.reports/") + 32 for name in names[1:])
+    assert [report[0] for report in reports] == ["text", "table", "text", "image"]
+    assert reports[1][5] == {"columns": ["a"], "rows": [[1], [2]]}
+
+
+def test_every_flipped_byte_of_the_second_store_is_refused_or_does_no_harm(tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(SECOND, tmp_path / "second"))
+    harmed = []
+    for file, position in positions(sorted(file for file in copied.rglob("*") if file.is_file())):
+        if file.name == "expected.json":
+            continue
+        whole = file.read_bytes()
+        flip(file, position)
+        with contextlib.suppress(reader.StoreError):
+            if what_second_holds(read_second(copied)) != EXPECTED_SECOND:
+                harmed.append((file.relative_to(copied), position))
+        file.write_bytes(whole)
+    assert harmed == []
+
+
+def test_a_checkpoint_that_tells_a_slot_otherwise_is_a_problem(tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(SECOND, tmp_path / "second"))
+    (checkpoint,) = (copied / "store" / "ckpt" / "catalog" / "1").iterdir()
+    payload = checkpoint.read_bytes()[28:]
+    plain = zstandard.ZstdDecompressor().decompress(payload[16:]).replace(b"tag-1", b"tag-2", 1)
+    payload = payload[:16] + zstandard.ZstdCompressor().compress(plain)
+    head = b"DSTOREK\x01" + struct.pack("<I", len(payload))
+    checkpoint.write_bytes(head + blake3.blake3(head + payload).digest()[:16] + payload)
+    (problem,) = reader.problems(read_second(copied))
+    assert "checkpoint 000000000000 tells slot" in problem
 
 
 @pytest.mark.parametrize("key", ["config", "log/catalog/000000000006"])

@@ -2,12 +2,18 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from blake3 import blake3
 
 from dataset_store import Dataset
+from dataset_store.dataset.metadata import piece_of
+from dataset_store.errors import ExternalFileChanged, PathNotFound
+from dataset_store.storage import storages
+from dataset_store.storage.posix_backend import PosixBackend
 
 STORE = Path(__file__).parent / "store-1"
 VERSIONS = json.loads((STORE / "expected.json").read_text())
@@ -53,6 +59,52 @@ def test_a_version_of_the_golden_store_is_what_it_was(golden, version):
             assert blake3(os.readlink(place)).hexdigest() == content_id
         else:
             assert os.listdir(place) == []
+
+
+@pytest.fixture
+def second(home, monkeypatch):
+    """The versions of the second store, whose output storage lies beside it."""
+    folder = STORE.parent / "store-2"
+    monkeypatch.setenv("DATASET_STORE_URL", str(folder / "store"))
+    made_at = re.compile("^/golden/")
+    monkeypatch.setattr(storages, "PosixBackend", lambda path: PosixBackend(made_at.sub(f"{folder}/", path)))
+    return json.loads((folder / "expected.json").read_text())
+
+
+def test_links_of_the_second_golden_store_are_what_they_were(second):
+    for version in second:
+        dataset = Dataset.get(version["id"])
+        assert rows(dataset) == version["entries"]
+        links = [[one.relative_path.encode().hex(), one.link, one.size, one.etag] for one in dataset.link_entries]
+        assert links == version["links"]
+
+
+def test_files_of_the_second_golden_store_are_read_from_its_output_storage(second):
+    first, _, last = (Dataset.get(version["id"]) for version in second)
+    assert first.get_default_storage() == "file:///golden/elsewhere"
+    assert Path(first.get_local_copy(files=["near.txt"]), "near.txt").read_bytes() == b"kept\n"
+    assert Path(last.get_local_copy(files=["near.txt"]), "near.txt").read_bytes() == b"changed\n"
+
+
+def test_what_links_of_the_second_golden_store_lead_to_is_gone_and_never_made_up(second):
+    with pytest.raises((PathNotFound, ExternalFileChanged)):
+        Dataset.get(second[0]["id"]).get_local_copy()
+
+
+def test_metadata_and_reports_of_the_second_golden_store_are_what_they_were(second):
+    first = Dataset.get(second[0]["id"])
+    for name, piece in second[0]["metadata"].items():
+        assert piece_of(first._workspace, first.id, None, name).hex() == piece
+    frame = first.get_metadata("frame")
+    assert (frame["n"].tolist(), frame["text"].isna().tolist()) == ([1, 2], [False, True])
+    array = first.get_metadata("array")
+    assert (array.dtype.str, array.tolist()) == (">i2", [[0, 1, 2], [3, 4, 5]])
+    assert np.array_equal(first.get_metadata("complex"), [[1 + 2j]])
+    assert first.get_metadata("table").to_pydict() == {"n": [1, 2]}
+    assert first.get_metadata("long") == "long " * 2_000
+    assert first.get_metadata("later") == "after"
+    assert [one.kind for one in first.reports] == ["text", "table", "text", "image"]
+    assert first.description == "Described after it was finalized."
 
 
 def test_reading_a_golden_store_changes_nothing_in_it(golden):
