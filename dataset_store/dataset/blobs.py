@@ -10,7 +10,7 @@ from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject, InvalidRequest
 from dataset_store.storage.packs import PackWriter
 
-__all__ = ["MOST_BLOB_BYTES", "is_short", "packs_of", "read_blob", "write_blob"]
+__all__ = ["MOST_BLOB_BYTES", "is_short", "packs_of", "read_blob", "require_bounded", "write_blob"]
 
 MOST_BLOB_BYTES = 256 << 20
 _MOST_SHORT_BYTES = 512
@@ -27,6 +27,19 @@ def is_short(data: bytes) -> bool:
     return True
 
 
+def require_bounded(length: int) -> None:
+    """See to it that a blob can be read back into memory.
+
+    Raises:
+        InvalidRequest: It has too many bytes.
+    """
+    if length > MOST_BLOB_BYTES:
+        raise InvalidRequest(
+            f"{length >> 20} MiB are too much for the metadata or reports of a version.",
+            "Keep them in a file of the dataset instead.",
+        )
+
+
 def write_blob(workspace: Workspace, writer: PackWriter, data: bytes) -> Blob:
     """Append a blob's chunks to packs; it is there once the writer was flushed.
 
@@ -34,10 +47,7 @@ def write_blob(workspace: Workspace, writer: PackWriter, data: bytes) -> Blob:
         InvalidRequest: It is too long.
         StorageFailed: A full pack could not be put.
     """
-    if len(data) > MOST_BLOB_BYTES:
-        raise InvalidRequest(
-            f"{len(data) >> 20} MiB are too much for metadata.", "Keep it in a file of the dataset instead."
-        )
+    require_bounded(len(data))
     codec, builder = FrameCodec(), SegmentBuilder()
     view, start = memoryview(data), 0
     # Each chunk is a frame of its own, and comes before nodes in its pack.

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.tag_filters import parse_tags
-from dataset_store.dataset import catalog_changes, drafting, offline
+from dataset_store.dataset import beginning, catalog_changes, offline
 from dataset_store.dataset.externals import remove_unlinked, urls_of
 from dataset_store.dataset.importing import take_in
 from dataset_store.dataset.labelling import Labelling, labels
-from dataset_store.dataset.labels import require_name_text
+from dataset_store.dataset.limits import require_name_text
 from dataset_store.dataset.making import Making
 from dataset_store.dataset.reading import Reading
 from dataset_store.dataset.searching import Search, found_as_dict, search
@@ -63,11 +63,11 @@ class Dataset(Making, Reading, Labelling):
         if parents:
             offline.require_online("begin a child")
         workspace = offline.new_session() if offline.is_offline() else open_workspace(create=True)
-        versions = [drafting.require_final(workspace, parent) for parent in parents]
+        versions = [beginning.require_final(workspace, parent) for parent in parents]
         series = workspace.catalog.series(versions[-1].series) if versions else None
-        name = drafting.require_name(dataset_name or (series.name if series else None))
+        name = beginning.require_name(dataset_name or (series.name if series else None))
         project = dataset_project if dataset_project is not None else (series.project if series else "")
-        new = drafting.NewVersion(
+        new = beginning.NewVersion(
             project,
             name,
             dataset_version,
@@ -77,7 +77,7 @@ class Dataset(Making, Reading, Labelling):
             use_current_task,
             output_uri,
         )
-        draft = drafting.begin(workspace, new)
+        draft = beginning.begin(workspace, new)
         return cls(workspace, draft, draft.opened.id)
 
     @classmethod
@@ -158,7 +158,7 @@ class Dataset(Making, Reading, Labelling):
 
     @classmethod
     def _by_id(cls, workspace: Workspace, dataset_id: str, *, drafts: bool) -> "Dataset":
-        draft = drafting.open_draft(workspace, dataset_id) if drafts else None
+        draft = beginning.open_draft(workspace, dataset_id) if drafts else None
         if draft is None:
             _require_live(workspace.version(dataset_id))
         return cls(workspace, draft, dataset_id)
@@ -195,8 +195,8 @@ class Dataset(Making, Reading, Labelling):
         found = [cls.get(dataset_project=project, dataset_name=name).id for project, name in pairs]
         ids = [_id_of(one) for one in dataset_ids or found]
         project = cls.get(ids[0]).project
-        new = drafting.NewVersion(project, drafting.require_name(dataset_name), None, (), (), None, False, output_url)
-        draft = drafting.begin(workspace, new, squashed=ids)
+        new = beginning.NewVersion(project, beginning.require_name(dataset_name), None, (), (), None, False, output_url)
+        draft = beginning.begin(workspace, new, squashed=ids)
         squashed = cls(workspace, draft, draft.opened.id)
         if close_squashed_dataset:
             squashed.finalize(auto_upload=True)
@@ -306,7 +306,7 @@ class Dataset(Making, Reading, Labelling):
             raise InvalidRequest("Deleting an entire dataset needs force=True.", "Nothing was deleted.")
         workspace = open_workspace()
         if dataset_id is not None:
-            draft = drafting.open_draft(workspace, dataset_id)
+            draft = beginning.open_draft(workspace, dataset_id)
             if draft is not None:
                 draft.discard()
                 return

@@ -1,146 +1,33 @@
-"""Making and changing a draft: everything before upload. Nothing here writes to the store."""
+"""The files of a draft: synced, added, removed. Nothing here writes to the store."""
 
 import logging
 import os
-import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 
-from dataset_store.core.catalog import Series, Version
 from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import VersionId
 from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, concat, overlay, same_identity, sort_rows
 from dataset_store.core.kinds import Kind
-from dataset_store.core.log_entries import Producer, TreeRootRow
+from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.paths import ROOT, PathKey, portability_problems, to_key, to_text
-from dataset_store.core.producer import current_producer
 from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import matching
-from dataset_store.dataset.labels import Description, require_tags, require_writable
-from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.links import as_fetched, link_rows, links_of
-from dataset_store.dataset.outputs import output_of, storage_url
 from dataset_store.dataset.progress import progress_bar
-from dataset_store.dataset.reports import REPORTS, pieces_of
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, PathNotFound, VersionExists
-from dataset_store.local.drafts import Draft, Labels, Metadata, Opened, Output, Source
+from dataset_store.errors import InvalidRequest, PathNotFound
+from dataset_store.local.drafts import Draft, Source
 from dataset_store.local.folder import Folder, read_file, read_folder
 from dataset_store.storage.filesystems import scheme_of
 from dataset_store.storage.trees import root_of
 
-__all__ = [
-    "NewVersion",
-    "add_path",
-    "annotate",
-    "begin",
-    "below_base",
-    "current_entries",
-    "open_draft",
-    "put_rows",
-    "relabel",
-    "remove_paths",
-    "report",
-    "require_final",
-    "require_name",
-    "sync",
-]
-
-_LONG = 1_024
-"""Bytes of a piece of metadata that is no text of its entry, whatever it holds."""
+__all__ = ["add_path", "below_base", "current_entries", "put_rows", "remove_paths", "sync"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class NewVersion:
-    """What a new version is to be.
-
-    `number` is an explicit version number, `output` the root where its packs go; by default that of the last parent's.
-    """
-
-    project: str
-    name: str
-    number: str | None
-    parents: tuple[str, ...]
-    tags: tuple[str, ...]
-    description: str | None
-    use_current_task: bool
-    output: str | None = None
-
-
-def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -> Draft:
-    """Make a draft; its base is the first parent's tree and the merge of the others is its first change.
-
-    With `squashed` instead of parents it begins likewise with those versions' entries, and has no parents.
-
-    Raises:
-        DatasetNotFound, NotFinal: A parent is not there or not final.
-        VersionExists: The explicit version number is taken.
-        InvalidRequest: A log entry cannot hold its names, tags or description.
-    """
-    require_writable(Description(new.project, new.name, new.number, new.tags, new.description, new.parents))
-    catalog = workspace.refresh()
-    sources = [require_final(workspace, source) for source in new.parents or squashed]
-    series = catalog.series_named(new.project, new.name)
-    if new.number:
-        _require_free(workspace, series, new.number, new.project, new.name)
-    draft_id = secrets.token_hex(16)
-    base: TreeRootRow | None = sources[0].entry.tree if sources else None
-    opened = Opened(
-        id=draft_id,
-        store=workspace.store_id,
-        project=new.project,
-        name=new.name,
-        series=series.id if series else None,
-        parents=list(new.parents),
-        base=base,
-        created=now_ns(),
-        producer=_producer() if new.use_current_task else None,
-    )
-    draft = Draft.create(
-        os.path.join(workspace.drafts_directory, draft_id),
-        opened,
-        Labels(sorted(set(new.tags)), new.description, new.number),
-        Output(_output(workspace, new, sources)),
-    )
-    if len(sources) > 1:
-        draft.change(merged_parents(workspace, [source.id for source in sources]))
-    return draft
-
-
-def _output(workspace: Workspace, new: NewVersion, sources: Sequence[Version]) -> str | None:
-    """The root where the packs of a new version go; None for the store's own."""
-    if new.output:
-        return storage_url(workspace, new.output)
-    return output_of(workspace.catalog, sources[-1]) if sources else None
-
-
-def require_final(workspace: Workspace, version_id: str) -> Version:
-    """A version that may be a parent.
-
-    Raises:
-        DatasetNotFound: There is none, or it was deleted.
-        NotFinal: It is a draft of this machine.
-    """
-    if workspace.draft(version_id) is not None and workspace.catalog.version(version_id) is None:
-        raise NotFinal(
-            f"Cannot inherit from a parent that was not finalized/closed: {version_id}.", "Finalize it first."
-        )
-    version = workspace.version(version_id)
-    if version.deleted:
-        raise DatasetNotFound(f"The parent {version_id} was deleted.", "Choose another parent.")
-    return version
-
-
-def _producer() -> Producer | None:
-    producer = current_producer.get()
-    if producer is None:
-        _log.warning("use_current_task=True has no effect: no task is running.")
-    return producer
 
 
 def current_entries(workspace: Workspace, draft: Draft, below: PathKey = ROOT) -> Entries:
@@ -333,95 +220,6 @@ def _warn_of_names(keys: Sequence[PathKey]) -> None:
         _log.warning("Some systems cannot hold these names: %s", problem)
     if len(problems) > 5:
         _log.warning("… and %d more of this kind.", len(problems) - 5)
-
-
-def relabel(
-    workspace: Workspace,
-    draft: Draft,
-    *,
-    tags: Iterable[str] | None = None,
-    description: str | None = None,
-    number: str | None = None,
-) -> None:
-    """Give a draft other tags, another description or an explicit version number; what is not given stays.
-
-    Raises:
-        InvalidRequest: A log entry cannot hold them.
-        VersionExists: The version number is taken.
-        Conflict: The draft was handed to a commit whose outcome is not known.
-    """
-    now, opened = draft.labels, draft.opened
-    wanted = list(now.tags if tags is None else tags)
-    require_tags(wanted)
-    text = now.description if description is None else description
-    if number is not None:
-        series = workspace.refresh().series_named(opened.project, opened.name)
-        _require_free(workspace, series, number, opened.project, opened.name)
-    else:
-        number = now.number
-    require_writable(
-        Description(opened.project, opened.name, number, tuple(wanted), text, opened.parents, pieces_of(draft))
-    )
-    draft.relabel(Labels(sorted(set(wanted)), text, number))
-
-
-def annotate(draft: Draft, name: str, data: bytes | None) -> None:
-    """Set a piece of a draft's metadata, or remove it.
-
-    Raises:
-        InvalidRequest: A log entry cannot hold it with all the others.
-    """
-    after = {key: value for key, value in pieces_of(draft).items() if key != name} | ({name: data} if data else {})
-    _require_pieces(draft, after)
-    draft.annotate(Metadata(name, data))
-
-
-def report(draft: Draft, line: bytes) -> None:
-    """Keep one more report with a draft. Raises as `annotate`."""
-    _require_pieces(draft, draft.metadata | {REPORTS: bytes(_LONG)})
-    draft.report(line)
-
-
-def _require_pieces(draft: Draft, pieces: Mapping[str, bytes]) -> None:
-    labels, opened = draft.labels, draft.opened
-    tags = tuple(labels.tags)
-    require_writable(
-        Description(opened.project, opened.name, labels.number, tags, labels.description, opened.parents, pieces)
-    )
-
-
-def _require_free(workspace: Workspace, series: Series | None, number: str, project: str, name: str) -> None:
-    taken = workspace.catalog.versions_of(series.id) if series else ()
-    if any(version.number == number for version in taken):
-        raise VersionExists(
-            f"The dataset {project}/{name} already has a version {number}.",
-            "Choose another number, or leave it out to get the next one.",
-        )
-
-
-def require_name(name: str | None) -> str:
-    """A dataset's name.
-
-    Raises:
-        InvalidRequest: It is missing or empty.
-    """
-    if not name:
-        raise InvalidRequest("A dataset needs a name.", "Give dataset_name, or a parent that has one.")
-    return name
-
-
-def open_draft(workspace: Workspace, draft_id: str) -> Draft | None:
-    """The draft of that id, unless its commit has landed meanwhile: then the draft is done with."""
-    draft = workspace.draft(draft_id)
-    if draft is None:
-        return None
-    landed = workspace.catalog.version(draft_id)
-    if landed is None and draft.committing:
-        landed = workspace.refresh().version(draft_id)
-    if landed is not None:
-        draft.discard()
-        return None
-    return draft
 
 
 def below_base(source: str, base: str | None, dataset_path: str | None) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataset_store.core.catalog import Version
 from dataset_store.core.entries import Entries
 from dataset_store.core.tree import read_all
-from dataset_store.dataset import drafting
+from dataset_store.dataset import beginning, drafting
 from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.dataset.notebook import version_html
 from dataset_store.dataset.outputs import output_of
@@ -96,7 +96,7 @@ class Handle:
     def _draft(self) -> Draft | None:
         """The draft as it is now, whoever changed it; None once it is final."""
         if self._held is not None and not self._held.is_current():
-            self._held = drafting.open_draft(self._workspace, self.id)
+            self._held = beginning.open_draft(self._workspace, self.id)
             if self._held is None:
                 self._workspace.version(self.id)  # raises where it was discarded
         return self._held

@@ -8,7 +8,7 @@ from dataset_store.core.entries import Entries
 from dataset_store.core.paths import to_text
 from dataset_store.core.tree import read_all
 from dataset_store.core.version_numbers import FIRST
-from dataset_store.dataset import drafting
+from dataset_store.dataset import beginning, describing, drafting
 from dataset_store.dataset.copying import mutable_copy
 from dataset_store.dataset.linking import NewLink, put_links
 from dataset_store.dataset.links import known_content, link_rows, links_of
@@ -36,9 +36,9 @@ def take_in(held: Making, target: Workspace) -> Draft:
     if not held.is_final():
         held.finalize(auto_upload=True)
     version = workspace.version(held.id)
-    draft = drafting.begin(
+    draft = beginning.begin(
         target,
-        drafting.NewVersion(
+        beginning.NewVersion(
             held.project,
             held.name,
             number,
@@ -51,9 +51,9 @@ def take_in(held: Making, target: Workspace) -> Draft:
     try:
         _take_entries(workspace, held.id, target, draft)
         for name in metadata_names(workspace, held.id, None):
-            drafting.annotate(draft, name, piece_of(workspace, held.id, None, name))
+            describing.annotate(draft, name, piece_of(workspace, held.id, None, name))
         for line in report_lines(workspace, held.id):
-            drafting.report(draft, line)
+            describing.report(draft, line)
     except BaseException:
         draft.discard()
         raise

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dataset_store.dataset import catalog_changes, drafting
+from dataset_store.dataset import catalog_changes, describing
 from dataset_store.dataset.arrow import decode_value, encode_value
 from dataset_store.dataset.handle import Handle
-from dataset_store.dataset.labels import require_description, require_tags
+from dataset_store.dataset.limits import require_description, require_tags
 from dataset_store.dataset.metadata import (
     add_report,
     metadata_names,
@@ -36,7 +36,7 @@ class Labelling(Handle):
 
     @version.setter
     def version(self, number: str) -> None:
-        drafting.relabel(self._workspace, self._open_draft("renumber"), number=number)
+        describing.relabel(self._workspace, self._open_draft("renumber"), number=number)
 
     @property
     def tags(self) -> list[str]:
@@ -49,7 +49,7 @@ class Labelling(Handle):
     def tags(self, values: Sequence[str] | str) -> None:
         wanted = set(labels(values))
         if self._draft is not None:
-            drafting.relabel(self._workspace, self._draft, tags=wanted)
+            describing.relabel(self._workspace, self._draft, tags=wanted)
             return
         require_tags(list(wanted))
         catalog_changes.change_tags(self._workspace, self.id, lambda _now: frozenset(wanted))
@@ -77,7 +77,7 @@ class Labelling(Handle):
         """
         require_description(description)
         if self._draft is not None:
-            drafting.relabel(self._workspace, self._draft, description=description)
+            describing.relabel(self._workspace, self._draft, description=description)
         else:
             catalog_changes.describe(self._workspace, self.id, description)
 

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 
-from dataset_store.dataset import drafting
+from dataset_store.dataset import describing, drafting
 from dataset_store.dataset.committing import finalize_draft
 from dataset_store.dataset.externals import upload_as_links
 from dataset_store.dataset.handle import Handle
@@ -106,7 +106,7 @@ class Making(Handle):
         wanted = wanted_links(urls, paths, wildcards, recursive=recursive)
         found = add_links(self._workspace, draft, wanted, read_hash=read_hash)
         if len(found.added) and EXTERNAL_TAG not in draft.labels.tags:
-            drafting.relabel(self._workspace, draft, tags={*draft.labels.tags, EXTERNAL_TAG})
+            describing.relabel(self._workspace, draft, tags={*draft.labels.tags, EXTERNAL_TAG})
         if verbose:
             _log.info("%d links added, %d modified", len(found.added), len(found.modified_new))
         return len(found.added)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.log_entries import Blob, MetadataEntry
-from dataset_store.dataset import drafting
+from dataset_store.dataset import describing
 from dataset_store.dataset.blobs import is_short, packs_of, read_blob, write_blob
 from dataset_store.dataset.catalog_changes import commit_entry, require_live
 from dataset_store.dataset.committing import require_usable
@@ -42,7 +42,7 @@ def set_piece(workspace: Workspace, version_id: str, draft: Draft | None, name: 
         StorageFailed: The store refused.
     """
     if draft is not None:
-        drafting.annotate(draft, name, data)
+        describing.annotate(draft, name, data)
         return
     slot = workspace.refresh().head
     blob = None if data is None or is_short(data) else _sent(workspace, version_id, data)
@@ -82,7 +82,7 @@ def metadata_names(workspace: Workspace, version_id: str, draft: Draft | None) -
 def add_report(workspace: Workspace, version_id: str, draft: Draft | None, line: bytes) -> None:
     """Keep a report with a version or draft. Raises as `set_piece`."""
     if draft is not None:
-        drafting.report(draft, line)
+        describing.report(draft, line)
     else:
         set_piece(workspace, version_id, None, f"{REPORTS}/{new_commit_id()}", line)
 

@@ -12,10 +12,11 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 
+from dataset_store.dataset.pictures import image_type, media_type, png_of
 from dataset_store.errors import CorruptObject, InvalidRequest, PathNotFound
 from dataset_store.local.drafts import Draft
 
@@ -24,7 +25,7 @@ __all__ = ["REPORTS", "Logger", "Report", "decode_reports", "pieces_of"]
 REPORTS: Final = "dataset_store.reports"
 """The name of the piece that holds a draft's reports; of others the beginning of theirs."""
 
-_MOST_IMAGE_BYTES: Final = 8 << 20
+_MOST_MEDIA_BYTES: Final = 8 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -33,12 +34,14 @@ class Report:
     """One report.
 
     Attributes:
-        kind: `text`, `scalar`, `value`, `table`, `histogram`, `lines`, `scatter`, `matrix`, `plotly`, `svg` or `image`.
+        kind: `text`, `scalar`, `value`, `table`, `histogram`, `lines`, `scatter`, `scatter3d`, `matrix`, `surface`,
+            `plotly`, `svg`, `image` or `media`.
         title: What it is about.
         series: Which of several under one title.
         iteration: When, in the maker's own count; None where it has none.
         time_ns: When, ns since 1970; a label.
-        value: What was reported, as JSON has it. A table is `columns` and `rows`; an image `type` and `base64`.
+        value: What was reported, as JSON has it. A table is `columns` and `rows`; an image `type` and `base64`. A
+            number that is not finite is None.
     """
 
     kind: str
@@ -171,6 +174,27 @@ class Logger:
         about = _axes(xaxis, yaxis, labels=labels, mode=mode, comment=comment) | _layout(extra_layout)
         self._report("scatter", title, series, iteration, {"points": _listed(scatter)} | about)
 
+    def report_scatter3d(
+        self,
+        title: str,
+        series: str,
+        scatter: Any,
+        iteration: int | None = None,
+        xaxis: str | None = None,
+        yaxis: str | None = None,
+        zaxis: str | None = None,
+        labels: Sequence[str] | None = None,
+        mode: str = "markers",
+        fill: bool = False,
+        comment: str | None = None,
+        extra_layout: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep points, each of x, y and z."""
+        about = _axes(xaxis, yaxis, zaxis=zaxis, labels=labels, mode=mode, fill=fill, comment=comment)
+        self._report(
+            "scatter3d", title, series, iteration, {"points": _listed(scatter)} | about | _layout(extra_layout)
+        )
+
     def report_confusion_matrix(
         self,
         title: str,
@@ -191,6 +215,25 @@ class Logger:
 
     report_matrix = report_confusion_matrix
 
+    def report_surface(
+        self,
+        title: str,
+        series: str,
+        matrix: Any,
+        iteration: int | None = None,
+        xaxis: str | None = None,
+        yaxis: str | None = None,
+        zaxis: str | None = None,
+        xlabels: Sequence[str] | None = None,
+        ylabels: Sequence[str] | None = None,
+        camera: Sequence[float] | None = None,
+        comment: str | None = None,
+        extra_layout: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep the heights of a surface, rows of equal length."""
+        about = _axes(xaxis, yaxis, zaxis=zaxis, xlabels=xlabels, ylabels=ylabels, camera=camera, comment=comment)
+        self._report("surface", title, series, iteration, {"rows": _listed(matrix)} | about | _layout(extra_layout))
+
     def report_plotly(self, title: str, series: str, figure: Any, iteration: int | None = None) -> None:
         """Keep a Plotly figure, or the dict of one."""
         value = figure if isinstance(figure, dict) else json.loads(figure.to_json())
@@ -204,7 +247,7 @@ class Logger:
         buffer = io.BytesIO()
         held.savefig(buffer, format="png" if report_image else "svg")
         if report_image:
-            self._report("image", title, series, iteration, _image(buffer.getvalue(), "image/png"))
+            self._report("image", title, series, iteration, _media(buffer.getvalue(), "image/png"))
         else:
             self._report("svg", title, series, iteration, buffer.getvalue().decode())
 
@@ -220,26 +263,59 @@ class Logger:
         delete_after_upload: bool = False,
         url: str | None = None,
     ) -> None:
-        """Keep an image: a PNG, JPEG, GIF, WebP or SVG file, a PIL image, or the URL of one; one of these.
+        """Keep an image: a file, an array, a PIL image, or the URL of one; one of these.
+
+        Files are PNG, JPEG, GIF, WebP or SVG. Arrays are height by width, also by 1 to 4 channels; floats up to 1 are
+        shares of full brightness.
 
         Raises:
-            InvalidRequest: None of them was given, or several, or it is too large.
+            InvalidRequest: None of them was given, or several, or it is no image, or too large.
             PathNotFound: There is no such file.
         """
         held = image if image is not None else matrix
         if sum(given is not None for given in (local_path, held, url)) != 1:
-            raise InvalidRequest("An image is a file, a PIL image, or a URL.", "Give exactly one of them.")
+            raise InvalidRequest("An image is a file, an array, a PIL image, or a URL.", "Give exactly one of them.")
         if url is not None:
-            value: Any = {"url": url}
+            value = {"url": url}
         elif local_path is not None:
-            value = _image(_file_bytes(local_path), _image_type(local_path))
+            value = _media(_file_bytes(local_path), image_type(local_path))
         else:
-            value = _image(_png(held), "image/png")
+            value = _media(png_of(held), "image/png")
         self._report("image", title, series, iteration, value)
         if delete_after_upload and local_path is not None:
             os.unlink(local_path)
 
-    report_media = report_image
+    def report_media(
+        self,
+        title: str,
+        series: str,
+        iteration: int | None = None,
+        local_path: str | None = None,
+        stream: IO[Any] | None = None,
+        file_extension: str | None = None,
+        max_history: int | None = None,
+        delete_after_upload: bool = False,
+        url: str | None = None,
+    ) -> None:
+        """Keep a sound, a film, a page or any other short file, a stream of one, or its URL; one of these.
+
+        Raises:
+            InvalidRequest: None of them was given, or several, or a stream without `file_extension`, or too much.
+            PathNotFound: There is no such file.
+        """
+        if sum(given is not None for given in (local_path, stream, url)) != 1:
+            raise InvalidRequest("Media are a file, a stream, or a URL.", "Give exactly one of them.")
+        if url is not None:
+            value = {"url": url}
+        elif local_path is not None:
+            value = _media(_file_bytes(local_path), media_type(local_path))
+        elif stream is not None and file_extension is not None:
+            value = _media(_stream_bytes(stream), media_type(f"stream.{file_extension.lstrip('.')}"))
+        else:
+            raise InvalidRequest("A stream does not say what it holds.", "Give file_extension, such as mp4.")
+        self._report("media", title, series, iteration, value)
+        if delete_after_upload and local_path is not None:
+            os.unlink(local_path)
 
     def flush(self, wait: bool = False) -> bool:
         """Nothing to do: each report is kept when its call returns."""
@@ -248,10 +324,18 @@ class Logger:
     def _report(self, kind: str, title: str, series: str, iteration: int | None, value: Any) -> None:
         row = [kind, str(title), str(series), None if iteration is None else int(iteration), time.time_ns(), value]
         try:
-            line = json.dumps(row, ensure_ascii=False, default=_plain).encode()
+            line = _line(row)
         except (TypeError, ValueError, UnicodeEncodeError) as error:
             raise InvalidRequest(f"The report {title!r} cannot be kept: {error}.", "Give plain values.") from error
         self._keep(line)
+
+
+def _line(row: list[Any]) -> bytes:
+    """A row as one line of JSON, which knows no number that is not finite."""
+    text = json.dumps(row, ensure_ascii=False, default=_plain)
+    if "NaN" in text or "Infinity" in text:
+        text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
+    return text.encode()
 
 
 def _plain(value: object) -> object:
@@ -297,30 +381,21 @@ def _csv_table(path: str) -> dict[str, Any]:
 def _file_bytes(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(_MOST_IMAGE_BYTES + 1)
+            return _bounded(file.read(_MOST_MEDIA_BYTES + 1))
     except OSError as error:
         raise PathNotFound(f"{path!r} cannot be read: {error.strerror}.", "Give an existing file.") from error
 
 
-def _image_type(path: str) -> str:
-    end = os.path.splitext(path)[1].lower().lstrip(".")
-    known = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "gif": "gif", "webp": "webp", "svg": "svg+xml"}
-    if end not in known:
-        raise InvalidRequest(f"{path!r} is no image that can be shown.", f"Known are {', '.join(known)}.")
-    return f"image/{known[end]}"
+def _stream_bytes(stream: IO[Any]) -> bytes:
+    data = stream.read(_MOST_MEDIA_BYTES + 1)
+    return _bounded(data.encode() if isinstance(data, str) else bytes(data))
 
 
-def _png(image: Any) -> bytes:
-    if not hasattr(image, "save"):
-        raise InvalidRequest(f"A {type(image).__name__} is no image.", "Give a file, or a PIL image.")
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+def _bounded(data: bytes) -> bytes:
+    if len(data) > _MOST_MEDIA_BYTES:
+        raise InvalidRequest(f"It has more than {_MOST_MEDIA_BYTES >> 20} MiB.", "Keep it in a file of the dataset.")
+    return data
 
 
-def _image(data: bytes, media_type: str) -> dict[str, str]:
-    if len(data) > _MOST_IMAGE_BYTES:
-        raise InvalidRequest(
-            f"The image has more than {_MOST_IMAGE_BYTES >> 20} MiB.", "Keep it in a file of the dataset."
-        )
-    return {"type": media_type, "base64": base64.b64encode(data).decode()}
+def _media(data: bytes, kind: str) -> dict[str, str]:
+    return {"type": kind, "base64": base64.b64encode(_bounded(data)).decode()}

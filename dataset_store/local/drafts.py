@@ -199,6 +199,7 @@ class Draft:
         self.output: str | None = None
         self.metadata: dict[str, bytes] = {}
         self.reports: list[bytes] = []
+        self.report_bytes = 0
         self.sent: Sent | None = None
         self.committing = False
         self.changes = Changes.none()
@@ -370,6 +371,7 @@ class Draft:
             self.output = record.url
         elif isinstance(record, Reported):
             self.reports.append(record.line)
+            self.report_bytes += len(record.line) + 1
             self.sent = None
         else:
             self.metadata.pop(record.name, None)

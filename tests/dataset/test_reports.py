@@ -1,13 +1,19 @@
 """Reports: texts, tables and plots kept with a version, in order, whoever reads them."""
 
 import base64
+import io
+import json
 import logging
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure as MatplotlibFigure
+from PIL import Image
 
 from dataset_store import Dataset
+from dataset_store.dataset import blobs
 from dataset_store.errors import InvalidRequest, PathNotFound
 from dataset_store.testing.folders import write
 
@@ -19,11 +25,8 @@ PNG = base64.b64decode(
 FRAME = pd.DataFrame({"a": [1, 2], "when": pd.to_datetime(["2020", "2021"])})
 
 
-class Figure:
-    """What Matplotlib and Plotly figures have in common with what is asked of them."""
-
-    def savefig(self, file, format):
-        file.write(PNG if format == "png" else b"<svg/>")
+class PlotlyFigure:
+    """What is asked of a Plotly figure."""
 
     def to_json(self):
         return '{"data": [], "layout": {}}'
@@ -46,10 +49,14 @@ def report_all(logger, home):
     logger.report_line_plot("curve", [Series()], "x", "y")
     logger.report_scatter2d("points", "all", np.array([[0, 1], [2, 3]]), mode="markers")
     logger.report_confusion_matrix("confusion", "all", np.eye(2), xlabels=["a", "b"])
-    logger.report_plotly("plot", "one", Figure())
-    logger.report_matplotlib_figure("figure", "one", Figure(), 1)
+    logger.report_scatter3d("points", "solid", np.zeros((1, 3)), 0, zaxis="z")
+    logger.report_surface("hills", "all", np.eye(2), zaxis="metres", camera=(0, 0, 1))
+    logger.report_plotly("plot", "one", PlotlyFigure())
     logger.report_image("cat", "one", 0, local_path=str(write(home / "png", {"c.png": PNG}) / "c.png"))
-    logger.report_media("cat", "two", url="s3://bucket/cat.png")
+    logger.report_image("cat", "two", url="s3://bucket/cat.png")
+    logger.report_media("cat", "purring", 0, stream=io.BytesIO(b"film"), file_extension=".mp4")
+    logger.report_media("cat", "page", local_path=str(write(home / "html", {"c.html": b"<p>"}) / "c.html"))
+    logger.report_media("cat", "film", url="s3://bucket/cat.mp4")
     assert logger.flush()
 
 
@@ -69,10 +76,14 @@ EXPECTED = [
     ("lines", "curve", "", None, LINES),
     ("scatter", "points", "all", None, {"points": [[0, 1], [2, 3]], "mode": "markers"}),
     ("matrix", "confusion", "all", None, {"rows": [[1.0, 0.0], [0.0, 1.0]], "xlabels": ["a", "b"]}),
+    ("scatter3d", "points", "solid", 0, {"points": [[0.0, 0.0, 0.0]], "zaxis": "z", "mode": "markers"}),
+    ("surface", "hills", "all", None, {"rows": [[1.0, 0.0], [0.0, 1.0]], "zaxis": "metres", "camera": [0, 0, 1]}),
     ("plotly", "plot", "one", None, {"data": [], "layout": {}}),
-    ("svg", "figure", "one", 1, "<svg/>"),
     ("image", "cat", "one", 0, {"type": "image/png", "base64": base64.b64encode(PNG).decode()}),
     ("image", "cat", "two", None, {"url": "s3://bucket/cat.png"}),
+    ("media", "cat", "purring", 0, {"type": "video/mp4", "base64": base64.b64encode(b"film").decode()}),
+    ("media", "cat", "page", None, {"type": "text/html", "base64": base64.b64encode(b"<p>").decode()}),
+    ("media", "cat", "film", None, {"url": "s3://bucket/cat.mp4"}),
 ]
 
 
@@ -96,6 +107,82 @@ def test_every_kind_of_report_is_kept_in_order(home, another_machine, final):
     assert found.metadata_names == []
     times = [one.time_ns for one in found.reports]
     assert times == sorted(times)
+
+
+def figure():
+    drawn = MatplotlibFigure()
+    drawn.subplots().plot([1, 2, 3])
+    return drawn
+
+
+def picture(report):
+    return Image.open(io.BytesIO(base64.b64decode(report.value["base64"])))
+
+
+def test_a_matplotlib_figure_is_kept_as_svg_or_as_png(home):
+    dataset = Dataset.create("d")
+    dataset.get_logger().report_matplotlib_figure("figure", "drawn", figure(), 1)
+    dataset.get_logger().report_matplotlib_figure("figure", "painted", figure(), 1, report_image=True)
+    drawn, painted = dataset.reports
+    assert drawn.kind == "svg"
+    assert "<svg" in drawn.value
+    assert picture(painted).size == (640, 480)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "mode", "expected"),
+    [
+        (np.array([[0, 255], [7, 8]], np.uint8), "L", [[0, 255], [7, 8]]),
+        (np.array([[[1, 2, 3]], [[4, 5, 6]]], np.uint8), "RGB", [[[1, 2, 3]], [[4, 5, 6]]]),
+        (np.array([[[1, 2, 3, 4]]], np.int64), "RGBA", [[[1, 2, 3, 4]]]),
+        (np.array([[[9, 128]]], np.uint8), "LA", [[[9, 128]]]),
+        (np.array([[0.0, 1.0, 0.5, math.nan]]), "L", [[0, 255, 127, 0]]),
+        (np.array([[0.0, 254.4, 300.0]]), "L", [[0, 254, 255]]),
+        (np.array([[True, False]]), "L", [[255, 0]]),
+    ],
+    ids=["grey", "colours", "with alpha", "grey with alpha", "shares", "floats", "truth"],
+)
+def test_an_array_of_pixels_is_kept_as_an_image(home, pixels, mode, expected):
+    dataset = Dataset.create("d")
+    dataset.get_logger().report_image("image", "array", 0, image=pixels)
+    (report,) = dataset.reports
+    image = picture(report)
+    assert image.mode == mode
+    assert np.array(image).tolist() == expected
+
+
+def test_a_pil_image_is_kept_as_it_is(home):
+    dataset = Dataset.create("d")
+    dataset.get_logger().report_image("image", "pil", 0, image=Image.new("RGB", (2, 3), "red"))
+    assert picture(dataset.reports[0]).getpixel((1, 2)) == (255, 0, 0)
+
+
+def test_numbers_that_json_does_not_know_are_kept_as_none(home):
+    dataset = Dataset.create("d")
+    dataset.get_logger().report_scalar("loss", "NaN", math.nan, 1)
+    dataset.get_logger().report_table("t", "t", table_plot=pd.DataFrame({"a": [1.0, math.inf]}))
+    scalar, table = dataset.reports
+    assert (scalar.series, scalar.value) == ("NaN", None)
+    assert table.value["rows"] == [[0, 1.0], [1, None]]
+    assert [json.dumps(one.value, allow_nan=False) for one in dataset.reports]
+
+
+def test_a_csv_file_that_is_too_long_is_refused_and_not_cut(home):
+    path = write(home / "csv", {"t.csv": b"a,b\n" * (3 << 20)}) / "t.csv"
+    with pytest.raises(InvalidRequest, match="8 MiB"):
+        Dataset.create("d").get_logger().report_table("t", "t", csv=str(path))
+
+
+def test_more_than_a_version_can_hold_is_refused_at_once_and_not_at_finalize(home, monkeypatch):
+    monkeypatch.setattr(blobs, "MOST_BLOB_BYTES", 10_000)
+    dataset = Dataset.create("d")
+    dataset.get_logger().report_text("x" * 9_000, print_console=False)
+    with pytest.raises(InvalidRequest, match="too much"):
+        dataset.get_logger().report_text("x" * 9_000, print_console=False)
+    with pytest.raises(InvalidRequest, match="too much"):
+        dataset.set_metadata("x" * 11_000, "long")
+    dataset.finalize()
+    assert len(dataset.reports) == 1
 
 
 def test_reports_go_on_after_finalize(home):
@@ -134,7 +221,13 @@ def test_texts_are_logged_too_unless_told_otherwise(home, caplog):
         ("report_image", {}, InvalidRequest),
         ("report_image", {"local_path": "none.png"}, PathNotFound),
         ("report_image", {"local_path": "none.exe"}, PathNotFound),
-        ("report_image", {"matrix": np.zeros((2, 2))}, InvalidRequest),
+        ("report_image", {"matrix": np.zeros((2, 2, 5))}, InvalidRequest),
+        ("report_image", {"matrix": np.zeros((0, 2))}, InvalidRequest),
+        ("report_image", {"image": np.array([["a"]])}, InvalidRequest),
+        ("report_image", {"image": [[1]]}, InvalidRequest),
+        ("report_media", {}, InvalidRequest),
+        ("report_media", {"stream": io.BytesIO(b"?")}, InvalidRequest),
+        ("report_media", {"stream": io.BytesIO(bytes((8 << 20) + 1)), "file_extension": "bin"}, InvalidRequest),
         ("report_table", {"table_plot": [["a"], [object()]]}, InvalidRequest),
     ],
 )

@@ -29,6 +29,7 @@ from dataset_store.core.packfile import pack_key
 from dataset_store.core.paths import to_path, to_text
 from dataset_store.core.tree import read_all
 from dataset_store.dataset import (
+    beginning,
     catalog_changes,
     committing,
     copying,
@@ -142,7 +143,7 @@ def there_must_be_a_task(monkeypatch):
     def refuse():
         raise InvalidRequest("There is no task.", "Begin one.")
 
-    monkeypatch.setattr(drafting, "_producer", refuse)
+    monkeypatch.setattr(beginning, "_producer", refuse)
 
 
 @plant("D07")
@@ -159,7 +160,7 @@ def every_draft_takes_the_number_that_was_free_when_it_began(monkeypatch):
 
 @plant("D08")
 def a_failed_create_leaves_a_version(monkeypatch):
-    real = drafting.begin
+    real = beginning.begin
 
     def leave(workspace, new, squashed=()):
         left = real(workspace, replace(new, parents=(), output=None), ())
@@ -167,12 +168,12 @@ def a_failed_create_leaves_a_version(monkeypatch):
         making.finalize_draft(workspace, left)
         return real(workspace, new, squashed)
 
-    monkeypatch.setattr(drafting, "begin", leave)
+    monkeypatch.setattr(beginning, "begin", leave)
 
 
 @plant("D09")
 def a_child_goes_to_the_default_storage(monkeypatch):
-    monkeypatch.setattr(drafting, "output_of", lambda *_: None)
+    monkeypatch.setattr(beginning, "output_of", lambda *_: None)
 
 
 def _without(kind):
@@ -405,7 +406,7 @@ def finalizing_reads_all_ancestors(monkeypatch):
 
 @plant("D32")
 def only_the_first_parent_counts(monkeypatch):
-    monkeypatch.setattr(drafting, "merged_parents", lambda *_: Changes.none())
+    monkeypatch.setattr(beginning, "merged_parents", lambda *_: Changes.none())
 
 
 def _entries_by_origin(entries, origins):
@@ -449,7 +450,7 @@ def removals_are_not_replayed(monkeypatch):
             total = overlay(total, Changes(read_all(root_of(workspace.base_of(version)), nodes), []))
         return Changes(total, [])
 
-    monkeypatch.setattr(drafting, "merged_parents", merged_parents)
+    monkeypatch.setattr(beginning, "merged_parents", merged_parents)
 
 
 @plant("D36")
@@ -682,7 +683,7 @@ def a_file_that_cannot_be_had_is_none(monkeypatch):
 
 @plant("D58", fails_with=(ObjectMissing, StoreUnreachable))
 def a_version_remembers_where_its_store_was(monkeypatch):
-    monkeypatch.setattr(drafting, "_output", lambda *_: normal_url(load_settings().store))
+    monkeypatch.setattr(beginning, "_output", lambda *_: normal_url(load_settings().store))
 
 
 @plant("D59")

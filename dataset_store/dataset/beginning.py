@@ -1,0 +1,148 @@
+"""Drafts begun, and found again. Nothing here writes to the store."""
+
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dataset_store.core.catalog import Series, Version
+from dataset_store.core.log_entries import Producer, TreeRootRow
+from dataset_store.core.producer import current_producer
+from dataset_store.dataset.limits import Description, require_writable
+from dataset_store.dataset.lineage import merged_parents
+from dataset_store.dataset.outputs import output_of, storage_url
+from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, VersionExists
+from dataset_store.local.drafts import Draft, Labels, Opened, Output
+
+__all__ = ["NewVersion", "begin", "open_draft", "require_final", "require_free", "require_name"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """What a new version is to be.
+
+    `number` is an explicit version number, `output` the root where its packs go; by default that of the last parent's.
+    """
+
+    project: str
+    name: str
+    number: str | None
+    parents: tuple[str, ...]
+    tags: tuple[str, ...]
+    description: str | None
+    use_current_task: bool
+    output: str | None = None
+
+
+def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -> Draft:
+    """Make a draft; its base is the first parent's tree and the merge of the others is its first change.
+
+    With `squashed` instead of parents it begins likewise with those versions' entries, and has no parents.
+
+    Raises:
+        DatasetNotFound, NotFinal: A parent is not there or not final.
+        VersionExists: The explicit version number is taken.
+        InvalidRequest: A log entry cannot hold its names, tags or description.
+    """
+    require_writable(Description(new.project, new.name, new.number, new.tags, new.description, new.parents))
+    catalog = workspace.refresh()
+    sources = [require_final(workspace, source) for source in new.parents or squashed]
+    series = catalog.series_named(new.project, new.name)
+    if new.number:
+        require_free(workspace, series, new.number, new.project, new.name)
+    draft_id = secrets.token_hex(16)
+    base: TreeRootRow | None = sources[0].entry.tree if sources else None
+    opened = Opened(
+        id=draft_id,
+        store=workspace.store_id,
+        project=new.project,
+        name=new.name,
+        series=series.id if series else None,
+        parents=list(new.parents),
+        base=base,
+        created=now_ns(),
+        producer=_producer() if new.use_current_task else None,
+    )
+    draft = Draft.create(
+        os.path.join(workspace.drafts_directory, draft_id),
+        opened,
+        Labels(sorted(set(new.tags)), new.description, new.number),
+        Output(_output(workspace, new, sources)),
+    )
+    if len(sources) > 1:
+        draft.change(merged_parents(workspace, [source.id for source in sources]))
+    return draft
+
+
+def _output(workspace: Workspace, new: NewVersion, sources: Sequence[Version]) -> str | None:
+    """The root where the packs of a new version go; None for the store's own."""
+    if new.output:
+        return storage_url(workspace, new.output)
+    return output_of(workspace.catalog, sources[-1]) if sources else None
+
+
+def _producer() -> Producer | None:
+    producer = current_producer.get()
+    if producer is None:
+        _log.warning("use_current_task=True has no effect: no task is running.")
+    return producer
+
+
+def open_draft(workspace: Workspace, draft_id: str) -> Draft | None:
+    """The draft of that id, unless its commit has landed meanwhile: then the draft is done with."""
+    draft = workspace.draft(draft_id)
+    if draft is None:
+        return None
+    landed = workspace.catalog.version(draft_id)
+    if landed is None and draft.committing:
+        landed = workspace.refresh().version(draft_id)
+    if landed is not None:
+        draft.discard()
+        return None
+    return draft
+
+
+def require_final(workspace: Workspace, version_id: str) -> Version:
+    """A version that may be a parent.
+
+    Raises:
+        DatasetNotFound: There is none, or it was deleted.
+        NotFinal: It is a draft of this machine.
+    """
+    if workspace.draft(version_id) is not None and workspace.catalog.version(version_id) is None:
+        raise NotFinal(
+            f"Cannot inherit from a parent that was not finalized/closed: {version_id}.", "Finalize it first."
+        )
+    version = workspace.version(version_id)
+    if version.deleted:
+        raise DatasetNotFound(f"The parent {version_id} was deleted.", "Choose another parent.")
+    return version
+
+
+def require_free(workspace: Workspace, series: Series | None, number: str, project: str, name: str) -> None:
+    """Check that a version number can be given.
+
+    Raises:
+        VersionExists: A version of the series has it.
+    """
+    taken = workspace.catalog.versions_of(series.id) if series else ()
+    if any(version.number == number for version in taken):
+        raise VersionExists(
+            f"The dataset {project}/{name} already has a version {number}.",
+            "Choose another number, or leave it out to get the next one.",
+        )
+
+
+def require_name(name: str | None) -> str:
+    """A dataset's name.
+
+    Raises:
+        InvalidRequest: It is missing or empty.
+    """
+    if not name:
+        raise InvalidRequest("A dataset needs a name.", "Give dataset_name, or a parent that has one.")
+    return name
