@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from dataset_store.errors import CorruptObject
 
 __all__ = [
     "EditedTree",
+    "KeyRange",
     "NodeReader",
     "NodeWriter",
     "TreeRoot",
@@ -42,11 +43,16 @@ __all__ = [
     "read_all",
     "read_children",
     "read_range",
+    "read_ranges",
     "require_one_level",
 ]
 
 _NODES_AT_ONCE = 256
 """Nodes encoded before they are written; about 64,000 entries."""
+
+
+KeyRange: TypeAlias = tuple[PathKey, PathKey | None]
+"""The keys from the first on and before the second; no second means to the end."""
 
 
 class NodeReader(Protocol):
@@ -107,20 +113,45 @@ def read_all(root: TreeRoot, reader: NodeReader) -> Entries:
 
 def read_range(root: TreeRoot, start: PathKey, stop: PathKey | None, reader: NodeReader) -> Entries:
     """The entries whose keys lie in `[start, stop)`; no stop means to the end."""
+    return read_ranges(root, [(start, stop)], reader)
+
+
+def read_ranges(root: TreeRoot, ranges: Sequence[KeyRange], reader: NodeReader) -> Entries:
+    """The entries of all these ranges, which are in order and apart, one batch of nodes a level for all of them."""
+    if not ranges:
+        return Entries.empty()
     nodes = read_children([root.ref], reader)
+    shares: list[Sequence[KeyRange]] = [ranges]
     while not require_one_level(nodes):
-        refs = [ref for node in nodes if isinstance(node, Children) for ref in _refs_within(node, start, stop)]
-        nodes = read_children(refs, reader)
-    entries = concat([node for node in nodes if isinstance(node, Entries)])
-    first = bisect_left(entries.keys, start)
-    last = len(entries) if stop is None else bisect_left(entries.keys, stop)
-    return entries if (first, last) == (0, len(entries)) else entries.rows(first, max(first, last))
+        refs: list[NodeRef] = []
+        deeper: list[Sequence[KeyRange]] = []
+        for node, share in zip(nodes, shares, strict=True):
+            if isinstance(node, Children):
+                by_child = _ranges_by_child(node.keys, share)
+                refs += [node.ref(row) for row in by_child]
+                deeper += by_child.values()
+        nodes, shares = read_children(refs, reader), deeper
+    pairs = zip(nodes, shares, strict=True)
+    return concat([part for node, share in pairs if isinstance(node, Entries) for part in _within(node, share)])
 
 
-def _refs_within(node: Children, start: PathKey, stop: PathKey | None) -> list[NodeRef]:
-    first = max(0, bisect_right(node.keys, start) - 1)
-    last = len(node) if stop is None else bisect_left(node.keys, stop)
-    return [node.ref(row) for row in range(first, max(last, first + 1))]
+def _ranges_by_child(firsts: Sequence[PathKey], ranges: Sequence[KeyRange]) -> dict[int, list[KeyRange]]:
+    """The children that can hold entries of ranges, each with those ranges; keys before the first child go to it."""
+    by_child: dict[int, list[KeyRange]] = {}
+    for start, stop in ranges:
+        first = max(0, bisect_right(firsts, start) - 1)
+        last = len(firsts) if stop is None else bisect_left(firsts, stop)
+        for child in range(first, max(last, first + 1)):
+            by_child.setdefault(child, []).append((start, stop))
+    return by_child
+
+
+def _within(leaf: Entries, ranges: Sequence[KeyRange]) -> Iterable[Entries]:
+    """The rows of a leaf that lie in each of the ranges."""
+    for start, stop in ranges:
+        first = bisect_left(leaf.keys, start)
+        last = len(leaf) if stop is None else bisect_left(leaf.keys, stop)
+        yield leaf if (first, last) == (0, len(leaf)) else leaf.rows(first, max(first, last))
 
 
 def lookup(root: TreeRoot, keys: Sequence[PathKey], reader: NodeReader) -> Entries:

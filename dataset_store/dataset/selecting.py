@@ -1,7 +1,7 @@
 """Some of a version's entries: by path, directory or wildcard, or a share for one of several readers.
 
 What it costs follows what is selected: named files are looked up, directories and shares are read through the nodes
-that hold them; only a wildcard that begins with one reads all.
+that hold them, all in one batch a level; only a wildcard that begins with one reads all.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from dataset_store.core.entries import Changes, Entries, overlay
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.paths import ROOT, PathKey, to_key, to_text
 from dataset_store.core.shares import read_share, share_of
-from dataset_store.core.tree import TreeRoot, lookup, read_all, read_range
+from dataset_store.core.tree import KeyRange, TreeRoot, lookup, read_all, read_ranges
 from dataset_store.core.wildcards import is_wildcard, matching
 from dataset_store.dataset.lists import with_lists
 from dataset_store.errors import InvalidRequest, PathNotFound
@@ -87,23 +87,42 @@ def entries_of(tree: TreeRootRow, selected: Selection, nodes: StoredNodes) -> En
 def _named(root: TreeRoot, files: Sequence[str], nodes: StoredNodes) -> Entries:
     """A path means the entry or the directory of that very name; only one that names neither can be a wildcard."""
     named = {to_key(path.strip("/")): path for path in files}
-    found = lookup(root, sorted(named), nodes)
-    for key in sorted(named.keys() - set(found.keys)):
-        inside = read_range(root, PathKey(key + b"\0"), PathKey(key + b"\1"), nodes)
-        if not len(inside) and is_wildcard(named[key]):
-            inside = _matching(root, named[key], nodes)
-        elif not len(inside):
-            raise PathNotFound(f"The version has no {named[key]!r}.", "Look at list_files(); wildcards may find none.")
-        found = overlay(found, Changes(inside, []))
-    return found
+    entries = lookup(root, sorted(named), nodes)
+    others = sorted(named.keys() - set(entries.keys))
+    inside = read_ranges(root, _below(others), nodes)
+    neither = [named[key] for key in others if not _holds_below(inside, key)]
+    for path in neither:
+        if not is_wildcard(path):
+            raise PathNotFound(f"The version has no {path!r}.", "Look at list_files(); wildcards may find none.")
+    meant = _matching(root, neither, nodes)
+    return overlay(overlay(entries, Changes(inside, [])), Changes(meant, []))
 
 
-def _matching(root: TreeRoot, pattern: str, nodes: StoredNodes) -> Entries:
-    """The entries that a wildcard means, read from the directory that it begins with."""
-    directory = _plain_directory(pattern.strip("/"))
-    below = read_range(root, PathKey(directory + b"\0"), PathKey(directory + b"\1"), nodes) if directory else None
-    rows = read_all(root, nodes) if below is None else below
-    return rows.take(np.array(matching([to_text(key) for key in rows.keys], pattern), np.bool_))
+def _matching(root: TreeRoot, patterns: Sequence[str], nodes: StoredNodes) -> Entries:
+    """The entries that any of the wildcards means, read from the directories that they begin with."""
+    directories = sorted({_plain_directory(pattern.strip("/")) for pattern in patterns})
+    rows = read_ranges(root, _below(directories), nodes)
+    texts = [to_text(key) for key in rows.keys]
+    meant = np.zeros(len(texts), np.bool_)
+    for pattern in patterns:
+        meant |= np.array(matching(texts, pattern), np.bool_)
+    return rows.take(meant)
+
+
+def _below(directories: Sequence[PathKey]) -> list[KeyRange]:
+    """The ranges of what lies below sorted directories; one that lies below another is in the other's."""
+    if ROOT in directories:
+        return [(ROOT, None)]
+    ranges: list[tuple[PathKey, PathKey]] = []
+    for key in directories:
+        if not ranges or key >= ranges[-1][1]:
+            ranges.append((PathKey(key + b"\0"), PathKey(key + b"\1")))
+    return list(ranges)
+
+
+def _holds_below(entries: Entries, directory: PathKey) -> bool:
+    start, stop = entries.range_of(directory)
+    return stop > start
 
 
 def _plain_directory(pattern: str) -> PathKey:

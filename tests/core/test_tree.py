@@ -12,7 +12,7 @@ from dataset_store.core.census import MOST_PACKS, Census, census_after, packs_to
 from dataset_store.core.diff import diff, diff_entries
 from dataset_store.core.entries import Changes, Entries, overlay, same_identity
 from dataset_store.core.nodes import Children, decode_node, encode_node, node_level
-from dataset_store.core.tree import TreeRoot, build, edit, lookup, read_all, read_range
+from dataset_store.core.tree import TreeRoot, build, edit, lookup, read_all, read_range, read_ranges
 from dataset_store.errors import CorruptObject
 from dataset_store.testing.trees import MemoryNodes, entries_of
 
@@ -81,8 +81,14 @@ def test_a_difference_applied_to_the_old_tree_gives_the_new_tree(before, after):
 
 
 @settings(max_examples=60)
-@given(contents, st.lists(st.integers(-5, 310).map(key), unique=True), st.integers(0, 300), st.integers(0, 300))
-def test_looking_up_keys_and_ranges_equals_filtering_the_whole(held, wanted, low, high):
+@given(
+    contents,
+    st.lists(st.integers(-5, 310).map(key), unique=True),
+    st.integers(0, 300),
+    st.integers(0, 300),
+    st.lists(st.integers(0, 310), max_size=12),
+)
+def test_looking_up_keys_and_ranges_equals_filtering_the_whole(held, wanted, low, high, bounds):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shape, "LEAF", shape.Shape(2, 8, 2**32 // 3))
         patch.setattr(shape, "INNER", shape.Shape(2, 6, 2**32 // 2))
@@ -91,6 +97,12 @@ def test_looking_up_keys_and_ranges_equals_filtering_the_whole(held, wanted, low
         assert lookup(root, sorted(wanted), nodes).keys == sorted(set(wanted) & held.keys())
         start, stop = sorted((key(low), key(high)))
         assert read_range(root, start, stop, nodes).keys == sorted(k for k in held if start <= k < stop)
+        edges = sorted({key(number) for number in (low, high, *bounds)})
+        ranges = [*zip(edges[::2], edges[1::2], strict=False)]
+        if len(edges) % 2:
+            ranges.append((edges[-1], None))
+        inside = {k for k in held for start, stop in ranges if start <= k and (stop is None or k < stop)}
+        assert read_ranges(root, ranges, nodes).keys == sorted(inside)
 
 
 def test_one_edit_among_many_entries_rewrites_one_path():

@@ -59,6 +59,11 @@ def test_there_is_one_part_for_each_512_mib_unless_told_otherwise(version):
         (["d1/f00*.txt"], {"d1/f001.txt", "d1/f006.txt"}),
         (["*.md", "d2/f002.txt"], {"notes.md", "d2/f002.txt"}),
         (["d[34]/f003.txt", "nothing*"], {"d3/f003.txt"}),
+        (["d0", "d0/f005.txt", "d*/f00[56].txt"], {*(path for path in FILES if path[:2] == "d0"), "d1/f006.txt"}),
+        (
+            ["d1/f00*.txt", "d1/*6.txt"],
+            {path for path in FILES if path[:2] == "d1" and (path[:6] == "d1/f00" or path[-5] == "6")},
+        ),
         ([], set()),
     ],
 )
@@ -90,6 +95,21 @@ def test_what_was_not_selected_is_not_fetched(version, another_machine, backends
     assert read(whole) == FILES
     part = dataset.get_local_copy(files=["large.bin"])
     assert os.stat(f"{whole}/large.bin").st_ino == os.stat(f"{part}/large.bin").st_ino
+
+
+def test_many_directories_are_read_in_as_many_rounds_as_one(home, another_machine, backends):
+    dataset = Dataset.create("many", "p")
+    dataset.sync_folder(write(home / "many", {f"{n % 100:02}/{n:05}": b"%d" % n for n in range(8_000)}))
+    dataset.finalize(auto_upload=True)
+    rounds = []
+    for directories in (["07"], [f"{n:02}" for n in range(0, 100, 5)]):
+        another_machine()
+        found = Dataset.get(dataset.id)
+        backends[-1].reset()
+        entries = len(read(found.get_local_copy(files=directories)))
+        assert entries == 80 * len(directories)
+        rounds.append(backends[-1].snapshot().calls["get_ranges"])
+    assert rounds[1] <= rounds[0] + 1
 
 
 def test_a_partial_copy_is_never_taken_for_the_whole(version, another_machine):
