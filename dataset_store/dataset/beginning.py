@@ -13,7 +13,7 @@ from dataset_store.dataset.limits import Description, require_writable
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.outputs import output_of, storage_url
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFinal, VersionExists
+from dataset_store.errors import InvalidRequest, NotFinal, VersionExists
 from dataset_store.local.drafts import Draft, Labels, Opened, Output
 
 __all__ = ["NewVersion", "begin", "open_draft", "require_final", "require_free", "require_name"]
@@ -117,10 +117,7 @@ def require_final(workspace: Workspace, version_id: str) -> Version:
         raise NotFinal(
             f"Cannot inherit from a parent that was not finalized/closed: {version_id}.", "Finalize it first."
         )
-    version = workspace.version(version_id)
-    if version.deleted:
-        raise DatasetNotFound(f"The parent {version_id} was deleted.", "Choose another parent.")
-    return version
+    return workspace.live_version(version_id)
 
 
 def require_free(workspace: Workspace, series: Series | None, number: str, project: str, name: str) -> None:

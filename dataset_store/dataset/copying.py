@@ -18,7 +18,7 @@ from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.selecting import EVERYTHING, Selection, entries_of
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import Corrupt, DatasetNotFound, InvalidRequest, TargetNotEmpty
+from dataset_store.errors import Corrupt, InvalidRequest, TargetNotEmpty
 from dataset_store.local.folder import remember_folder
 from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.local.local_copies import LocalCopy, Stamp, copy_id_of
@@ -40,8 +40,7 @@ def local_copy(workspace: Workspace, version: Version, selected: Selection = EVE
     held = workspace.copies.find(copy_id)
     if held is not None:
         return held
-    if version.deleted:
-        raise DatasetNotFound(f"The version {version.id} was deleted.", "Its children can still be read.")
+    workspace.live_version(version.id)
 
     def fill(folder: str) -> Stamp:
         entries = _fill(workspace, version, selected, folder, read_only=True)

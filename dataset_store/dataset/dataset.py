@@ -160,7 +160,7 @@ class Dataset(Making, Reading, Labelling):
     def _by_id(cls, workspace: Workspace, dataset_id: str, *, drafts: bool) -> "Dataset":
         draft = beginning.open_draft(workspace, dataset_id) if drafts else None
         if draft is None:
-            _require_live(workspace.version(dataset_id))
+            workspace.live_version(dataset_id)
         return cls(workspace, draft, dataset_id)
 
     @classmethod
@@ -407,8 +407,3 @@ def _require_one_way(dataset_id: str | None, named: Sequence[str | None]) -> Non
 
 def _id_of(dataset: "str | Dataset") -> str:
     return dataset.id if isinstance(dataset, Dataset) else dataset
-
-
-def _require_live(version: Version) -> None:
-    if version.deleted:
-        raise DatasetNotFound(f"The version {version.id} was deleted.", "Its children can still be read.")

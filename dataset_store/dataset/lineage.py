@@ -10,7 +10,6 @@ from dataset_store.core.nodes import NodeRef
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.tree import NodeReader, TreeRoot, edit, read_all
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import DatasetNotFound
 from dataset_store.storage.trees import root_of
 
 __all__ = ["ancestors_of", "dependency_graph", "merged_entries", "merged_parents", "tree_of_version"]
@@ -96,10 +95,7 @@ def tree_of_version(workspace: Workspace, version_id: str) -> TreeRoot:
     Raises:
         DatasetNotFound: It was deleted.
     """
-    version = workspace.version(version_id)
-    if version.deleted:
-        raise DatasetNotFound(f"The version {version_id} was deleted.", "Its children can still be read.")
-    return root_of(version.entry.tree)
+    return root_of(workspace.live_version(version_id).entry.tree)
 
 
 def merged_entries(workspace: Workspace, parents: Sequence[str]) -> Entries:

@@ -79,10 +79,10 @@ class Workspace:
             return None
 
     def version(self, version_id: str) -> Version:
-        """A version by its id, without a request where this machine has seen it.
+        """A version by its id, deleted or not, without a request where this machine has seen it.
 
         Raises:
-            DatasetNotFound: There is none, or it was deleted.
+            DatasetNotFound: There is none.
             FormatTooNew: Reading needs a newer version of this package.
         """
         found = self.catalog.version(version_id) or self.refresh().version(version_id)
@@ -93,6 +93,17 @@ class Workspace:
                 "List versions with `dataset-store list --versions`.",
             )
         return found
+
+    def live_version(self, version_id: str) -> Version:
+        """A version whose content can be asked for.
+
+        Raises:
+            DatasetNotFound: There is none, or it was deleted.
+        """
+        version = self.version(version_id)
+        if version.deleted:
+            raise DatasetNotFound(f"The version {version_id} was deleted.", "Its children can still be read.")
+        return version
 
     def resolve(self, query: Query) -> Version:
         """The version that a query means now; one request where nothing is new.
