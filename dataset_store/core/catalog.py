@@ -139,10 +139,6 @@ class Catalog:
         family = self._family(series_id)
         return family.value if family else None
 
-    def all_series(self) -> Iterator[Series]:
-        """Every series that has a name, also one whose versions are all deleted."""
-        return (family.value for family in self._families.values())
-
     def names(self) -> Collection[str]:
         """Every name of a series, in any project, each once."""
         return self._named.keys()

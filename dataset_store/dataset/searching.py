@@ -1,11 +1,11 @@
 """Searching datasets by parts of their names: what `Dataset.list_datasets` gives."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from dataset_store.core.catalog import Catalog, Query
+from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.tag_filters import TagFilter
 from dataset_store.dataset.overview import VersionSummary, drafts_of, summary_of
 from dataset_store.dataset.workspace import Workspace
@@ -48,18 +48,29 @@ def search(workspace: Workspace, meant: Search) -> list[VersionSummary]:
     """
     name = _pattern(meant.partial_name)
     catalog = workspace.refresh()
-    called = (series for each in _names(catalog, name) for series in catalog.series_called(each))
-    named = {series.id for series in called if _in_project(series.project, meant)}
     query = Query(tags=meant.tags, include_archived=meant.archived)
-    versions = [
-        version
-        for series in named
-        for version in catalog.versions_of(series)
-        if query.accepts(version) and (meant.ids is None or version.id in meant.ids)
-    ]
+    found = _named(catalog, meant, name) if meant.ids is None else _among(catalog, meant, name)
+    versions = [version for version in found if query.accepts(version)]
     versions.sort(key=lambda version: version.slot, reverse=True)
     rows = [summary_of(workspace, version) for version in versions]
     return _drafts(workspace, meant, name) + rows
+
+
+def _named(catalog: Catalog, meant: Search, name: re.Pattern[str] | None) -> Iterator[Version]:
+    """The live versions of the series that are called as is meant."""
+    called = (series for each in _names(catalog, name) for series in catalog.series_called(each))
+    for series in called:
+        if _in_project(series.project, meant):
+            yield from catalog.versions_of(series.id)
+
+
+def _among(catalog: Catalog, meant: Search, name: re.Pattern[str] | None) -> Iterator[Version]:
+    """The same of the versions whose ids are given."""
+    versions = (catalog.version(version_id) for version_id in meant.ids or ())
+    for version in versions:
+        series = None if version is None or version.deleted else catalog.series(version.series)
+        if version and series and _in_project(series.project, meant) and (name is None or name.search(series.name)):
+            yield version
 
 
 def _names(catalog: Catalog, pattern: re.Pattern[str] | None) -> Collection[str]:

@@ -330,7 +330,9 @@ def test_datasets_are_listed_with_what_they_are_called_the_last_first(home):
     assert names(partial_name="c.t") == ["a/b/big.cats", "a/cats"]
     assert names(partial_name=re.escape("g.c")) == ["a/b/big.cats"]
     assert names(tags="t") == names(tags=["__$all", "t"]) == ["a/cats"]
-    assert names(ids=[one.id]) == ["a/cats"]
+    assert names(ids=[one.id]) == names(ids=[one.id, one.id, two.id, "no such id"], partial_name="^c") == ["a/cats"]
+    assert names(ids=[one.id, two.id], dataset_project="a/b") == ["a/b/big.cats"]
+    assert names(ids=[two.id], tags="t") == names(ids=[]) == []
     assert names(tags=["-t"]) == ["ab/dogs", "a/b/big.cats"]
     assert names(only_completed=False, tags=["t"]) == ["a/cats", "a/cats"]
     two.archive()
