@@ -26,6 +26,7 @@ __all__ = [
     "WEB",
     "cause",
     "failure",
+    "found_nothing",
     "has_secrets",
     "is_remote",
     "local_path",
@@ -66,12 +67,14 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 # Errors by name: the classes of drivers are there only where the driver is, and that of sockets need not be loaded.
 _DENIED: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "ClientAuthenticationError"})
+_DENIED_STATUS: Final = frozenset({401, 403})
 _UNREACHABLE: Final = frozenset(
     {
         "EndpointConnectionError",
         "ConnectTimeoutError",
         "ClientConnectorError",
         "ClientConnectorDNSError",
+        "ServiceRequestError",
         "SSHException",
         "gaierror",
     }
@@ -171,11 +174,22 @@ def failure(error: Exception, doing: str) -> DatasetStoreError:
         return error
     said = f"Cannot {doing}: {_in_words(error)}."
     names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, PermissionError) or names & _DENIED:
+    if isinstance(error, PermissionError) or names & _DENIED or _status(error) in _DENIED_STATUS:
         return AccessDenied(said, "Check the credentials and their rights, then repeat.")
     if isinstance(error, ConnectionError) or names & _UNREACHABLE:
         return StoreUnreachable(said, "Check the address, the endpoint and the network, then repeat.")
     return StorageFailed(said, "Check the storage and the network, then repeat; nothing acknowledged is lost.")
+
+
+def found_nothing(error: Exception) -> bool:
+    """Whether a driver was told that what it asked for is not there."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) == 404
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status that an error of a driver came from, where it says so."""
+    told = (getattr(error, name, None) for name in ("status_code", "status", "code"))
+    return next((one for one in told if isinstance(one, int)), None)
 
 
 def _opened(core: Any, scheme: str, url: str) -> tuple[Any, str]:
@@ -202,5 +216,6 @@ def _driver_missing(scheme: str, error: ImportError) -> DriverMissing:
 
 
 def _in_words(error: Exception) -> str:
-    text = str(error).strip().rstrip(".") or type(error).__name__
-    return _SECRETS.sub("", text)
+    """The first line of what a driver says; what follows are numbers of requests."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _SECRETS.sub("", text.rstrip(". "))

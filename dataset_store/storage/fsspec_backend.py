@@ -29,7 +29,16 @@ from dataset_store.errors import (
     StoreUnreachable,
 )
 from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
-from dataset_store.storage.filesystems import WEB, cause, failure, open_filesystem, redacted, scheme_of, turn_of
+from dataset_store.storage.filesystems import (
+    WEB,
+    cause,
+    failure,
+    found_nothing,
+    open_filesystem,
+    redacted,
+    scheme_of,
+    turn_of,
+)
 
 __all__ = ["FsspecBackend"]
 
@@ -140,7 +149,9 @@ class FsspecBackend:
             return iter(())
         except Exception as error:
             raise self._failure(error, f"list '{prefix}' of") from cause(error, self._url)
-        return iter([row for path, info in rows.items() if (row := self._row(folder, path, info)) is not None])
+        # The driver of Azure answers with a list of names where the prefix is an object itself.
+        found = rows.items() if isinstance(rows, dict) else ()
+        return iter([row for path, info in found if (row := self._row(folder, path, info)) is not None])
 
     def describe(self) -> str:
         """The URL without credentials."""
@@ -172,7 +183,7 @@ class FsspecBackend:
         return f"{self._root}/{validate_key(key)}"
 
     def _failure(self, error: Exception, doing: str) -> Exception:
-        if isinstance(error, FileNotFoundError):
+        if found_nothing(error):
             return StoreRootMissing(
                 f"Cannot {doing} {self.describe()}: it is not there.", "Make the bucket or folder, or check the URL."
             )
@@ -367,8 +378,8 @@ class FsspecBackend:
                 "Use a storage that honours If-None-Match; reading is safe.",
             )
         told = self._failure(error, f"create '{key}' in")
-        if isinstance(error, FileNotFoundError | PermissionError) or not isinstance(told, StorageFailed):
-            return told
+        if isinstance(told, AccessDenied | StoreRootMissing) or not isinstance(told, StorageFailed):
+            return told  # it was refused, and not made
         return OutcomeUnknown(f"'{key}' in {self.describe()} may or may not have been made.", "Read it back to learn.")
 
     # Listing

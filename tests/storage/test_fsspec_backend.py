@@ -17,8 +17,10 @@ from dataset_store.errors import (
     DriverMissing,
     InvalidRequest,
     ObjectMissing,
+    OutcomeUnknown,
     StoreLacksCreateIfAbsent,
     StoreReadOnly,
+    StoreRootMissing,
     StoreUnreachable,
 )
 from dataset_store.storage.backend import Backend, Key, Span, Tail, Traits
@@ -48,6 +50,26 @@ class TestS3(BackendConformance):
 
     def reopen(self, backend: Backend) -> Backend:
         return FsspecBackend(backend.describe())
+
+
+GIVEN = os.environ.get("DATASET_STORE_TEST_URLS", "").split()
+
+
+if GIVEN:
+
+    @pytest.mark.parametrize("_url", GIVEN)
+    class TestGivenUrls(BackendConformance):
+        """Buckets that `DATASET_STORE_TEST_URLS` names: CONTRIBUTING.md says how."""
+
+        @pytest.fixture(autouse=True)
+        def _given(self, _url):
+            self.url = _url
+
+        def make_backend(self) -> Backend:
+            return FsspecBackend(f"{self.url}/{secrets.token_hex(8)}/store")
+
+        def reopen(self, backend: Backend) -> Backend:
+            return FsspecBackend(backend.describe())
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +148,46 @@ def test_a_bucket_that_is_not_there_cannot_be_written(s3_bucket):
     for write in (lambda: backend.put(Key("x"), [b"x"]), lambda: backend.create(Key("x"), [b"x"])):
         with pytest.raises(StoreUnreachable, match="no-such-bucket"):
             write()
+
+
+class Answered(Exception):
+    """How drivers of other storages raise: the status in an attribute, and several lines of words."""
+
+    def __init__(self, status_code):
+        super().__init__("The server said no.\nRequestId:1234\nTime:now")
+        self.status_code = status_code
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, AccessDenied), (403, AccessDenied), (404, StoreRootMissing)])
+def test_what_a_server_refuses_was_not_made_whatever_its_driver_raises(s3_bucket, monkeypatch, status, kind):
+    backend = FsspecBackend(f"{s3_bucket}/refused")
+
+    def refuse(*_, **__):
+        raise Answered(status)
+
+    monkeypatch.setattr(backend._fs, "pipe_file", refuse)
+    for write in (backend.put, backend.create):
+        with pytest.raises(kind) as refused:
+            write(Key("packs/aa"), [b"x"])
+        assert "RequestId" not in str(refused.value)
+
+
+def test_an_answer_that_says_nothing_of_the_outcome_leaves_it_open(s3_bucket, monkeypatch):
+    backend = FsspecBackend(f"{s3_bucket}/open")
+
+    def break_off(*_, **__):
+        raise Answered(500)
+
+    monkeypatch.setattr(backend._fs, "pipe_file", break_off)
+    with pytest.raises(OutcomeUnknown):
+        backend.create(Key("log/0"), [b"x"])
+
+
+def test_a_driver_that_lists_an_object_itself_as_a_list_lists_nothing_below_it(s3_bucket, monkeypatch):
+    backend = FsspecBackend(f"{s3_bucket}/listed")
+    backend.put(Key("a/b"), [b"x"])
+    monkeypatch.setattr(backend._fs, "find", lambda path, detail: [path])
+    assert [*backend.list("a/b")] == []
 
 
 def test_a_refusal_is_never_taken_for_an_absent_object(s3_bucket, monkeypatch):
