@@ -2,7 +2,7 @@
 
 Recursive, a pattern means every path that it matches as a whole (`*` also matches `/`), every path whose file name it
 matches below its folder part, and everything below a folder that it names. Not recursive, it means the paths with as
-many names as itself, name by name.
+many names as itself, name by name. A path that is there under that very name is meant by it, and no other.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,10 @@ def matching(paths: Sequence[str], pattern: str | None, *, recursive: bool = Tru
     wanted = (pattern or "").strip("/")
     if not wanted or (wanted == "*" and recursive):
         return [True] * len(paths)
+    if is_wildcard(wanted):
+        itself = [path == wanted or (recursive and path.startswith(wanted + "/")) for path in paths]
+        if any(itself):
+            return itself
     if recursive:
         return [_matches_anywhere(path, wanted) for path in paths]
     names = wanted.split("/")

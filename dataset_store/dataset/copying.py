@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import stat
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -55,32 +56,71 @@ def mutable_copy(
 ) -> str:
     """A folder of the caller's own that holds a version, or some of its entries.
 
-    It is written beside the target and then renamed, so the target is whole or what it was.
+    It is written beside the target and then renamed, so the target is whole or what it was. A folder that cannot be
+    replaced (a mount point, one whose parent may not be written, the one that the caller stands in) is filled from a
+    folder inside it once that is whole.
     """
-    target = os.path.abspath(target)
     if "\0" in target:
         raise InvalidRequest(f"{target!r} cannot be a folder.", "Give the path of a folder.")
-    with naming_writes(target):
-        occupied = os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target))
-        if occupied and not overwrite:
-            raise TargetNotEmpty(f"The folder {target!r} is not empty.", "Choose another, or pass overwrite=True.")
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        private = f"{target}.{secrets.token_hex(4)}.part"
+    wanted = os.path.abspath(target)
+    folder = os.path.realpath(wanted)  # a link to a folder means the folder
+    with naming_writes(wanted):
+        _require_vacant(wanted, folder, overwrite=overwrite)
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        stays = os.path.isdir(folder) and _must_stay(folder)
+        private = _beside(os.path.join(folder, ".new") if stays else folder)
         os.mkdir(private, 0o777)
         try:
             entries = _fill(workspace, version, selected, private, read_only=False)
-            _put_in_place(private, target)
+            if stays:
+                _move_up(private, folder)
+            else:
+                _put_in_place(private, folder)
         except BaseException:
             remove_tree(private)
             raise
-    _prime_stat_cache(workspace, entries, target)
-    return target
+    _prime_stat_cache(workspace, entries, wanted)
+    return wanted
+
+
+def _beside(path: str) -> str:
+    return f"{path}.{secrets.token_hex(4)}.part"
+
+
+def _require_vacant(wanted: str, folder: str, *, overwrite: bool) -> None:
+    """See to it that a copy may be put there.
+
+    Raises:
+        TargetNotEmpty: There is a file, or a folder that holds something and is not to be overwritten.
+    """
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise TargetNotEmpty(f"{wanted!r} is a file and no folder.", "Choose another place; it was left as it is.")
+    if os.path.isdir(folder) and os.listdir(folder) and not overwrite:
+        raise TargetNotEmpty(f"The folder {wanted!r} is not empty.", "Choose another, or pass overwrite=True.")
+
+
+def _must_stay(folder: str) -> bool:
+    """Whether a folder cannot be renamed, or somebody would be left standing in what was renamed away."""
+    writable = os.access(os.path.dirname(folder), os.W_OK | os.X_OK)
+    return os.path.ismount(folder) or not writable or f"{os.path.realpath('.')}/".startswith(f"{folder}/")
+
+
+def _move_up(private: str, folder: str) -> None:
+    """Replace what a folder holds by what a folder inside it holds."""
+    own = os.path.basename(private)
+    for name in os.listdir(folder):
+        if name != own:
+            remove_tree(os.path.join(folder, name))
+    for name in os.listdir(private):
+        os.rename(os.path.join(private, name), os.path.join(folder, name))
+    os.rmdir(private)
 
 
 def _put_in_place(private: str, target: str) -> None:
     if not os.path.lexists(target):
         os.rename(private, target)
         return
+    os.chmod(private, stat.S_IMODE(os.stat(target).st_mode))
     old = f"{private}.old"
     os.rename(target, old)
     try:
@@ -111,6 +151,8 @@ def _fill(workspace: Workspace, version: Version, selected: Selection, folder: s
                 reuse=_reuse(workspace, entries, seeds),
                 progress=told,
             )
+        if read_only:
+            writer.seal()
     return entries
 
 

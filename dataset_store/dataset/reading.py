@@ -84,7 +84,7 @@ class Reading(Handle):
 
         Args:
             target_folder: Made if it does not exist.
-            overwrite: Replace what a folder that is not empty holds.
+            overwrite: Replace what a folder that is not empty holds. A file is never replaced.
             part: As in `get_local_copy`.
             num_parts: As in `get_local_copy`.
             raise_on_error: Accepted without effect: what cannot be made whole is not made.
@@ -94,7 +94,7 @@ class Reading(Handle):
             The folder's path.
 
         Raises:
-            TargetNotEmpty: The folder holds something and `overwrite` is not set.
+            TargetNotEmpty: It is a file, or the folder holds something and `overwrite` is not set.
             NotFinal: It is not finalized.
             InvalidRequest: There is no such part.
         """

@@ -181,3 +181,23 @@ def test_parts_of_a_version_use_the_whole_copy_of_its_parent(version):
         for path in read(folder):
             if FILES[path]:
                 assert os.stat(f"{folder}/{path}").st_ino == os.stat(f"{whole}/{path}").st_ino
+
+
+@pytest.mark.parametrize("verb", ["remove_files", "list_files", "get_local_copy"])
+def test_a_name_with_brackets_means_itself_and_no_other(home, verb):
+    dataset = Dataset.create("brackets", "p")
+    dataset.sync_folder(
+        write(home / "photos", {"photo[1].jpg": b"1", "photo1.jpg": b"2", "d[ab]/x": b"3", "da/x": b"4"})
+    )
+    if verb == "remove_files":
+        assert dataset.remove_files("photo[1].jpg") == 1
+        assert dataset.remove_files("d[ab]") == 1
+        assert dataset.list_files() == ["da/x", "photo1.jpg"]
+    elif verb == "list_files":
+        assert dataset.list_files("photo[1].jpg") == ["photo[1].jpg"]
+        assert dataset.list_files("d[ab]") == ["d[ab]/x"]
+        assert dataset.list_files("photo[2].jpg") == []
+        assert dataset.list_files("photo[12].jpg") == ["photo1.jpg"]
+    else:
+        dataset.finalize(auto_upload=True)
+        assert read(dataset.get_local_copy(files=["photo[1].jpg", "d[ab]"])) == {"photo[1].jpg": b"1", "d[ab]/x": b"3"}
