@@ -84,6 +84,7 @@ def extract_archive(archive: str, folder: str) -> int:
         for key in directories:
             writer.make_directory(key)
         writer.symlinks([key for key, _ in links], [target for _, target in links])
+        writer.seal()
     return total
 
 

@@ -53,7 +53,8 @@ class FolderWriter:
 
     Args:
         root: An existing folder, private to the caller until the work is done.
-        read_only: Files get mode 0444 or 0555, else 0644 or 0755; directories 0755; all less the umask.
+        read_only: Files get mode 0444 or 0555, else 0644 or 0755; all less the umask. Directories get 0755, and 0555
+            by `seal`.
 
     Raises:
         PathNotFound: There is no such folder.
@@ -84,6 +85,16 @@ class FolderWriter:
     def close(self) -> None:
         """Give all descriptors back. Nothing may be in progress."""
         self._directories.close()
+
+    def seal(self) -> None:
+        """Take from every directory below the root the right to be changed, once all is written.
+
+        Raises:
+            StorageFailed: The disk refused.
+        """
+        for key in self._directories.made:
+            with self._naming(key), self._directories.borrowed(key) as opened:
+                os.fchmod(opened, 0o555)
 
     def write_small(
         self,
@@ -272,6 +283,7 @@ class _Directories:
         self._root = _Directory(root, 1)  # always in use
         self._open: OrderedDict[PathKey, _Directory] = OrderedDict()
         self._lock = threading.Lock()
+        self.made: list[PathKey] = []
 
     def borrow(self, key: PathKey) -> _Directory:
         """A directory, made where missing; to be given back."""
@@ -321,6 +333,7 @@ class _Directories:
             name = below.rpartition(b"\0")[2]
             with suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=found.opened)
+                self.made.append(below)
             found = self._open[below] = _Directory(os.open(name, _OPEN_DIRECTORY, dir_fd=found.opened), 0)
         return found
 

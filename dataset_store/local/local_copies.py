@@ -4,7 +4,7 @@ A copy is written into a private folder, renamed into place, and stamped last, s
 whole. Whoever was given a copy's path holds a shared kernel lock on it until its process ends; a copy is removed only
 under the exclusive lock, so never while in use, and a killed process leaves nothing locked.
 
-What a user does to a copy's files is not watched: they are read-only, and verify finds changes.
+What a user does to a copy is not watched: its files and folders are read-only, and verify finds changes.
 """
 
 import fcntl
@@ -209,7 +209,7 @@ class LocalCopies:
         except BaseException:
             remove_tree(os.fsencode(private))
             raise
-        os.chmod(private, 0o755)  # noqa: S103  (its parent is 0700)
+        os.chmod(private, 0o555)  # noqa: S103  (its parent is 0700)
         os.rename(private, self._path(copy_id))
         temporary = self._stamp_path(copy_id) + ".new"
         with open(temporary, "wb") as file:

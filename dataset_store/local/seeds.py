@@ -2,10 +2,12 @@
 
 Whole files that did not change are linked into a read-only copy, or copied into a mutable one; of large files that did
 change, the chunks that the earlier file already has are copied from it. Whatever is copied is hashed on the way, so a
-seed that someone has tampered with costs a fetch and never a wrong byte; a link shares the file as it is.
+seed that someone has changed costs a fetch and never a wrong byte. A link shares the file as it is, so only a file
+with the size and time that it was given is linked: whoever writes into one changes its time.
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +24,9 @@ from dataset_store.errors import Corrupt
 from dataset_store.local.folder_writer import FolderWriter
 
 __all__ = ["ChunkReuse", "Seed", "copy_unchanged", "link_unchanged"]
+
+_TIME_UNITS = (1, 100, 1_000, 1_000_000, 10**9, 2 * 10**9)
+"""Of times of modification on file systems, in ns."""
 
 _SMALL = 256 * 1024
 _BATCH = 256
@@ -82,8 +87,20 @@ def link_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Boo
     """Link what the seed has unchanged; the rows that are done now, shape (n,)."""
     done = done.copy()
     for row, there in _matches(entries, seed.entries, ~done):
-        done[row] = writer.hard_link(seed.file(there), entries.keys[row])
+        source = seed.file(there)
+        if _is_as_made(source, int(entries.sizes[row]), int(entries.mtimes[row])):
+            done[row] = writer.hard_link(source, entries.keys[row])
     return done
+
+
+def _is_as_made(path: bytes, size: int, mtime_ns: int) -> bool:
+    """Whether a file still has the size and time that it was given, as finely as its file system keeps times."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    kept = (mtime_ns - mtime_ns % unit for unit in _TIME_UNITS)
+    return stat.S_ISREG(found.st_mode) and found.st_size == size and found.st_mtime_ns in kept
 
 
 def copy_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:
