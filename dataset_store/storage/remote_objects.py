@@ -44,6 +44,7 @@ __all__ = [
 
 _PIECE: Final = 4 << 20
 _ONE_REQUEST: Final = 16 << 20
+_LOCAL: Final = frozenset({"file", "local"})
 _ETAGS: Final = ("ETag", "etag", "content_md5", "md5Hash")
 _TIMES: Final = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "modified", "created")
 _SIGNATURE: Final = re.compile(
@@ -109,9 +110,9 @@ def describe_object(url: str) -> RemoteObject:
     with _using("look at", url) as (filesystem, path):
         filesystem.invalidate_cache()
         info = filesystem.info(path)
-    if info.get("type") != "file":
-        raise PathNotFound(f"{redacted(url)} is no file.", "Give a file's URL.")
-    return _object(url, _last_name(url, path), info)
+        if info.get("type") != "file":
+            raise PathNotFound(f"{redacted(url)} is no file.", "Give a file's URL.")
+        return _object(url, _last_name(url, path), path, info)
 
 
 def find_objects(url: str, *, recursive: bool = True) -> list[RemoteObject]:
@@ -128,7 +129,8 @@ def find_objects(url: str, *, recursive: bool = True) -> list[RemoteObject]:
     with _using("list", url) as (filesystem, path):
         folder = path.rstrip("/")
         filesystem.invalidate_cache()
-        rows = filesystem.find(folder, maxdepth=None if recursive else 1, detail=True)
+        listed = filesystem.find(folder, maxdepth=None if recursive else 1, detail=True)
+    rows = listed if isinstance(listed, dict) else {}  # Azure's driver: names alone, where it is an object itself
     found = [
         one
         for path, info in rows.items()
@@ -143,11 +145,11 @@ def _listed(url: str, folder: str, path: str, info: dict[str, Any]) -> RemoteObj
     """A row of a listing; None where it is no file. A link of a folder is what it leads to."""
     name = path[len(folder) + 1 :]
     if scheme_of(url) in WEB:
-        return _object(path, unquote(name), info)  # its path is a URL already
+        return _object(path, unquote(name), path, info)  # its path is a URL already
     below = object_below(url, name)
-    if info.get("type") == "file" and not info.get("islink"):
-        return _object(below, name, info)
-    with suppress(PathNotFound):
+    with suppress(PathNotFound, FileNotFoundError):
+        if info.get("type") == "file" and not info.get("islink"):
+            return _object(below, name, path, info)
         return replace(describe_object(below), name=name)
     return None
 
@@ -268,8 +270,11 @@ def _next(file: Any, url: str, size: int) -> bytes:
     return piece
 
 
-def _object(url: str, name: str, info: dict[str, Any]) -> RemoteObject:
-    mtime = next((ns for key in _TIMES if (ns := _nanoseconds(info.get(key))) is not None), None)
+def _object(url: str, name: str, path: str, info: dict[str, Any]) -> RemoteObject:
+    if scheme_of(url) in _LOCAL:
+        mtime: int | None = os.stat(path).st_mtime_ns  # the driver tells it as a float, which is not exact
+    else:
+        mtime = next((ns for key in _TIMES if (ns := _nanoseconds(info.get(key))) is not None), None)
     etag = next((str(info[key]).strip('"') for key in _ETAGS if info.get(key)), None)
     if etag is None and mtime is not None:
         etag = f"mtime:{mtime}"
@@ -301,7 +306,7 @@ def _nanoseconds(value: object) -> int | None:
 
 def _quoted(url: str, name: str) -> str:
     """A path below a URL, as that URL's driver reads it: only web servers and files take percent signs as code."""
-    return quote(os.fsencode(name)) if scheme_of(url) in {*WEB, "file", "local"} else name
+    return quote(os.fsencode(name)) if scheme_of(url) in WEB | _LOCAL else name
 
 
 def _last_name(url: str, path: str) -> str:

@@ -477,3 +477,16 @@ def test_no_password_stands_in_what_is_logged_of_an_error(home):
         assert secret not in "".join(traceback.format_exception(error))
     else:
         pytest.fail("it was reached")
+
+
+def test_a_linked_folder_that_did_not_change_is_no_change_when_it_is_synced(home):
+    folder = write(home / "linked", {"x": b"x" * 1_000, "d/y": b"y"})
+    os.utime(folder / "x", ns=(1_700_000_000_863_311_255, 1_700_000_000_863_311_255))
+    dataset = Dataset.create("d", "p")
+    dataset.add_external_files(str(folder))
+    assert dataset.compare_folder(folder).matches
+    assert dataset.sync_folder(folder) == (0, 0, 0)
+    assert len(dataset.link_entries) == 2
+    write(folder, {"x": b"z" * 1_000})
+    assert dataset.sync_folder(folder) == (0, 0, 1)
+    assert [one.relative_path for one in dataset.link_entries] == ["d/y"]
