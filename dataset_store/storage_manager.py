@@ -400,7 +400,7 @@ class StorageManager:
             # It is in use: what was handed out stays, and a new one stands beside it.
             copy_id = hash32(secrets.token_bytes(16)).hex()[:32]
         with naming_writes(copies.directory):
-            return copies.make(copy_id, fill).path
+            return copies.make(copy_id, lambda folder, _: fill(folder)).path
 
     @classmethod
     def _in_background(cls, send: Callable[[], None], url: str) -> None:

@@ -43,8 +43,8 @@ def local_copy(workspace: Workspace, version: Version, selected: Selection = EVE
         return held
     workspace.live_version(version.id)
 
-    def fill(folder: str) -> Stamp:
-        entries = _fill(workspace, version, selected, folder, read_only=True)
+    def fill(folder: str, left: str | None) -> Stamp:
+        entries = _fill(workspace, version, selected, folder, read_only=True, left=left)
         return Stamp(int(entries.sizes.sum()), version.entry.tree)
 
     with naming_writes(workspace.copies.directory):
@@ -131,13 +131,22 @@ def _put_in_place(private: str, target: str) -> None:
     remove_tree(old)
 
 
-def _fill(workspace: Workspace, version: Version, selected: Selection, folder: str, *, read_only: bool) -> Entries:
-    """Write the selected entries into an empty folder; what was written."""
+def _fill(
+    workspace: Workspace,
+    version: Version,
+    selected: Selection,
+    folder: str,
+    *,
+    read_only: bool,
+    left: str | None = None,
+) -> Entries:
+    """Write the selected entries into an empty folder; what was written. `left` is a folder where that was begun."""
     entries = entries_of(version.entry.tree, selected, workspace.repository.nodes)
     done: Bool = np.zeros(len(entries), np.bool_)
     with ExitStack() as stack:
         writer = stack.enter_context(FolderWriter(folder, read_only=read_only))
-        seeds = _seeds(workspace, version, entries, stack)
+        seeds = [Seed(os.fsencode(left), entries)] if left else []
+        seeds += _seeds(workspace, version, entries, stack)
         for seed in seeds:
             take = link_unchanged if read_only else copy_unchanged
             done = take(entries, seed, writer, done)

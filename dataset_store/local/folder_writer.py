@@ -126,7 +126,7 @@ class FolderWriter:
                         os.close(opened)
 
     def create_file(self, key: PathKey, *, executable: bool) -> int:
-        """Make an empty file and open it for writing; `close_file` ends it.
+        """Make an empty file and open it for writing; `close_file` ends it once it is whole.
 
         Raises:
             TargetNotEmpty: Something of that name is there.
@@ -174,8 +174,10 @@ class FolderWriter:
 
         try:
             yield write
-        finally:
-            self.close_file(opened, key, mtime_ns)
+        except BaseException:
+            os.close(opened)  # without its time, by which whole files are known
+            raise
+        self.close_file(opened, key, mtime_ns)
 
     def hard_link(self, source: bytes, key: PathKey) -> bool:
         """Let a file of the folder be another name of `source`, which lies outside it.

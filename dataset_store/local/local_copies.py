@@ -4,25 +4,31 @@ A copy is written into a private folder, renamed into place, and stamped last, s
 whole. Whoever was given a copy's path holds a shared kernel lock on it until its process ends; a copy is removed only
 under the exclusive lock, so never while in use, and a killed process leaves nothing locked.
 
+What a making that was broken off has written is handed to the next one, which takes from it what it can check. It is
+kept until the machine is started anew: after a power failure a file's size and time may stand where its bytes do not.
+
 What a user does to a copy is not watched: its files and folders are read-only, and verify finds changes.
 """
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import msgspec
 
 from dataset_store.core.log_entries import TreeRootRow
-from dataset_store.errors import Conflict
+from dataset_store.errors import AccessDenied, Conflict, DiskFull, StorageFailed
 from dataset_store.local.removal import remove_tree
 
 __all__ = ["LocalCopies", "LocalCopy", "Stamp", "copy_id_of"]
 
 _MAKING = ".making"
+_LEFT = ".left"
 _OF_SOME = "-"
 _LOOK_AGAIN = 64
 """Copies that a process makes before it looks again at what all have made."""
@@ -62,6 +68,10 @@ def copy_id_of(version_id: str, selection: str) -> str:
     return f"{version_id}{_OF_SOME}{selection}" if selection else version_id
 
 
+Fill = Callable[[str, str | None], Stamp]
+"""Writes a copy into an empty private folder; is also given the folder of a making that was broken off, if there is."""
+
+
 class LocalCopies:
     """The local copies of one store's versions, or of one kind of files.
 
@@ -95,8 +105,8 @@ class LocalCopies:
         os.utime(self._stamp_path(copy_id))
         return LocalCopy(copy_id, self._path(copy_id), stamp)
 
-    def make(self, copy_id: str, fill: Callable[[str], Stamp]) -> LocalCopy:
-        """The copy of a version, made by `fill` (given an empty private folder) unless another process just did.
+    def make(self, copy_id: str, fill: Fill) -> LocalCopy:
+        """The copy of a version, made by `fill` unless another process just did.
 
         Several callers may ask for one version at once: one makes it, the others wait and share it.
         """
@@ -111,7 +121,7 @@ class LocalCopies:
             "End that process, then repeat.",
         )
 
-    def _make(self, copy_id: str, fill: Callable[[str], Stamp]) -> LocalCopy | None:
+    def _make(self, copy_id: str, fill: Fill) -> LocalCopy | None:
         """As `make`; None where another process makes the copy, or uses one: look for that one then.
 
         Nobody waits for the exclusive lock: whoever is given a copy keeps a shared lock until its process ends.
@@ -166,9 +176,10 @@ class LocalCopies:
     def evict(self) -> list[str]:
         """Remove copies over the byte limit that nobody uses, and parts that dead processes left; ids of the former."""
         copies = self.all()
-        for copy_id in self._unfinished():
-            self.remove(copy_id)
         total = sum(copy.stamp.size for copy in copies)
+        kept = self._worth_keeping() if total <= self.byte_limit else None
+        for copy_id in self._unfinished() - {kept}:
+            self.remove(copy_id)
         removed: list[str] = []
         for copy in reversed(copies):
             too_many = self.count_limit is not None and len(copies) - len(removed) > self.count_limit
@@ -198,16 +209,17 @@ class LocalCopies:
             os.close(descriptor)
         return True
 
-    def _fill(self, copy_id: str, fill: Callable[[str], Stamp]) -> None:
-        private = self._path(copy_id) + _MAKING
+    def _fill(self, copy_id: str, fill: Fill) -> None:
+        private = f"{self._path(copy_id)}.{_boot_id()}{_MAKING}"
         # Left by a process that died here, or by whoever removed the folder; the exclusive lock says that it is gone.
         _unlink(self._stamp_path(copy_id))
-        self._remove_folders(copy_id)
+        left = self._left_of(copy_id, private)
         os.mkdir(private, 0o700)
         try:
-            stamp = fill(private)
-        except BaseException:
-            remove_tree(os.fsencode(private))
+            stamp = fill(private, left)
+        except BaseException as error:
+            if not _can_go_on_after(error):
+                remove_tree(os.fsencode(private))
             raise
         os.chmod(private, 0o555)  # noqa: S103  (its parent is 0700)
         os.rename(private, self._path(copy_id))
@@ -215,18 +227,37 @@ class LocalCopies:
         with open(temporary, "wb") as file:
             file.write(msgspec.json.encode(stamp))
         os.rename(temporary, self._stamp_path(copy_id))
+        if left is not None:
+            remove_tree(os.fsencode(left))
 
-    def _remove_folders(self, copy_id: str) -> None:
-        for folder in (self._path(copy_id) + _MAKING, self._path(copy_id)):
-            remove_tree(os.fsencode(folder))
+    def _left_of(self, copy_id: str, private: str) -> str | None:
+        """The folder that a making which was broken off has left; every other folder of the copy is removed."""
+        left = private.removesuffix(_MAKING) + _LEFT
+        if os.path.lexists(private):
+            remove_tree(os.fsencode(left))
+            os.rename(private, left)
+        self._remove_folders(copy_id, but=left)
+        return left if os.path.lexists(left) else None
+
+    def _remove_folders(self, copy_id: str, but: str | None = None) -> None:
+        for name in self._names():
+            folder = os.path.join(self.directory, name)
+            if folder != but and _is_folder_of(name, copy_id):
+                remove_tree(os.fsencode(folder))
 
     def _ids(self) -> list[str]:
         return [name.removesuffix(".stamp") for name in self._names() if name.endswith(".stamp")]
 
     def _unfinished(self) -> set[str]:
         """Versions that have a folder and no stamp: being made or removed, or left so."""
-        folders = {name.removesuffix(_MAKING) for name in self._names() if "." not in name.removesuffix(_MAKING)}
+        folders = {name.partition(".")[0] for name in self._names() if _is_folder_of(name, name.partition(".")[0])}
         return folders.difference(self._ids())
+
+    def _worth_keeping(self) -> str | None:
+        """Of the versions whose making was broken off, the last one."""
+        begun = [name for name in self._names() if name.endswith((_MAKING, _LEFT))]
+        latest = max(begun, key=lambda name: _mtime(os.path.join(self.directory, name)), default=None)
+        return None if latest is None else latest.partition(".")[0]
 
     def _names(self) -> list[str]:
         try:
@@ -272,6 +303,27 @@ class LocalCopies:
         descriptor = self._held.pop(copy_id, None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _can_go_on_after(error: BaseException) -> bool:
+    """Whether what was written before an error is right, and worth its place on the disk."""
+    broken_off = isinstance(error, KeyboardInterrupt | SystemExit | StorageFailed)
+    return broken_off and not isinstance(error, DiskFull | AccessDenied)
+
+
+def _is_folder_of(name: str, copy_id: str) -> bool:
+    """Whether a name is that of a copy's folder, whole or not."""
+    return name == copy_id or (name.startswith(f"{copy_id}.") and name.endswith((_MAKING, _LEFT)))
+
+
+@cache
+def _boot_id() -> str:
+    """Tells the times between two starts of this machine apart; where it does not say, each process from others."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read(8)
+    except OSError:
+        return secrets.token_hex(4)
 
 
 def _mtime(path: str) -> int:

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from threading import local
+from threading import Event, local
 
 import numpy as np
 import numpy.typing as npt
@@ -97,13 +97,13 @@ def materialise(
     workers = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         jobs = _jobs(copier, entries, np.flatnonzero(files & one_chunk), np.flatnonzero(files & ~one_chunk))
-        _run(pool, jobs, 2 * workers)
+        _run(pool, jobs, 2 * workers, copier.stop)
     _fetch_external(entries, copier, np.flatnonzero((kinds == Kind.EXTERNAL) & ~done), external)
     _write_links(entries, copier, writer, np.flatnonzero((kinds == Kind.SYMLINK) & ~done))
 
 
-def _run(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], object]], window: int) -> None:
-    """Run jobs with at most `window` of them waiting or running; the first error ends all."""
+def _run(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], object]], window: int, stop: Event) -> None:
+    """Run jobs with at most `window` of them waiting or running; the first error, or Ctrl-C, ends all."""
     waiting: deque[Future[object]] = deque()
     try:
         for job in jobs:
@@ -112,9 +112,11 @@ def _run(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], object]], window:
             waiting.append(pool.submit(job))
         while waiting:
             waiting.popleft().result()
-    finally:
+    except BaseException:
+        stop.set()
         for future in waiting:
             future.cancel()
+        raise
 
 
 def _jobs(copier: "_Copier", entries: Entries, small: Rows, large: Rows) -> Iterator[Callable[[], object]]:
@@ -169,11 +171,19 @@ def _executable(entries: Entries, rows: Sequence[int]) -> list[bool]:
 def _fetch_external(entries: Entries, copier: "_Copier", rows: Rows, external: External) -> None:
     if len(rows):
         with ThreadPoolExecutor(_EXTERNAL_AT_ONCE) as pool:
-            _run(pool, (partial(copier.copy_external, row, external) for row in rows.tolist()), 2 * _EXTERNAL_AT_ONCE)
+            jobs = (partial(copier.copy_external, row, external) for row in rows.tolist())
+            _run(pool, jobs, 2 * _EXTERNAL_AT_ONCE, copier.stop)
+
+
+class _Stopped(Exception):
+    """Ends a unit of work whose outcome nobody waits for any more."""
 
 
 class _Copier:
-    """Fetches, checks and writes; each method is one unit of work and may run in any thread."""
+    """Fetches, checks and writes; each method is one unit of work and may run in any thread.
+
+    Once `stop` is set, units that run end at the next piece.
+    """
 
     def __init__(self, entries: Entries, writer: FolderWriter, fetch: Fetch, reuse: Reuse, progress: Progress) -> None:
         self.entries = entries
@@ -182,6 +192,11 @@ class _Copier:
         self.reuse = reuse
         self.progress = progress
         self.threads = _Codecs()
+        self.stop = Event()
+
+    def _require_wanted(self) -> None:
+        if self.stop.is_set():
+            raise _Stopped
 
     def contents(self, rows: Sequence[int]) -> dict[int, memoryview]:
         """The checked contents of one-chunk entries; each frame is read and decoded once."""
@@ -222,12 +237,15 @@ class _Copier:
         try:
             target = 0
             for segment in segments_of(entries, row):
+                self._require_wanted()
                 if not self.reuse(row, segment, opened, target):
                     self.copy_segment(row, segment, opened, target)
                 target += segment.plain_length
                 self.progress(0, segment.plain_length)
-        finally:
-            self.writer.close_file(opened, key, int(entries.mtimes[row]))
+        except BaseException:
+            os.close(opened)  # without its time, by which whole files are known
+            raise
+        self.writer.close_file(opened, key, int(entries.mtimes[row]))
         self.progress(1, 0)
 
     def copy_external(self, row: int, external: External) -> None:
@@ -236,6 +254,7 @@ class _Copier:
         with self.writer.writing(key, executable=False, mtime_ns=int(self.entries.mtimes[row])) as write:
 
             def take(piece: bytes) -> None:
+                self._require_wanted()
                 write(piece)
                 self.progress(0, len(piece))
 
@@ -268,6 +287,7 @@ class _Copier:
         what = _named(segment.pack, segment.offset)
         rest = b""
         for start in range(0, segment.stored, _READ_BYTES):
+            self._require_wanted()
             place = Place(segment.pack, segment.offset + start, min(_READ_BYTES, segment.stored - start), 0)
             data = memoryview(b"".join((rest, *self.fetch([place]))))
             at = 0

@@ -168,6 +168,8 @@ class ChunkReuse:
             return False
         if segment.pack not in {one.pack for one in segments_of(self.seed.entries, there)}:
             return False
+        if not os.path.lexists(self.seed.file(there)):
+            return False
         try:
             wanted = _chunks(segment, self.footers)
             held = self._held(there)

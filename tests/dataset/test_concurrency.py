@@ -215,19 +215,24 @@ def test_below_the_byte_limit_no_copy_is_evicted_and_above_it_the_least_recently
     assert [path.exists() for path in paths] == [True, False, True, True]
 
 
-def test_what_a_killed_maker_left_is_removed_when_another_copy_is_made(home, start):
-    versions = [make_version(home, n) for n in range(2)]
-    maker = start()
-    maker.ask("setattr(copying, '_fill', never_ending)")
-    assert maker.ask(f"Dataset.get({versions[0].id!r}).get_local_copy()") == "filled"
+def test_what_the_last_killed_maker_left_is_kept_for_the_next_one_while_there_is_room(home, start):
+    versions = [make_version(home, n) for n in range(5)]
     copies = Path(versions[0]._workspace.copies.directory)
-    versions[1].get_local_copy()
-    assert [path.name for path in copies.glob("*.making")] == [f"{versions[0].id}.making"]
-    maker.kill()
-    start(DATASET_STORE_CACHE_BYTES=1).ask(f"Dataset.get({versions[1].id!r}).get_local_copy()")
-    third = make_version(home, 2)
-    start().ask(f"Dataset.get({third.id!r}).get_local_copy()")
-    assert not list(copies.glob("*.making"))
+
+    def begun():
+        return sorted(path.name.partition(".")[0] for path in copies.glob("*.making"))
+
+    for version in versions[:2]:
+        maker = start()
+        maker.ask("setattr(copying, '_fill', never_ending)")
+        assert maker.ask(f"Dataset.get({version.id!r}).get_local_copy()") == "filled"
+        versions[2].get_local_copy()
+        assert version.id in begun()
+        maker.kill()
+    start().ask(f"Dataset.get({versions[3].id!r}).get_local_copy()")
+    assert begun() == [versions[1].id]
+    start(DATASET_STORE_CACHE_BYTES=1).ask(f"Dataset.get({versions[4].id!r}).get_local_copy()")
+    assert begun() == []
 
 
 def test_two_handles_of_one_draft_see_what_the_other_did(home):

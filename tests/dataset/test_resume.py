@@ -1,7 +1,10 @@
-"""Uploads that were broken off go on, and a finalize whose reply was lost is repeated."""
+"""Uploads and downloads that were broken off go on, and a finalize whose reply was lost is repeated."""
 
+import os
 import random
 from collections import Counter
+from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -10,7 +13,15 @@ from dataset_store.core.digest import PackName
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.packfile import PackRef
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.errors import CommitOutcomeUnknown, Conflict, ObjectMissing, OutcomeUnknown, StorageFailed
+from dataset_store.errors import (
+    CommitOutcomeUnknown,
+    Conflict,
+    DiskFull,
+    ObjectMissing,
+    OutcomeUnknown,
+    StorageFailed,
+)
+from dataset_store.local import local_copies, materialise
 from dataset_store.storage.log import Pacing
 from dataset_store.storage.packs import PackWriter
 from dataset_store.storage.posix_backend import PosixBackend
@@ -252,3 +263,135 @@ def test_a_finalize_that_met_a_damaged_log_leaves_a_draft_that_can_be_changed(ho
     mend()
     assert draft.remove_files("long1") == 1
     assert draft.finalize()
+
+
+class Reads:
+    """Counts bytes read from packs; once there were `most` of them, what is read next may fail."""
+
+    def __init__(self, monkeypatch):
+        self.bytes = 0
+        self.most = None
+        self.error = StorageFailed("The network went away, as planned.", "Repeat.")
+        get_ranges = PosixBackend.get_ranges
+
+        def counted(backend, ranges):
+            if self.most is not None and self.bytes >= self.most:
+                raise self.error
+            found = get_ranges(backend, ranges)
+            self.bytes += sum(map(len, found))
+            return found
+
+        monkeypatch.setattr(PosixBackend, "get_ranges", counted)
+        monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one file at a time, so that what is whole is always the same
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    return Reads(monkeypatch)
+
+
+@pytest.fixture
+def stored(small_packs, folder, another_machine):
+    """A version of `folder`, for a machine that holds nothing of it."""
+    dataset = Dataset.create("d", "p")
+    dataset.sync_folder(folder)
+    dataset.finalize(auto_upload=True)
+    another_machine()
+    return Dataset.get(dataset.id)
+
+
+def break_off(dataset, reads, most=800_000):
+    reads.most = most
+    with pytest.raises(type(reads.error)):
+        dataset.get_local_copy()
+    reads.most, reads.bytes = None, 0
+
+
+def kept(dataset):
+    return [path.name for path in Path(dataset._workspace.copies.directory).iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StorageFailed("The network went away, as planned.", "Repeat."), KeyboardInterrupt()],
+    ids=["the network", "Ctrl-C"],
+)
+def test_a_download_that_was_broken_off_goes_on_where_it_was(folder, stored, reads, error):
+    reads.error = error
+    break_off(stored, reads)
+    assert read(stored.get_local_copy()) == read(folder)
+    assert reads.bytes < 500_000  # of about 970,000
+    assert kept(stored) == [stored.id]
+
+
+def test_nothing_is_kept_of_a_download_from_before_the_machine_was_started_anew(folder, stored, reads, monkeypatch):
+    break_off(stored, reads)
+    monkeypatch.setattr(local_copies, "_boot_id", lambda: "another")
+    assert read(stored.get_local_copy()) == read(folder)
+    assert reads.bytes > 900_000
+    assert kept(stored) == [stored.id]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DiskFull("No space is left, as planned.", "Make room."), ObjectMissing("It is gone, as planned.", "Look.")],
+)
+def test_what_a_full_disk_or_a_damaged_store_leaves_is_removed(stored, reads, error):
+    reads.error = error
+    break_off(stored, reads)
+    assert kept(stored) == []
+
+
+def test_what_somebody_changed_in_a_download_that_was_broken_off_is_fetched_anew(folder, stored, reads):
+    break_off(stored, reads)
+    (begun,) = Path(stored._workspace.copies.directory).glob("*.making")
+    for path in begun.iterdir():
+        path.chmod(0o644)
+        path.write_bytes(b"!" * path.stat().st_size)
+    assert read(stored.get_local_copy()) == read(folder)
+
+
+def test_a_large_file_that_was_half_fetched_is_not_fetched_from_its_beginning(
+    home, another_machine, reads, monkeypatch
+):
+    monkeypatch.setitem(PackWriter.__init__.__kwdefaults__, "target", 1 << 20)
+    content = random.Random(1).randbytes(12 << 20)
+    (home / "in").mkdir()
+    (home / "in/large").write_bytes(content)
+    dataset = Dataset.create("d", "p")
+    dataset.sync_folder(home / "in")
+    dataset.finalize(auto_upload=True)
+    another_machine()
+    dataset = Dataset.get(dataset.id)
+    break_off(dataset, reads, most=8 << 20)
+    assert read(dataset.get_local_copy()) == {"large": content}
+    assert reads.bytes < 6 << 20
+
+
+def test_what_runs_beside_a_failure_ends_at_its_next_piece(home, small_packs, another_machine, monkeypatch):
+    (home / "in").mkdir()
+    for name in ("one", "other"):
+        (home / "in" / name).write_bytes(random.Random(name).randbytes(3 << 20))
+    dataset = Dataset.create("d", "p")
+    dataset.sync_folder(home / "in")
+    dataset.finalize(auto_upload=True)
+    another_machine()
+    stop, first, later = Event(), [], []
+    monkeypatch.setattr(materialise, "Event", lambda: stop)
+    copy_segment = materialise._Copier.copy_segment
+
+    def copied(self, row, segment, opened, target):
+        if target == 0 and not first:
+            first.append(row)
+            assert stop.wait(20)
+        elif row not in first:
+            raise KeyboardInterrupt
+        else:
+            later.append(target)
+        copy_segment(self, row, segment, opened, target)
+
+    monkeypatch.setattr(materialise._Copier, "copy_segment", copied)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    with pytest.raises(KeyboardInterrupt):
+        Dataset.get(dataset.id).get_local_copy()
+    assert later == []
