@@ -21,6 +21,7 @@ from functools import cache
 
 import msgspec
 
+from dataset_store.core.digest import hash32
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.errors import AccessDenied, Conflict, DiskFull, StorageFailed
 from dataset_store.local.removal import remove_tree
@@ -29,6 +30,7 @@ __all__ = ["LocalCopies", "LocalCopy", "Stamp", "copy_id_of"]
 
 _MAKING = ".making"
 _LEFT = ".left"
+_PIN = ".pin"
 _OF_SOME = "-"
 _LOOK_AGAIN = 64
 """Copies that a process makes before it looks again at what all have made."""
@@ -165,6 +167,31 @@ class LocalCopies:
         finally:
             os.close(descriptor)
 
+    def pin(self, copy_id: str, link: str) -> None:
+        """Keep a copy as long as a symbolic link leads to it, whoever made the link and whatever the limits say."""
+        name = f"{self._path(copy_id)}.{hash32(os.fsencode(link)).hex()[:16]}{_PIN}"
+        with open(name, "wb") as file:
+            file.write(os.fsencode(link))
+
+    def _pinned(self) -> set[str]:
+        """The copies that links lead to; pins of links that lead elsewhere, or are gone, are removed."""
+        pinned = set()
+        for name in self._names():
+            if name.endswith(_PIN):
+                copy_id = name.partition(".")[0]
+                if self._is_linked(copy_id, os.path.join(self.directory, name)):
+                    pinned.add(copy_id)
+                else:
+                    _unlink(os.path.join(self.directory, name))
+        return pinned
+
+    def _is_linked(self, copy_id: str, pin: str) -> bool:
+        try:
+            with open(pin, "rb") as file:
+                return os.readlink(file.read()) == os.fsencode(self._path(copy_id))
+        except (OSError, ValueError):
+            return False
+
     def _make_room(self, copy_id: str) -> None:
         """Evict where the bound may be passed: all copies are looked at now and then, not for each that is made."""
         stamp = self._stamp(copy_id)
@@ -174,14 +201,15 @@ class LocalCopies:
             self.evict()
 
     def evict(self) -> list[str]:
-        """Remove copies over the byte limit that nobody uses, and parts that dead processes left; ids of the former."""
+        """Remove copies over the limits that nobody uses, and what dead processes left; ids of the former."""
         copies = self.all()
         total = sum(copy.stamp.size for copy in copies)
         kept = self._worth_keeping() if total <= self.byte_limit else None
         for copy_id in self._unfinished() - {kept}:
             self.remove(copy_id)
         removed: list[str] = []
-        for copy in reversed(copies):
+        pinned = self._pinned()
+        for copy in [copy for copy in reversed(copies) if copy.copy_id not in pinned]:
             too_many = self.count_limit is not None and len(copies) - len(removed) > self.count_limit
             if total <= self.byte_limit and not too_many:
                 break

@@ -215,6 +215,25 @@ def test_below_the_byte_limit_no_copy_is_evicted_and_above_it_the_least_recently
     assert [path.exists() for path in paths] == [True, False, True, True]
 
 
+def test_a_copy_is_kept_as_long_as_a_link_leads_to_it(home, start):
+    versions = [make_version(home, n) for n in range(4)]
+
+    def copy_of(version):
+        worker = start(DATASET_STORE_CACHE_BYTES=1)
+        path = Path(worker.ask(f"Dataset.get({version.id!r}).get_local_copy()"))
+        worker.end()
+        return path
+
+    linked = copy_of(versions[0])
+    (home / "link").symlink_to(linked)
+    versions[0]._workspace.copies.pin(linked.name, str(home / "link"))
+    paths = [linked, copy_of(versions[1]), copy_of(versions[2])]
+    assert [path.exists() for path in paths] == [True, False, True]
+    (home / "link").unlink()
+    copy_of(versions[3])
+    assert not linked.exists()
+
+
 def test_what_the_last_killed_maker_left_is_kept_for_the_next_one_while_there_is_room(home, start):
     versions = [make_version(home, n) for n in range(5)]
     copies = Path(versions[0]._workspace.copies.directory)
