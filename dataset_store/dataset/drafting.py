@@ -22,6 +22,8 @@ from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import InvalidRequest, PathNotFound
 from dataset_store.local.drafts import Draft, Source
 from dataset_store.local.folder import Folder, read_file, read_folder
+from dataset_store.local.reading import Progress
+from dataset_store.local.scan import Scope
 from dataset_store.storage.filesystems import scheme_of
 from dataset_store.storage.trees import root_of
 
@@ -55,14 +57,20 @@ def _base_entries(workspace: Workspace, base: TreeRootRow | None, below: PathKey
 
 
 def sync(
-    workspace: Workspace, draft: Draft, folder: str, dataset_path: str | None, *, dry_run: bool = False
+    workspace: Workspace,
+    draft: Draft,
+    folder: str,
+    dataset_path: str | None,
+    *,
+    dry_run: bool = False,
+    follow_links: bool = False,
 ) -> Difference:
     """Make the draft's entries below `dataset_path` those of a folder; what that changed, or would."""
     below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
     if "\0" in folder:
         raise PathNotFound(f"There is nothing at {folder!r}.", "Give an existing folder.")
     with progress_bar("reading", None) as told:
-        found = read_folder(os.path.abspath(folder), below, workspace.stats, now_ns(), told)
+        found = _read_folder(workspace, os.path.abspath(folder), below, told, follow_links=follow_links)
     held = _replaced_by(workspace, draft, found.entries, below)
     found = replace(found, entries=as_fetched(held, found.entries, draft))
     difference = diff_entries(held, found.entries)
@@ -70,6 +78,12 @@ def sync(
         return difference
     _record(workspace, draft, difference.as_changes(), found, below)
     return difference
+
+
+def _read_folder(workspace: Workspace, folder: str, below: PathKey, told: Progress, *, follow_links: bool) -> Folder:
+    """A folder without the store, where that lies in it."""
+    scope = Scope(follow_links=follow_links, leave_out=workspace.own_folders())
+    return read_folder(folder, below, workspace.stats, now_ns(), told, scope=scope)
 
 
 def _replaced_by(workspace: Workspace, draft: Draft, rows: Entries, below: PathKey) -> Entries:
@@ -89,13 +103,14 @@ def add_path(
     dataset_path: str | None,
     *,
     recursive: bool,
+    follow_links: bool = False,
 ) -> Difference:
     """Add a file, or the files of a folder, to the draft; what that changed. Only what is in the way is removed."""
     below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
         with progress_bar("reading", None) as told:
-            found = read_folder(absolute, below, workspace.stats, now_ns(), told)
+            found = _read_folder(workspace, absolute, below, told, follow_links=follow_links)
         rows = found.entries.take(_selected(found.entries, below, wildcards, recursive=recursive))
     else:
         found = read_file(absolute, below, workspace.stats, now_ns())

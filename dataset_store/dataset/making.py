@@ -36,6 +36,7 @@ class Making(Handle):
         recursive: bool = True,
         verbose: bool = False,
         max_workers: int | None = None,
+        follow_links: bool = False,
     ) -> int:
         """Add a file, or a folder's content, to the draft. Files that it already holds unchanged are skipped.
 
@@ -47,6 +48,7 @@ class Making(Handle):
             recursive: Look into sub-folders.
             verbose: Log what was added and modified.
             max_workers: Accepted; the number of threads follows the machine.
+            follow_links: Take the files of folders outside that links lead to; without it such a link is refused.
 
         Returns:
             How many files were added; modified ones are not counted.
@@ -61,7 +63,9 @@ class Making(Handle):
             raise PathNotFound(f"There is nothing at {source!r}.", "Give an existing file or folder.")
         inside = drafting.below_base(source, local_base_folder, dataset_path)
         wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
-        found = drafting.add_path(self._workspace, draft, source, wildcards, inside, recursive=recursive)
+        found = drafting.add_path(
+            self._workspace, draft, source, wildcards, inside, recursive=recursive, follow_links=follow_links
+        )
         if verbose:
             _log.info("%d files added, %d modified", len(found.added), len(found.modified_new))
         return len(found.added)
@@ -138,6 +142,7 @@ class Making(Handle):
         dataset_path: str | None = None,
         verbose: bool = False,
         dry_run: bool = False,
+        follow_links: bool = False,
     ) -> tuple[int, int, int]:
         """Make the draft, or its directory `dataset_path`, hold exactly what a folder holds.
 
@@ -148,6 +153,7 @@ class Making(Handle):
             dataset_path: The directory of the dataset that it becomes; by default the whole.
             verbose: Log how many files were removed, added and modified.
             dry_run: Only tell what would change.
+            follow_links: Take the files of folders outside that links lead to; without it such a link is refused.
 
         Returns:
             How many files were removed, added and modified.
@@ -157,7 +163,8 @@ class Making(Handle):
             VersionIsFinal: It is finalized.
         """
         draft = self._open_draft("sync a folder into")
-        found = drafting.sync(self._workspace, draft, os.fspath(local_path), dataset_path, dry_run=dry_run)
+        folder = os.fspath(local_path)
+        found = drafting.sync(self._workspace, draft, folder, dataset_path, dry_run=dry_run, follow_links=follow_links)
         counts = (len(found.removed), len(found.added), len(found.modified_new))
         if verbose:
             _log.info("%d files removed, %d added, %d modified", *counts)

@@ -35,7 +35,7 @@ from dataset_store.errors import Corrupt, NotFinal
 from dataset_store.local.drafts import Draft
 from dataset_store.local.folder import read_folder
 from dataset_store.local.reading import default_workers
-from dataset_store.local.scan import scan
+from dataset_store.local.scan import EVERYTHING, Scope, scan
 from dataset_store.local.stat_cache import StatCache
 from dataset_store.storage.packs import PackReader
 from dataset_store.storage.trees import NoKeeper, StoredNodes, place_of, root_of
@@ -108,7 +108,8 @@ def compare_folder(workspace: Workspace, entries: Entries, folder: str, draft: D
         PathNotFound, AccessDenied, FileChanged: The folder cannot be read.
     """
     with progress_bar("reading", None) as told:
-        found = read_folder(os.path.abspath(folder), ROOT, workspace.stats, now_ns(), told).entries
+        scope = Scope(leave_out=workspace.own_folders())
+        found = read_folder(os.path.abspath(folder), ROOT, workspace.stats, now_ns(), told, scope=scope).entries
     return _report(entries, as_fetched(entries, found, draft))
 
 
@@ -141,7 +142,7 @@ def _paths(entries: Entries) -> tuple[str, ...]:
 def _read_folder(folder: str) -> Entries:
     """The rows of a folder, every file read, as by a machine that remembers nothing."""
     with tempfile.TemporaryDirectory(prefix="dataset-store-") as blank, progress_bar("reading", None) as told:
-        return read_folder(os.path.abspath(folder), ROOT, StatCache(blank), now_ns(), told, ignore=False).entries
+        return read_folder(os.path.abspath(folder), ROOT, StatCache(blank), now_ns(), told, scope=EVERYTHING).entries
 
 
 def _scan_folder(folder: str) -> Entries:

@@ -23,7 +23,7 @@ from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.node_cache import NodeCache
 from dataset_store.local.settings import Settings, load_settings
 from dataset_store.local.stat_cache import StatCache
-from dataset_store.storage.filesystems import scheme_of
+from dataset_store.storage.filesystems import is_remote, local_path, scheme_of
 from dataset_store.storage.repository import Repository, create_config, fetch_config, open_repository
 from dataset_store.storage.storages import backend_at
 
@@ -67,6 +67,13 @@ class Workspace:
     def drafts_directory(self) -> str:
         """Where this machine keeps its drafts of this store."""
         return os.path.join(self.settings.data, "drafts", self.store_id)
+
+    def own_folders(self) -> frozenset[tuple[int, int]]:
+        """Device and inode of the folders that hold the store and what this machine keeps of it: never a dataset's."""
+        urls = [self.repository.backend.describe(), *self.catalog.storages.values()]
+        paths = [local_path(url) for url in urls if not is_remote(url)]
+        found = (_stat(path) for path in [*paths, self.settings.cache, self.settings.data])
+        return frozenset((one.st_dev, one.st_ino) for one in found if one is not None)
 
     def draft(self, draft_id: str) -> Draft | None:
         """A draft of this machine by its id; None where there is none."""
@@ -199,6 +206,13 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
         StatCache(os.path.join(settings.cache, "stats")),
         LocalCopies(os.path.join(folder, "copies"), settings.cache_bytes),
     )
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 def _remembered(path: str) -> bytes | None:

@@ -18,7 +18,7 @@ from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey, to_path
 from dataset_store.local.listing import DirectoryBlock
 from dataset_store.local.reading import FileStat, Progress, hash_files
-from dataset_store.local.scan import scan, stat_one
+from dataset_store.local.scan import USUAL, Scope, scan, stat_one
 from dataset_store.local.stat_cache import StatCache
 
 __all__ = ["Folder", "read_file", "read_folder", "remember_folder"]
@@ -58,7 +58,7 @@ def read_folder(
     now_ns: int,
     progress: Progress | None = None,
     *,
-    ignore: bool = True,
+    scope: Scope = USUAL,
 ) -> Folder:
     """The entries of a folder.
 
@@ -68,13 +68,13 @@ def read_folder(
         stats: What this machine remembers of files.
         now_ns: The time now, ns since 1970, before anything is looked at.
         progress: Told of files and bytes read.
-        ignore: Leave out what `.datasetignore` files say.
+        scope: What of the folder is meant.
 
     Raises:
         PathNotFound, UnsupportedFileType, InvalidPath, AccessDenied, FileChanged: As `scan` and `hash_files`.
     """
     root = os.fsencode(folder)
-    return _read(root, list(scan(root, below=below, ignore=ignore)), stats, now_ns, progress)
+    return _read(root, list(scan(root, below=below, scope=scope)), stats, now_ns, progress)
 
 
 def read_file(path: str, below: PathKey, stats: StatCache, now_ns: int, progress: Progress | None = None) -> Folder:

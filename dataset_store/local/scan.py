@@ -9,9 +9,9 @@ Promises:
 - A directory's rows are cut into blocks by position alone, so an unchanged directory gives equal blocks.
 - Any depth that a key can express works, with at most 66 directories open at once; no path of more than one
   name is ever handed to the kernel for an entry.
-- What is found is stored the same way on every machine, or refused by name: devices, sockets and fifos are
-  refused; a link that stays inside the folder is a link; one that leads to a file outside is that file's bytes;
-  one to a directory outside is refused, or walked with `follow_links`.
+- What is found is stored the same way on every machine, or refused by name, all that is refused at once: devices,
+  sockets and fifos are refused; a link that stays inside the folder is a link; one that leads to a file outside is
+  that file's bytes; one to a directory outside is refused, or walked with `follow_links`.
 
 This module never reads a file's bytes, except that `open_file` opens one for whoever does, and never changes
 anything.
@@ -50,7 +50,7 @@ from dataset_store.local.ignore import IGNORE_FILE, Rules, read_rules
 from dataset_store.local.listing import BLOCK_NAMES, Columns, DirectoryBlock, Listing, join_keys
 from dataset_store.local.os_errors import reading_error, shown
 
-__all__ = ["BLOCK_NAMES", "DirectoryBlock", "open_file", "scan", "stat_one"]
+__all__ = ["BLOCK_NAMES", "EVERYTHING", "USUAL", "DirectoryBlock", "Scope", "open_file", "scan", "stat_one"]
 
 _MAX_OPEN: Final = 64
 # As plain numbers: numpy asks an enum member for its array protocols at each comparison.
@@ -62,22 +62,40 @@ _DANGLING: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP])
 
 _IGNORE_NAME: Final = os.fsdecode(IGNORE_FILE)
 
+_MOST_TOLD: Final = 5
+
 _NOTHING: Final = Columns.of([])
 
 Identity = tuple[int, int]
 """Device and inode."""
 
 
-def scan(
-    root: bytes | str, *, below: PathKey = ROOT, follow_links: bool = False, ignore: bool = False
-) -> Iterator[DirectoryBlock]:
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What below a folder is meant.
+
+    Attributes:
+        ignore: Not what `.datasetignore` files say.
+        follow_links: Directories outside that links lead to, as if they stood in the folder.
+        leave_out: Not these directories, nor anything below them.
+    """
+
+    ignore: bool = True
+    follow_links: bool = False
+    leave_out: frozenset[Identity] = frozenset()
+
+
+USUAL: Final = Scope()
+EVERYTHING: Final = Scope(ignore=False)
+
+
+def scan(root: bytes | str, *, below: PathKey = ROOT, scope: Scope = EVERYTHING) -> Iterator[DirectoryBlock]:
     """Everything below a folder.
 
     Args:
         root: The folder; if it is itself a link, what that leads to.
         below: A directory of the dataset that the keys are put below.
-        follow_links: Walk links to directories outside the folder as if the directories stood in it.
-        ignore: Leave out what `.datasetignore` files say.
+        scope: What below it is meant.
 
     Yields:
         Blocks, in the order that the module describes. A directory of nothing but directories has none, nor has
@@ -91,7 +109,7 @@ def scan(
         FileChanged: Something was removed or replaced meanwhile.
         AccessDenied: A directory cannot be read.
     """
-    walk = _Walk(os.fsencode(root), below, follow_links, ignore=ignore)
+    walk = _Walk(os.fsencode(root), below, scope)
     try:
         yield from walk.blocks()
     finally:
@@ -188,12 +206,12 @@ class _Frame:
 class _Walk:
     """One scan: a stack of frames from the root down to the directory at hand."""
 
-    def __init__(self, root: bytes, below: PathKey, follow_links: bool, *, ignore: bool) -> None:
+    def __init__(self, root: bytes, below: PathKey, scope: Scope) -> None:
         self._root = root
-        self._ignore = ignore
         self._below = below
-        self._follow = follow_links
+        self._scope = scope
         self._stack: list[_Frame] = []
+        self._refused: list[str] = []
 
     def blocks(self) -> Iterator[DirectoryBlock]:
         self._enter_root()
@@ -204,6 +222,8 @@ class _Walk:
                 continue
             self._leave(frame)
             yield from frame.listing.blocks(self._below, frame.directory)
+        if self._refused:
+            raise _not_storable(self._refused)
 
     def close(self) -> None:
         for frame in self._stack:
@@ -231,14 +251,16 @@ class _Walk:
         if followed:
             del parent.listing.targets[row]
         parent.listing.dropped.add(row)
+        if self._scope.leave_out and _identity(opened) in self._scope.leave_out:
+            os.close(opened)
+            return
         base = _Base(path, parent.depth + 1) if followed else parent.base
         self._push(opened, name, row, child_key(parent.directory, name), base, followed=followed)
 
     def _push(self, opened: int, name: bytes, row: int, directory: PathKey, base: _Base, *, followed: bool) -> None:
-        found = os.fstat(opened)
         depth = len(self._stack)
-        identity = (found.st_dev, found.st_ino)
-        cyclic = self._follow and any(frame.identity == identity for frame in self._stack)
+        identity = _identity(opened)
+        cyclic = self._scope.follow_links and any(frame.identity == identity for frame in self._stack)
         rules = self._stack[-1].rules if self._stack else None
         frame = _Frame(name, row, followed, directory, depth, base, identity, opened, rules)
         self._stack.append(frame)  # from here on close() knows the descriptor
@@ -274,8 +296,7 @@ class _Walk:
                     os.close(opened)
                 opened = deeper
             frame.opened = opened
-            found = os.fstat(opened)
-            if (found.st_dev, found.st_ino) != frame.identity:
+            if _identity(opened) != frame.identity:
                 raise _replaced(frame.path(b""))
         return frame.opened
 
@@ -285,7 +306,7 @@ class _Walk:
         try:
             with os.scandir(opened) as found:
                 entries = list(found)
-            if self._ignore:
+            if self._scope.ignore:
                 entries = self._kept(frame, opened, entries)
             names = [entry.name.encode(*_CODEC) for entry in entries]
             order = sorted(range(len(names)), key=names.__getitem__)
@@ -339,7 +360,7 @@ class _Walk:
                 columns.stat[0, row] = 0
                 frame.pending.append(row)
             elif not kind:
-                raise _special(frame.path(frame.listing.names[row]))
+                self._refuse(frame, row, f"{shown(frame.path(frame.listing.names[row]))} is a device, socket or fifo")
         frame.pending.reverse()
 
     def _classify_link(self, frame: _Frame, row: int) -> None:
@@ -366,18 +387,25 @@ class _Walk:
     def _classify_outside(self, frame: _Frame, row: int, target: bytes, found: os.stat_result | None) -> None:
         path = frame.path(frame.listing.names[row])
         if found is None:
-            raise UnsupportedFileType(
-                f"The link {shown(path)} leads to {shown(target)}, which does not exist inside the folder.",
-                "Remove the link or mend it.",
-            )
+            told = f"the link {shown(path)} leads to {shown(target)}, which does not exist inside the folder"
+            self._refuse(frame, row, told)
+            return
         if stat.S_ISDIR(found.st_mode):
-            if not self._follow:
-                raise UnsupportedFileType(
-                    f"The link {shown(path)} leads to {shown(target)}, a folder outside the one that is added.",
-                    "Remove the link, or follow links to add the files of that folder.",
-                )
+            if not self._scope.follow_links:
+                self._refuse(frame, row, f"the link {shown(path)} leads to {shown(target)}, a folder outside")
+                return
             frame.listing.targets[row] = target
         frame.listing.columns.replace(row, found)
+
+    def _refuse(self, frame: _Frame, row: int, why: str) -> None:
+        """Keep a reason why the scan fails in the end; until then the row is as if it were not there."""
+        self._refused.append(why)
+        frame.listing.dropped.add(row)
+
+
+def _identity(opened: int) -> Identity:
+    found = os.fstat(opened)
+    return found.st_dev, found.st_ino
 
 
 def _columns(entries: list[os.DirEntry[str]]) -> Columns:
@@ -441,6 +469,15 @@ def _inside_text(frame: _Frame, target: bytes, found: os.stat_result | None) -> 
     except OSError:
         return None
     return text if same else None
+
+
+def _not_storable(refused: list[str]) -> UnsupportedFileType:
+    more = f"; and {len(refused) - _MOST_TOLD} more" if len(refused) > _MOST_TOLD else ""
+    told = "; ".join(refused[:_MOST_TOLD])
+    return UnsupportedFileType(
+        f"{told[0].upper()}{told[1:]}{more}.",
+        "Nothing was added. Remove or mend them, leave them out with .datasetignore, or follow links to folders.",
+    )
 
 
 def _special(path: bytes) -> UnsupportedFileType:

@@ -19,6 +19,7 @@ from dataset_store.errors import (
     PathNotFound,
     PendingUploads,
     TargetNotEmpty,
+    UnsupportedFileType,
     VersionExists,
     VersionIsFinal,
 )
@@ -418,3 +419,28 @@ def test_a_local_copy_whose_folder_was_removed_is_made_again(home):
     assert read(dataset.get_local_copy()) == {"a": b"1"}
     subprocess.run(["rm", "-rf", copy], check=True)
     assert read(dataset.get_local_copy()) == {"a": b"1"}
+
+
+def test_the_store_and_what_this_machine_keeps_of_it_are_no_part_of_a_folder_that_holds_them(home):
+    write(home, {"a": b"1", "d/b": b"2"})
+    for output in (None, str(home / "elsewhere")):
+        dataset = Dataset.create("d", "p", output_uri=output)
+        assert dataset.sync_folder(home) == (0, 2, 0)
+        dataset.finalize(auto_upload=True)
+        assert dataset.list_files() == ["a", "d/b"]
+        dataset.get_local_copy()
+    assert {"store", "cache", "own", "elsewhere"} < {path.name for path in home.iterdir()}
+
+
+def test_folders_outside_that_links_lead_to_are_taken_where_that_is_asked_for(home):
+    write(home / "in", {"a": b"1"})
+    write(home / "shared", {"d/b": b"2"})
+    (home / "in/link").symlink_to(home / "shared")
+    dataset = Dataset.create("d", "p")
+    for take in (dataset.sync_folder, dataset.add_files):
+        with pytest.raises(UnsupportedFileType, match="link"):
+            take(home / "in")
+    assert dataset.sync_folder(home / "in", follow_links=True) == (0, 2, 0)
+    assert dataset.add_files(home / "in", dataset_path="again", follow_links=True) == 2
+    dataset.finalize(auto_upload=True)
+    assert read(dataset.get_local_copy()) == {"a": b"1", "link/d/b": b"2", "again/a": b"1", "again/link/d/b": b"2"}

@@ -13,14 +13,14 @@ CLEARML = {
     "only_published=False, include_archived=False, auto_create=False, writable_copy=False, dataset_version=None, "
     "alias=None, overridable=False, shallow_search=False, silence_alias_warnings=False",
     "add_files": "path, wildcard=None, local_base_folder=None, dataset_path=None, recursive=True, verbose=False, "
-    "max_workers=None",
+    "max_workers=None, follow_links=False",
     "add_external_files": "source_url, wildcard=None, dataset_path=None, recursive=True, verbose=False, "
     "max_workers=None, read_hash=False",
     "set_metadata": "metadata, metadata_name='metadata', ui_visible=True",
     "get_metadata": "metadata_name='metadata'",
     "get_default_storage": "",
     "remove_files": "dataset_path=None, recursive=True, verbose=False",
-    "sync_folder": "local_path, dataset_path=None, verbose=False, dry_run=False",
+    "sync_folder": "local_path, dataset_path=None, verbose=False, dry_run=False, follow_links=False",
     "upload": "show_progress=True, verbose=False, output_url=None, compression=None, chunk_size=None, "
     "max_workers=None, retries=3, preview=True, upload_as_external_links=False",
     "finalize": "verbose=False, raise_on_error=True, auto_upload=False",

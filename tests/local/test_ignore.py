@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from dataset_store import Dataset
 from dataset_store.core.paths import to_text
 from dataset_store.errors import InvalidRequest
-from dataset_store.local.scan import scan
+from dataset_store.local.scan import Scope, scan
 from dataset_store.testing.folders import read, write
 
 
-def found(folder, **options) -> set[str]:
-    return {to_text(key) for block in scan(str(folder), **options) for key in [*block.keys()]}
+def found(folder, *, ignore=False) -> set[str]:
+    return {to_text(key) for block in scan(str(folder), scope=Scope(ignore=ignore)) for key in [*block.keys()]}
 
 
 @pytest.mark.parametrize(

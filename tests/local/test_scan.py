@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from dataset_store.errors import (
 from dataset_store.local import listing
 from dataset_store.local import scan as scan_module
 from dataset_store.local.removal import remove_tree
-from dataset_store.local.scan import open_file, scan, stat_one
+from dataset_store.local.scan import EVERYTHING, Scope, open_file, scan, stat_one
 from dataset_store.testing.folders import few_open_files
 
 
@@ -57,7 +58,7 @@ def rows(folder, **options):
     """Every entry found: its path, kind, size, exec bit and link text."""
     return {
         to_text(key): (Kind(block.kind[row]), int(block.size[row]), bool(block.executable[row]), block.targets.get(row))
-        for block in scan(folder, **options)
+        for block in scan(folder, scope=replace(EVERYTHING, **options))
         for row, key in enumerate(block.keys())
     }
 
@@ -310,7 +311,7 @@ def test_links_that_lead_round_in_a_circle_are_refused(root, tmp_path, target):
     os.symlink("..", tmp_path / "around" / "up")
     write(root / "a" / "file")
     os.symlink(target, root / "link")
-    found = zip(scan(root, follow_links=True), range(1000), strict=False)
+    found = zip(scan(root, scope=Scope(follow_links=True)), range(1000), strict=False)
     with pytest.raises(UnsupportedFileType, match="circle"):
         list(found)
 
@@ -365,6 +366,32 @@ def test_a_broken_link_that_leads_outside_is_refused_with_advice(root, target):
     with pytest.raises(UnsupportedFileType, match="link") as caught:
         list(scan(root))
     assert "mend" in caught.value.next_step
+
+
+def test_all_that_cannot_be_stored_is_told_at_once_and_by_name(root, tmp_path):
+    write(root / "fine")
+    (tmp_path / "other").mkdir()
+    os.symlink(tmp_path / "other", root / "away")
+    os.symlink("/nowhere/at/all", root / "broken")
+    os.mkfifo(root / "fifo")
+    with pytest.raises(UnsupportedFileType) as caught:
+        list(scan(root))
+    told = caught.value.what
+    assert all(part in told for part in ("away", "a folder outside", "broken", "does not exist", "fifo"))
+    assert ".datasetignore" in caught.value.next_step
+    for number in range(7):
+        os.symlink("/nowhere", root / f"more{number}")
+    with pytest.raises(UnsupportedFileType, match="and 5 more"):
+        list(scan(root))
+
+
+def test_directories_that_are_to_be_left_out_are_not_entered(root):
+    write(root / "a" / "file")
+    write(root / "store" / "packs" / "x")
+    write(root / "b" / "store" / "y")
+    found = (root / "store").stat()
+    assert set(rows(root, leave_out=frozenset([(found.st_dev, found.st_ino)]))) == {"a/file", "b/store/y"}
+    assert set(rows(root / "store", leave_out=frozenset([(found.st_dev, found.st_ino)]))) == {"packs/x"}
 
 
 def test_the_root_may_be_a_link_itself(root, tmp_path):
