@@ -1,6 +1,7 @@
 """What every dataset object is: a version being made, or a final one, and what it is called."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from dataset_store.core.catalog import Version
 from dataset_store.core.entries import Entries
@@ -10,12 +11,16 @@ from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.dataset.notebook import version_html
 from dataset_store.dataset.outputs import output_of
 from dataset_store.dataset.overview import draft_row, status_name, summary_of
-from dataset_store.dataset.workspace import Workspace
+from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import NotFinal, VersionIsFinal
 from dataset_store.local.drafts import Draft
+from dataset_store.local.settings import load_settings
+from dataset_store.storage.storages import normal_url
 from dataset_store.storage.trees import root_of
 
 __all__ = ["Handle"]
+
+H = TypeVar("H", bound="Handle")
 
 
 class Handle:
@@ -74,6 +79,19 @@ class Handle:
         output = draft.output if draft is not None else output_of(self._workspace.catalog, self._final())
         return output or self._workspace.repository.backend.describe()
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same version of the same store."""
+        if not isinstance(other, Handle):
+            return NotImplemented
+        return (self._workspace.store_id, self.id) == (other._workspace.store_id, other.id)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes: where it is, without credentials; those come from the other's own settings."""
+        return _reopened, (type(self), self._workspace.repository.backend.describe(), self.id)
+
     def __repr__(self) -> str:
         state = "final" if self.is_final() else "draft"
         return f"<Dataset {self.project}/{self.name} {self._number()} {state} {self.id}>"
@@ -125,3 +143,12 @@ class Handle:
                 "Make a child version: Dataset.create(parent_datasets=[...]).",
             )
         return self._draft
+
+
+def _reopened(kind: type[H], store: str, version_id: str) -> H:
+    """A dataset object that another process described."""
+    workspace = open_workspace(None if normal_url(load_settings().store) == store else store)
+    draft = beginning.open_draft(workspace, version_id)
+    if draft is None:
+        workspace.version(version_id)  # raises where there is none
+    return kind(workspace, draft, version_id)

@@ -1,9 +1,12 @@
 """The façade: what a user does, from a folder to a version and back."""
 
+import multiprocessing
 import os
+import pickle
 import stat
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -444,3 +447,25 @@ def test_folders_outside_that_links_lead_to_are_taken_where_that_is_asked_for(ho
     assert dataset.add_files(home / "in", dataset_path="again", follow_links=True) == 2
     dataset.finalize(auto_upload=True)
     assert read(dataset.get_local_copy()) == {"a": b"1", "link/d/b": b"2", "again/a": b"1", "again/link/d/b": b"2"}
+
+
+def test_a_dataset_object_goes_to_other_processes_and_is_the_same_there(home):
+    dataset = Dataset.create("d", "p")
+    dataset.sync_folder(write(home / "in", {"a": b"1"}))
+    draft = pickle.dumps(dataset)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(Dataset.list_files, dataset).result() == ["a"]
+        dataset.finalize(auto_upload=True)
+        assert read(pool.submit(Dataset.get_local_copy, dataset).result()) == {"a": b"1"}
+    assert pickle.loads(draft) == pickle.loads(pickle.dumps(dataset)) == Dataset.get(dataset.id) == dataset
+    assert len({dataset, Dataset.get(dataset.id)}) == 1
+    assert dataset != Dataset.create("other", "p")
+    assert dataset != dataset.id
+
+
+def test_no_password_goes_to_another_process_with_a_dataset_object(home, monkeypatch):
+    monkeypatch.setenv("DATASET_STORE_URL", "memory://user:secret@host/store")
+    dataset = Dataset.create("d", "p")
+    pickled = pickle.dumps(dataset)
+    assert b"secret" not in pickled
+    assert pickle.loads(pickled)._workspace is dataset._workspace
