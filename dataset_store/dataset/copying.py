@@ -60,12 +60,13 @@ def mutable_copy(
     replaced (a mount point, one whose parent may not be written, the one that the caller stands in) is filled from a
     folder inside it once that is whole.
     """
-    if "\0" in target:
+    if not target or "\0" in target:
         raise InvalidRequest(f"{target!r} cannot be a folder.", "Give the path of a folder.")
     wanted = os.path.abspath(target)
     folder = os.path.realpath(wanted)  # a link to a folder means the folder
     with naming_writes(wanted):
-        _require_vacant(wanted, folder, overwrite=overwrite)
+        if _require_vacant(wanted, folder, overwrite=overwrite):
+            _require_replaceable(wanted, folder, workspace.own_paths())
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         stays = os.path.isdir(folder) and _must_stay(folder)
         private = _beside(os.path.join(folder, ".new") if stays else folder)
@@ -87,16 +88,31 @@ def _beside(path: str) -> str:
     return f"{path}.{secrets.token_hex(4)}.part"
 
 
-def _require_vacant(wanted: str, folder: str, *, overwrite: bool) -> None:
-    """See to it that a copy may be put there.
+def _require_vacant(wanted: str, folder: str, *, overwrite: bool) -> bool:
+    """See to it that a copy may be put there; whether there is something that it replaces.
 
     Raises:
         TargetNotEmpty: There is a file, or a folder that holds something and is not to be overwritten.
     """
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise TargetNotEmpty(f"{wanted!r} is a file and no folder.", "Choose another place; it was left as it is.")
-    if os.path.isdir(folder) and os.listdir(folder) and not overwrite:
+    occupied = os.path.isdir(folder) and bool(os.listdir(folder))
+    if occupied and not overwrite:
         raise TargetNotEmpty(f"The folder {wanted!r} is not empty.", "Choose another, or pass overwrite=True.")
+    return occupied
+
+
+def _require_replaceable(wanted: str, folder: str, own: Sequence[str]) -> None:
+    """See to it that what a folder holds can be no more than an older copy.
+
+    Raises:
+        TargetNotEmpty: It is somebody's home or the root of a file system, or the store lies in it.
+    """
+    if folder in {"/", os.path.realpath(os.path.expanduser("~"))}:
+        raise TargetNotEmpty(f"{wanted!r} is no folder to replace.", "Choose another; nothing was changed.")
+    for path in own:
+        if f"{os.path.realpath(path)}/".startswith(f"{folder}/"):
+            raise TargetNotEmpty(f"The folder {wanted!r} holds {path}.", "Choose another; nothing was changed.")
 
 
 def _must_stay(folder: str) -> bool:

@@ -15,7 +15,7 @@ from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.paths import ROOT, PathKey, portability_problems, to_key, to_text
 from dataset_store.core.tree import lookup, read_all, read_range
-from dataset_store.core.wildcards import matching
+from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.links import as_fetched, link_rows, links_of
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.workspace import Workspace, now_ns
@@ -140,8 +140,8 @@ def _selected(entries: Entries, below: PathKey, wildcards: Sequence[str], *, rec
     texts = [to_text(PathKey(key[skip:])) for key in entries.keys]
     meant = np.zeros(len(texts), np.bool_) if wildcards else np.ones(len(texts), np.bool_)
     for wildcard in wildcards:
-        meant |= np.array(matching(texts, wildcard, recursive=recursive), np.bool_)
-    if not recursive:
+        meant |= np.array(globbed(texts, wildcard, recursive=recursive), np.bool_)
+    if not wildcards and not recursive:
         meant &= np.array(["/" not in text for text in texts], np.bool_)
     return meant
 

@@ -68,11 +68,15 @@ class Workspace:
         """Where this machine keeps its drafts of this store."""
         return os.path.join(self.settings.data, "drafts", self.store_id)
 
-    def own_folders(self) -> frozenset[tuple[int, int]]:
-        """Device and inode of the folders that hold the store and what this machine keeps of it: never a dataset's."""
+    def own_paths(self) -> list[str]:
+        """The folders that hold the store and what this machine keeps of it."""
         urls = [self.repository.backend.describe(), *self.catalog.storages.values()]
         paths = [local_path(url) for url in urls if not is_remote(url)]
-        found = (_stat(path) for path in [*paths, self.settings.cache, self.settings.data])
+        return [*paths, self.settings.cache, self.settings.data]
+
+    def own_folders(self) -> frozenset[tuple[int, int]]:
+        """Device and inode of those of them that are there: never a part of a dataset."""
+        found = (_stat(path) for path in self.own_paths())
         return frozenset((one.st_dev, one.st_ino) for one in found if one is not None)
 
     def draft(self, draft_id: str) -> Draft | None:

@@ -8,7 +8,7 @@ import pytest
 
 from dataset_store import Dataset
 from dataset_store.dataset import copying
-from dataset_store.errors import StorageFailed, TargetNotEmpty
+from dataset_store.errors import InvalidRequest, StorageFailed, TargetNotEmpty
 from dataset_store.testing.folders import read, write
 
 FILES = {"a": b"grey\n", "d/b": b"black\n"}
@@ -89,3 +89,28 @@ def test_a_folder_that_is_replaced_keeps_its_mode(home, version):
     folder.chmod(0o2750)
     version.get_mutable_local_copy("work")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o2750
+
+
+@pytest.mark.parametrize("kept", ["store", "cache", "own"])
+def test_a_folder_that_holds_the_store_is_never_replaced(home, version, kept):
+    version.get_local_copy()
+    assert (home / kept).is_dir()
+    for target in (home, home / kept):
+        with pytest.raises(TargetNotEmpty, match="holds"):
+            version.get_mutable_local_copy(target, overwrite=True)
+    assert read(version.get_local_copy()) == FILES
+
+
+def test_ones_home_and_the_root_of_everything_are_never_replaced(home, version, monkeypatch):
+    write(home / "me", {"precious": b"mine"})
+    monkeypatch.setenv("HOME", str(home / "me"))
+    monkeypatch.setattr(copying, "_fill", lambda *_, **__: pytest.fail("it was begun"))
+    for target in ("me", "/", str(home / "me" / "." / "..") + "/me/"):
+        with pytest.raises(TargetNotEmpty, match="no folder to replace"):
+            version.get_mutable_local_copy(target, overwrite=True)
+    assert read(home / "me") == {"precious": b"mine"}
+
+
+def test_an_empty_path_is_no_folder(version):
+    with pytest.raises(InvalidRequest):
+        version.get_mutable_local_copy("", overwrite=True)
