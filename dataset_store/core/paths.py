@@ -31,6 +31,7 @@ __all__ = [
     "check_key",
     "check_keys",
     "child_key",
+    "directory_key",
     "link_stays_inside",
     "parent_key",
     "portability_problems",
@@ -53,6 +54,16 @@ _RESERVED: Final = frozenset(
     + [f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789\u00b9\u00b2\u00b3"]
 )
 _WINDOWS_CHARACTERS: Final = frozenset('<>:"|?*\\' + "".join(map(chr, range(32))))
+
+
+def directory_key(path: str | None) -> PathKey:
+    """The directory of a dataset that a user names: `./a//b/` is `a/b`; nothing, `/` and `.` are the root.
+
+    Raises:
+        InvalidPath: It is none; `..` is never resolved.
+    """
+    names = [name for name in (path or "").split("/") if name not in {"", "."}]
+    return to_key("/".join(names)) if names else ROOT
 
 
 def to_key(path: str | bytes) -> PathKey:

@@ -13,7 +13,7 @@ from dataset_store.core.digest import VersionId
 from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, concat, overlay, same_identity, sort_rows
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
-from dataset_store.core.paths import ROOT, PathKey, portability_problems, to_key, to_text
+from dataset_store.core.paths import ROOT, PathKey, directory_key, portability_problems, to_text
 from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.links import as_fetched, link_rows, links_of
@@ -66,7 +66,7 @@ def sync(
     follow_links: bool = False,
 ) -> Difference:
     """Make the draft's entries below `dataset_path` those of a folder; what that changed, or would."""
-    below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
+    below = directory_key(dataset_path)
     if "\0" in folder:
         raise PathNotFound(f"There is nothing at {folder!r}.", "Give an existing folder.")
     with progress_bar("reading", None) as told:
@@ -106,7 +106,7 @@ def add_path(
     follow_links: bool = False,
 ) -> Difference:
     """Add a file, or the files of a folder, to the draft; what that changed. Only what is in the way is removed."""
-    below = to_key(dataset_path.strip("/")) if dataset_path and dataset_path.strip("/.") else ROOT
+    below = directory_key(dataset_path)
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
         with progress_bar("reading", None) as told:

@@ -12,7 +12,7 @@ from dataset_store.core.digest import hash32
 from dataset_store.core.entries import make_entries
 from dataset_store.core.kinds import Kind
 from dataset_store.core.links import Link, encode_link
-from dataset_store.core.paths import ROOT, PathKey, to_key
+from dataset_store.core.paths import ROOT, PathKey, directory_key, to_key, to_text
 from dataset_store.core.wildcards import matching
 from dataset_store.dataset import drafting
 from dataset_store.dataset.workspace import Workspace, now_ns
@@ -104,8 +104,8 @@ def _found(wanted: Wanted) -> list[tuple[PathKey, RemoteObject]]:
     for wildcard in wanted.wildcards:
         hits = matching(names, wildcard, recursive=wanted.recursive)
         meant = [one or hit for one, hit in zip(meant, hits, strict=True)]
-    directory = wanted.dataset_path.strip("/")
-    below = f"{directory}/" if directory not in {"", "."} else ""
+    directory = directory_key(wanted.dataset_path)
+    below = f"{to_text(directory)}/" if directory else ""
     return [(to_key(below + one.name), one) for one, is_meant in zip(objects, meant, strict=True) if is_meant]
 
 

@@ -252,15 +252,19 @@ class Reading(Handle):
 
     def list_added_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths that the merged parents, or the given version, do not have, sorted."""
-        return paths_of(self._difference(dataset_id).added)
+        return paths_of(self._changes_since(dataset_id).added)
 
     def list_removed_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths that only the merged parents, or the given version, have, sorted."""
-        return paths_of(self._difference(dataset_id).removed)
+        return paths_of(self._changes_since(dataset_id).removed)
 
     def list_modified_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths on both sides whose content or kind differs, sorted."""
-        return paths_of(self._difference(dataset_id).modified_new)
+        return paths_of(self._changes_since(dataset_id).modified_new)
+
+    def _changes_since(self, dataset_id: str | None) -> Difference:
+        """As `_difference`; the version's own id, or an empty one, means the parents, as in ClearML."""
+        return self._difference(dataset_id if dataset_id not in {"", self.id} else None)
 
     def _difference(self, other_id: str | None) -> Difference:
         parents = [other_id] if other_id is not None else self._parents()

@@ -14,6 +14,7 @@ from dataset_store.core.paths import (
     check_key,
     check_keys,
     child_key,
+    directory_key,
     link_stays_inside,
     parent_key,
     portability_problems,
@@ -214,3 +215,17 @@ def test_a_directory_with_such_a_name_is_reported_once():
 @pytest.mark.parametrize("path", ["console", "com10", "nul-1", ".hidden", "naïve", "data/a b.txt"])
 def test_ordinary_names_are_no_problem(path):
     assert portability_problems([to_key(path)]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [(None, b""), ("", b""), ("/", b""), (".", b""), ("./images", b"images"), ("/a//b/", b"a\0b"), ("x/./y", b"x\0y")],
+)
+def test_a_directory_is_named_in_many_ways(text, key):
+    assert directory_key(text) == key
+
+
+@pytest.mark.parametrize("text", ["..", "a/../b", "a\0b", "a/" * 2000 + "b"])
+def test_what_is_no_directory_of_a_dataset_is_refused(text):
+    with pytest.raises(InvalidPath):
+        directory_key(text)

@@ -469,3 +469,30 @@ def test_no_password_goes_to_another_process_with_a_dataset_object(home, monkeyp
     pickled = pickle.dumps(dataset)
     assert b"secret" not in pickled
     assert pickle.loads(pickled)._workspace is dataset._workspace
+
+
+def test_the_directory_of_the_dataset_may_be_written_with_dots_and_slashes(home):
+    write(home / "in", {"a": b"1"})
+    for form in ("./images", "images/", "/images/", "images/."):
+        dataset = Dataset.create("d", "p")
+        dataset.add_files(home / "in", dataset_path=form)
+        assert dataset.list_files() == ["images/a"]
+        assert dataset.sync_folder(home / "in", form) == (0, 0, 0)
+        dataset.add_external_files(str(home / "in/a"), dataset_path=f"{form}/linked")
+        assert dataset.list_files() == ["images/a", "images/linked/a"]
+
+
+def test_changes_against_ones_own_id_are_those_against_the_parents(home):
+    first = Dataset.create("d", "p")
+    first.sync_folder(write(home / "in", {"a": b"1", "b": b"2", "c": b"3"}))
+    first.finalize(auto_upload=True)
+    child = Dataset.create(parent_datasets=[first])
+    (home / "in/b").unlink()
+    child.sync_folder(write(home / "in", {"a": b"!", "new": b"4"}))
+
+    def changes(own):
+        return child.list_added_files(own), child.list_removed_files(own), child.list_modified_files(own)
+
+    assert [changes(own) for own in (child.id, "", None)] == [(["new"], ["b"], ["a"])] * 3
+    child.finalize(auto_upload=True)
+    assert [changes(own) for own in (child.id, "", None)] == [(["new"], ["b"], ["a"])] * 3
