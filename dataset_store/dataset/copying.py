@@ -18,6 +18,7 @@ from dataset_store.dataset.links import fetcher
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.selecting import EVERYTHING, Selection, entries_of
+from dataset_store.dataset.symlinks import with_targets
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import Corrupt, InvalidRequest, TargetNotEmpty
 from dataset_store.local.folder import remember_folder
@@ -158,6 +159,8 @@ def _fill(
 ) -> Entries:
     """Write the selected entries into an empty folder; what was written. `left` is a folder where that was begun."""
     entries = entries_of(version.entry.tree, selected, workspace.repository.nodes)
+    if selected.files is not None and selected.parts == 1:
+        entries = with_targets(workspace, root_of(version.entry.tree), entries)
     done: Bool = np.zeros(len(entries), np.bool_)
     with ExitStack() as stack:
         writer = stack.enter_context(FolderWriter(folder, read_only=read_only))

@@ -17,12 +17,11 @@ from blake3 import blake3
 
 from dataset_store.core.digest import hash32, rows_digest
 from dataset_store.core.entries import KIND_BITS, ONE_CHUNK, Bool, Entries
-from dataset_store.core.frames import FrameCodec, take_segment
 from dataset_store.core.kinds import Kind
 from dataset_store.core.links import Link, decode_link, encode_link
-from dataset_store.core.packfile import Place
 from dataset_store.core.paths import to_text
 from dataset_store.core.segments import segments_of
+from dataset_store.dataset.contents import stored_contents
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import ExternalFileChanged, PathNotFound
 from dataset_store.local.drafts import Draft
@@ -81,37 +80,13 @@ def links_of(workspace: Workspace, entries: Entries, rows: Sequence[int], draft:
     """
     counts = entries.segment_counts
     stored = [row for row in rows if counts[row]]
-    found = dict(zip(stored, _stored_records(workspace, entries, stored), strict=True))
+    found = dict(zip(stored, stored_contents(workspace, entries, stored), strict=True))
     pending = [row for row in rows if not counts[row]]
     if draft is not None and pending:
         keys = [entries.keys[row] for row in pending]
         sources = draft.sources_of(keys)
         found.update((row, source.links[key]) for row, key, source in zip(pending, keys, sources, strict=True))
     return [decode_link(found[row], what=f"The link {to_text(entries.keys[row])!r}") for row in rows]
-
-
-def _stored_records(workspace: Workspace, entries: Entries, rows: Sequence[int]) -> list[bytes]:
-    """The checked contents of rows; each frame is read and decoded once."""
-    segments = {row: segments_of(entries, row) for row in rows}
-    places = sorted({Place(one.pack, one.offset, one.stored, 0) for some in segments.values() for one in some})
-    codec = FrameCodec()
-    frames = {
-        place: list(codec.decode_frames(data, what=f"The frames at {place.offset} of pack {place.pack.name.hex()}"))
-        for place, data in zip(places, workspace.repository.packs.read_ranges(places), strict=True)
-    }
-    return [
-        b"".join(
-            take_segment(
-                frames[Place(one.pack, one.offset, one.stored, 0)],
-                one.plain_offset,
-                one.plain_length,
-                one.digest,
-                what=f"The link {to_text(entries.keys[row])!r}",
-            )
-            for one in some
-        )
-        for row, some in segments.items()
-    ]
 
 
 def link_entries(workspace: Workspace, entries: Entries, draft: Draft | None = None) -> list[LinkEntry]:

@@ -21,7 +21,7 @@ from dataset_store.dataset.lists import with_lists
 from dataset_store.errors import InvalidRequest, PathNotFound
 from dataset_store.storage.trees import StoredNodes, root_of
 
-__all__ = ["EVERYTHING", "Selection", "entries_of", "parts_of", "selection_of"]
+__all__ = ["EVERYTHING", "Selection", "entries_of", "parts_of", "read_below", "selection_of"]
 
 _PART_BYTES = 512 << 20
 """Bytes of a part where nobody says how many there are; what ClearML puts into one archive by default."""
@@ -89,7 +89,7 @@ def _named(root: TreeRoot, files: Sequence[str], nodes: StoredNodes) -> Entries:
     named = {to_key(path.strip("/")): path for path in files}
     entries = lookup(root, sorted(named), nodes)
     others = sorted(named.keys() - set(entries.keys))
-    inside = read_ranges(root, _below(others), nodes)
+    inside = read_below(root, others, nodes)
     neither = [named[key] for key in others if not _holds_below(inside, key)]
     for path in neither:
         if not is_wildcard(path):
@@ -101,12 +101,17 @@ def _named(root: TreeRoot, files: Sequence[str], nodes: StoredNodes) -> Entries:
 def _matching(root: TreeRoot, patterns: Sequence[str], nodes: StoredNodes) -> Entries:
     """The entries that any of the wildcards means, read from the directories that they begin with."""
     directories = sorted({_plain_directory(pattern.strip("/")) for pattern in patterns})
-    rows = read_ranges(root, _below(directories), nodes)
+    rows = read_below(root, directories, nodes)
     texts = [to_text(key) for key in rows.keys]
     meant = np.zeros(len(texts), np.bool_)
     for pattern in patterns:
         meant |= np.array(matching(texts, pattern), np.bool_)
     return rows.take(meant)
+
+
+def read_below(root: TreeRoot, directories: Sequence[PathKey], nodes: StoredNodes) -> Entries:
+    """The entries below any of the sorted directories."""
+    return read_ranges(root, _below(directories), nodes)
 
 
 def _below(directories: Sequence[PathKey]) -> list[KeyRange]:

@@ -21,10 +21,10 @@ def version(home):
     return dataset
 
 
-def elsewhere(another_machine):
-    """The version as another machine sees it."""
+def elsewhere(another_machine, name="d"):
+    """A version as another machine sees it."""
     another_machine()
-    return Dataset.get(dataset_name="d")
+    return Dataset.get(dataset_name=name)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 7])
@@ -201,3 +201,41 @@ def test_a_name_with_brackets_means_itself_and_no_other(home, verb):
     else:
         dataset.finalize(auto_upload=True)
         assert read(dataset.get_local_copy(files=["photo[1].jpg", "d[ab]"])) == {"photo[1].jpg": b"1", "d[ab]/x": b"3"}
+
+
+@pytest.fixture
+def linked(home):
+    folder = write(home / "linked", {"top.jpg": b"1", "d/x": b"2", "d/e/y": b"3", "other": b"4"})
+    links = {"same.jpg": "top.jpg", "again.jpg": "same.jpg", "d/up": "../top.jpg", "folder": "d/e", "round": "round"}
+    links |= {"d/here": ".", "nowhere": "no/such/file", "through": "folder/y"}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    dataset = Dataset.create("linked", "p")
+    dataset.sync_folder(folder)
+    dataset.finalize(auto_upload=True)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("files", "held"),
+    [
+        (["same.jpg"], {"same.jpg", "top.jpg"}),
+        (["again.jpg"], {"again.jpg", "same.jpg", "top.jpg"}),
+        (["d/up", "other"], {"d/up", "top.jpg", "other"}),
+        (["folder"], {"folder", "d/e/y"}),
+        (["*.jpg"], {"again.jpg", "same.jpg", "top.jpg"}),
+        (["round"], {"round"}),
+        (["d/here"], {"d/here"}),
+        (["nowhere"], {"nowhere"}),
+        (["d"], {"d/x", "d/e/y", "d/up", "d/here", "top.jpg"}),
+        (["top.jpg"], {"top.jpg"}),
+    ],
+)
+def test_what_selected_links_lead_to_is_selected_too(linked, another_machine, files, held):
+    for dataset in (linked, elsewhere(another_machine, "linked")):
+        copy = dataset.get_local_copy(files=files)
+        found = {
+            os.path.relpath(os.path.join(above, name), copy) for above, _, names in os.walk(copy) for name in names
+        }
+        found |= {name for name in ("folder", "d/here") if os.path.islink(f"{copy}/{name}")}
+        assert found == held
