@@ -203,7 +203,7 @@ class CommitOutcomeUnknown(Conflict):
 
 
 class Corrupt(DatasetStoreError):
-    """Bytes are not what they must be. Versions that do not hold them are unaffected; verify tells of one whether it does."""
+    """Bytes are not what they must be. Versions that do not hold them are unaffected; verify tells which do."""
 
     kind = "corrupt"
     exit_code = 5
