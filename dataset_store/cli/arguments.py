@@ -425,6 +425,11 @@ def _verify(commands: Commands) -> None:
     _which(parser)
     parser.add_argument("--folder", metavar="DIR", help="compare this folder, reading its files, with the version")
     parser.add_argument("--filesize", action="store_true", help="with --folder: compare sizes only, read nothing")
+    parser.add_argument(
+        "--links",
+        action="store_true",
+        help="ask the sources of external links whether these lead to what they did; exit code 1 where one does not",
+    )
     _verbose(parser)
     _json(parser)
 
