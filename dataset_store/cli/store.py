@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from dataset_store.errors import DatasetStoreError, InvalidRequest, NotFinal
 
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
-    from dataset_store.dataset.overview import StoreUsage
+    from dataset_store.dataset.overview import StorageUsage, StoreUsage
     from dataset_store.dataset.surviving import Lost
     from dataset_store.dataset.usage import DataUsage
     from dataset_store.dataset.verifying import FolderReport, StoreReport
@@ -165,12 +165,14 @@ def stats(arguments: Namespace) -> int:
 
     chosen = _final(version_meant(arguments)) if is_named(arguments) else None
     workspace = open_workspace()
+    deep = _data_usage(workspace) if arguments.deep else None
     usage = usage_of(workspace)
+    if deep is not None:
+        usage = replace(usage, linked_bytes=sum(one.linked_bytes for one in deep.versions))
     if chosen is not None:
         rows = [summary_of(workspace, workspace.version(chosen.id))]
     else:
         rows = versions_of(workspace, Query(include_archived=True))
-    deep = _data_usage(workspace) if arguments.deep else None
     if arguments.json:
         versions = [summary_document(row) | _deep_document(deep, row.id) for row in rows]
         totals = _usage_document(usage) | ({} if deep is None else {"compression": deep.compression})
@@ -213,7 +215,7 @@ def _deep_document(deep: "DataUsage | None", version_id: str) -> dict[str, Any]:
 def _deep_lines(deep: "DataUsage", ids: set[str]) -> list[str]:
     ratio = deep.compression
     rows = [
-        (size(one.stored_bytes), size(one.own_bytes), str(one.ranges), f"{one.ranges_per_gib or 0:.1f}", one.id)
+        (size(one.stored_bytes), size(one.own_bytes), str(one.ranges), _decimal(one.ranges_per_gib), one.id)
         for one in deep.versions
         if one.id in ids
     ]
@@ -225,9 +227,17 @@ def _deep_lines(deep: "DataUsage", ids: set[str]) -> list[str]:
     ]
 
 
+def _decimal(number: float | None) -> str:
+    return "-" if number is None else f"{number:.1f}"
+
+
 def _usage_document(usage: "StoreUsage") -> dict[str, Any]:
     return {
         "packs": {"count": usage.packs, "bytes": usage.pack_bytes},
+        "storages": [
+            {"number": one.number, "url": one.url, "packs": one.packs, "bytes": one.bytes, "problem": one.problem}
+            for one in usage.storages
+        ],
         "log": {"count": usage.log_entries, "bytes": usage.log_bytes},
         "checkpoints": {"count": usage.checkpoints, "bytes": usage.checkpoint_bytes},
         "stored_bytes": usage.stored_bytes,
@@ -239,13 +249,20 @@ def _usage_document(usage: "StoreUsage") -> dict[str, Any]:
 
 def _usage_lines(usage: "StoreUsage") -> list[str]:
     ratio = usage.deduplication
+    several = len(usage.storages) > 1
     return [
         f"store          {shown(store_url())}",
-        f"packs          {size(usage.pack_bytes)} in {usage.packs}",
+        f"packs          {size(usage.pack_bytes)} in {usage.packs}{'' if usage.is_whole else ' that could be counted'}",
+        *(f"  storage {one.number:<5}{_storage_text(one)}" for one in usage.storages if several),
         f"log            {size(usage.log_bytes)} in {usage.log_entries}, checkpoints {size(usage.checkpoint_bytes)}",
         f"versions       {size(usage.logical_bytes)} in {usage.versions}",
         f"deduplication  {'-' if ratio is None else f'{ratio:.2f} bytes of versions for each stored byte'}",
     ]
+
+
+def _storage_text(one: "StorageUsage") -> str:
+    held = f"{size(one.bytes)} in {one.packs}" if one.problem is None else f"cannot be listed: {shown(one.problem)}"
+    return f"{held}  {shown(one.url)}"
 
 
 # --- doctor ------------------------------------------------------------------------------------------------------
