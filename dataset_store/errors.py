@@ -17,7 +17,7 @@
     │   ├── ExternalFileChanged   a linked file is not what it was when it was added
     │   ├── TargetNotEmpty        a folder that would be overwritten
     │   └── CommitOutcomeUnknown  repeat the same commit; it cannot land twice
-    ├── Corrupt               bytes are not what they must be; other versions are unaffected
+    ├── Corrupt               bytes are not what they must be; versions that do not hold them are unaffected
     │   ├── CorruptObject         an object of the store fails its checks
     │   ├── ObjectMissing         an object that a version needs is not there
     │   └── HistoryRewound        the log is not the one this machine has seen
@@ -203,7 +203,7 @@ class CommitOutcomeUnknown(Conflict):
 
 
 class Corrupt(DatasetStoreError):
-    """Bytes are not what they must be. Other versions are unaffected."""
+    """Bytes are not what they must be. Versions that do not hold them are unaffected; verify tells which do."""
 
     kind = "corrupt"
     exit_code = 5

@@ -15,11 +15,12 @@ from dataset_store.dataset.history import Lineage
 from dataset_store.dataset.links import LinkEntry
 from dataset_store.dataset.listing import FileEntry
 from dataset_store.dataset.reports import Logger, Report
+from dataset_store.dataset.uploading import UploadReport
 from dataset_store.dataset.verifying import FolderReport
 
 DOCS = Path(__file__).parent
 CLASSES = [Dataset, StorageManager]
-VALUES = [DatasetDiff, Change, TableChange, Lineage, FileEntry, LinkEntry, FolderReport, Logger, Report]
+VALUES = [DatasetDiff, Change, TableChange, Lineage, FileEntry, LinkEntry, FolderReport, UploadReport, Logger, Report]
 REFERENCE = """\
 # Reference
 

@@ -23,6 +23,15 @@ _STORAGE = "where the packs of this version go, instead of the store; its log st
 _DESCRIPTION = (
     "Versions of datasets, stored once. A folder remembers the version begun in it, so --id is rarely needed."
 )
+_STATS = """\
+Packs are counted in every storage that the store's log names. Files behind
+external links are left out of the deduplication with --deep only, as trees
+must be read to know them.
+
+Columns of --deep: STORED are the bytes in packs that hold data of a version,
+ITS OWN those of them that no other version uses, RANGES the runs of its files
+that lie together in packs, PER GiB how many of these come on a GiB of files,
+that is how scattered it lies (of less than a MiB: -)."""
 _EXIT_CODES = """\
 exit codes:
   0 done   1 failed   2 the call was wrong   3 not found   4 conflict   5 corrupt
@@ -425,6 +434,11 @@ def _verify(commands: Commands) -> None:
     _which(parser)
     parser.add_argument("--folder", metavar="DIR", help="compare this folder, reading its files, with the version")
     parser.add_argument("--filesize", action="store_true", help="with --folder: compare sizes only, read nothing")
+    parser.add_argument(
+        "--links",
+        action="store_true",
+        help="ask the sources of external links whether these lead to what they did; exit code 1 where one does not",
+    )
     _verbose(parser)
     _json(parser)
 
@@ -436,6 +450,7 @@ def _stats(commands: Commands) -> None:
         "tell how much a store holds, and how large its versions are",
         "stats --project data --name cats --deep",
     )
+    parser.description = f"{parser.description}\n\n{_STATS}"
     _which(parser)
     parser.add_argument(
         "--deep", action="store_true", help="read every tree: what each version alone holds, compression, ranges"

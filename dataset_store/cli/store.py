@@ -4,10 +4,10 @@ import os
 import platform
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from dataset_store.errors import DatasetStoreError, InvalidRequest, NotFinal
 
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
-    from dataset_store.dataset.overview import StoreUsage
+    from dataset_store.dataset.overview import StorageUsage, StoreUsage
+    from dataset_store.dataset.surviving import Lost
     from dataset_store.dataset.usage import DataUsage
     from dataset_store.dataset.verifying import FolderReport, StoreReport
     from dataset_store.dataset.workspace import Workspace
@@ -39,6 +40,8 @@ def verify(arguments: Namespace) -> int:
     """Check a folder against a version, or a version's bytes in the store."""
     if arguments.filesize and arguments.folder is None:
         raise InvalidRequest("--filesize compares a folder with a version.", "Add --folder DIR.")
+    if arguments.links and arguments.folder is not None:
+        raise InvalidRequest("--links asks what a version's links lead to, and no folder.", "Leave out --folder.")
     dataset = _final(version_meant(arguments))
     return _verify_stored(dataset, arguments) if arguments.folder is None else _verify_folder(dataset, arguments)
 
@@ -67,35 +70,40 @@ def _folder_verdict(dataset: "Dataset", arguments: Namespace, report: "FolderRep
 
 
 def _verify_stored(dataset: "Dataset", arguments: Namespace) -> int:
-    from dataset_store.dataset.progress import progress_bar
     from dataset_store.dataset.verifying import verify_stored
     from dataset_store.dataset.workspace import open_workspace
 
-    workspace = open_workspace()
-    total = workspace.version(dataset.id).entry.stats.bytes
-    with progress_bar("verifying", total, show=True) as advance:
-        report = verify_stored(workspace, dataset.id, partial(advance, 0))
+    report = verify_stored(open_workspace(), dataset.id, ask_links=arguments.links, show_progress=True)
     if arguments.json:
         json_out(identity(dataset) | _stored_document(report))
     else:
         lines_out(list(_stored_lines(report, problems=arguments.verbose)))
         lines_out([f"{shown(title(dataset))}: {_stored_verdict(report)}"])
-    if report.damaged:
+    if not report.sound:
         problem(
             "Error",
             f"The store at {store_url()} is damaged.",
-            "Other versions may be whole; keep any folder that holds these files, and verify other versions.",
+            "Versions that do not hold what is named are unaffected: verify each. Keep every folder that holds these "
+            "files.",
         )
-    return _CORRUPT if report.damaged else 0
+        return _CORRUPT
+    return _FAILED if report.broken else 0
 
 
 def _stored_document(report: "StoreReport") -> dict[str, Any]:
+    broken = report.broken or ()
     return {
-        "sound": not report.damaged,
+        "sound": report.sound,
         "entries": report.entries,
         "bytes": report.bytes,
         "packs": report.packs,
-        "damaged": [{"path": one.path or None, "problem": one.problem} for one in report.damaged],
+        "damaged": [asdict(one) | {"path": one.path or None} for one in report.damaged],
+        "lost": [asdict(one) for one in report.lost],
+        "links": {
+            "count": report.links,
+            "asked": report.broken is not None,
+            "broken": [asdict(one) for one in broken],
+        },
     }
 
 
@@ -104,11 +112,40 @@ def _stored_lines(report: "StoreReport", *, problems: bool) -> Iterator[str]:
         # What belongs to no single file is told in any case.
         told = problems or not one.path
         yield "  ".join(["damaged", *filter(None, (shown(one.path), shown(one.problem) if told else ""))])
+    for part in report.lost:
+        yield f"lost  {_lost_range(part)}  {shown(part.problem)}"
+    for link in report.broken or ():
+        yield "  ".join([link.state, shown(link.path), shown(link.url), *([shown(link.problem)] if problems else [])])
+
+
+def _lost_range(part: "Lost") -> str:
+    """Where the entries of a lost node lay, and how many there were."""
+    first = "" if part.first is None else f" from {shown(part.first)!r}"
+    before = "" if part.before is None else f" up to before {shown(part.before)!r}"
+    return f"{f'{first}{before}'.strip() or 'the tree'} ({counted(part.entries, 'entry')})"
 
 
 def _stored_verdict(report: "StoreReport") -> str:
-    read = f"{counted(report.entries, 'entry')}, {size(report.bytes)}, {counted(report.packs, 'pack')} read"
-    return f"{read}, {len(report.damaged)} damaged" if report.damaged else f"{read}, all sound"
+    held = f"{counted(report.entries, 'entry')}, {size(report.bytes)}"
+    if report.sound:
+        return f"{held}, {counted(report.packs, 'pack')} read, all sound{_links_verdict(report)}"
+    files = sum(1 for one in report.damaged if one.path)
+    wrong = {
+        f"{counted(files, 'entry')} damaged": files,
+        f"{counted(len(report.damaged) - files, 'object')} damaged": len(report.damaged) - files,
+        f"{counted(sum(one.entries for one in report.lost), 'entry')} lost": report.lost,
+    }
+    said = ", ".join(text for text, there_is in wrong.items() if there_is)
+    return f"{held} in {counted(report.packs, 'pack')}: {said}{_links_verdict(report)}"
+
+
+def _links_verdict(report: "StoreReport") -> str:
+    links = counted(report.links, "external link")
+    if report.broken is None:
+        return f"; what {links} {'leads' if report.links == 1 else 'lead'} to was not read" if report.links else ""
+    how = Counter(one.state for one in report.broken)
+    told = ", ".join(f"{how[state]} {state}" for state in ("changed", "missing", "unreachable") if how[state])
+    return f"; {links}: {told or 'as when linked'}"
 
 
 def _final(dataset: "Dataset") -> "Dataset":
@@ -128,12 +165,14 @@ def stats(arguments: Namespace) -> int:
 
     chosen = _final(version_meant(arguments)) if is_named(arguments) else None
     workspace = open_workspace()
+    deep = _data_usage(workspace) if arguments.deep else None
     usage = usage_of(workspace)
+    if deep is not None:
+        usage = replace(usage, linked_bytes=sum(one.linked_bytes for one in deep.versions))
     if chosen is not None:
         rows = [summary_of(workspace, workspace.version(chosen.id))]
     else:
         rows = versions_of(workspace, Query(include_archived=True))
-    deep = _data_usage(workspace) if arguments.deep else None
     if arguments.json:
         versions = [summary_document(row) | _deep_document(deep, row.id) for row in rows]
         totals = _usage_document(usage) | ({} if deep is None else {"compression": deep.compression})
@@ -176,7 +215,7 @@ def _deep_document(deep: "DataUsage | None", version_id: str) -> dict[str, Any]:
 def _deep_lines(deep: "DataUsage", ids: set[str]) -> list[str]:
     ratio = deep.compression
     rows = [
-        (size(one.stored_bytes), size(one.own_bytes), str(one.ranges), f"{one.ranges_per_gib or 0:.1f}", one.id)
+        (size(one.stored_bytes), size(one.own_bytes), str(one.ranges), _decimal(one.ranges_per_gib), one.id)
         for one in deep.versions
         if one.id in ids
     ]
@@ -188,9 +227,17 @@ def _deep_lines(deep: "DataUsage", ids: set[str]) -> list[str]:
     ]
 
 
+def _decimal(number: float | None) -> str:
+    return "-" if number is None else f"{number:.1f}"
+
+
 def _usage_document(usage: "StoreUsage") -> dict[str, Any]:
     return {
         "packs": {"count": usage.packs, "bytes": usage.pack_bytes},
+        "storages": [
+            {"number": one.number, "url": one.url, "packs": one.packs, "bytes": one.bytes, "problem": one.problem}
+            for one in usage.storages
+        ],
         "log": {"count": usage.log_entries, "bytes": usage.log_bytes},
         "checkpoints": {"count": usage.checkpoints, "bytes": usage.checkpoint_bytes},
         "stored_bytes": usage.stored_bytes,
@@ -202,13 +249,20 @@ def _usage_document(usage: "StoreUsage") -> dict[str, Any]:
 
 def _usage_lines(usage: "StoreUsage") -> list[str]:
     ratio = usage.deduplication
+    several = len(usage.storages) > 1
     return [
         f"store          {shown(store_url())}",
-        f"packs          {size(usage.pack_bytes)} in {usage.packs}",
+        f"packs          {size(usage.pack_bytes)} in {usage.packs}{'' if usage.is_whole else ' that could be counted'}",
+        *(f"  storage {one.number:<5}{_storage_text(one)}" for one in usage.storages if several),
         f"log            {size(usage.log_bytes)} in {usage.log_entries}, checkpoints {size(usage.checkpoint_bytes)}",
         f"versions       {size(usage.logical_bytes)} in {usage.versions}",
         f"deduplication  {'-' if ratio is None else f'{ratio:.2f} bytes of versions for each stored byte'}",
     ]
+
+
+def _storage_text(one: "StorageUsage") -> str:
+    held = f"{size(one.bytes)} in {one.packs}" if one.problem is None else f"cannot be listed: {shown(one.problem)}"
+    return f"{held}  {shown(one.url)}"
 
 
 # --- doctor ------------------------------------------------------------------------------------------------------

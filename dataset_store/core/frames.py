@@ -59,7 +59,7 @@ PLAIN_LIMITS: Final = {
 }
 """The most plain bytes a frame of each kind may hold."""
 
-NEXT_STEP: Final = "Versions that do not need it are unaffected; run `dataset-store verify` to see which do."
+NEXT_STEP: Final = "Versions that do not hold it are unaffected; `dataset-store verify --id ID` tells whether one does."
 
 _HEADER: Final = Struct("<4sBBHIII")
 _RAW: Final = 0

@@ -6,7 +6,7 @@ entry's content id; so whatever the source tells of a change is a change of the 
 
 import msgspec
 
-from dataset_store.core.frames import require
+from dataset_store.core.frames import NEXT_STEP, require
 from dataset_store.errors import CorruptObject, InvalidRequest
 
 __all__ = ["MOST_URL_BYTES", "Link", "decode_link", "encode_link"]
@@ -57,6 +57,6 @@ def decode_link(data: bytes | memoryview, *, what: str) -> Link:
     try:
         link = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CorruptObject(f"{what} is no link record.", "Run verify; other files are unaffected.") from error
+        raise CorruptObject(f"{what} is no link record.", NEXT_STEP) from error
     require(0 <= link.size < 1 << 63 and bool(link.url), what, "is no link record")
     return link

@@ -27,6 +27,7 @@ from dataset_store.core.entries import (
     Segments,
     first_use,
 )
+from dataset_store.core.frames import NEXT_STEP
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.paths import PathKey, check_keys
 from dataset_store.errors import CorruptObject
@@ -269,10 +270,7 @@ class _Columns:
 
     def require(self, fact: object, otherwise: str) -> None:
         if not fact:
-            raise CorruptObject(
-                f"A tree node in {self.what} {otherwise}.",
-                "Other versions are unaffected; run `dataset-store verify` to see which are.",
-            )
+            raise CorruptObject(f"A tree node in {self.what} {otherwise}.", NEXT_STEP)
 
     def require_running(self, ends: npt.NDArray[Any], total: int, name: str) -> None:
         rising = len(ends) == 0 or bool((ends[1:] >= ends[:-1]).all())

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
 from dataset_store.core.entries import LISTED, ONE_CHUNK, U8, Entries, Segments, concat_segments, first_use
+from dataset_store.core.frames import NEXT_STEP
 from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, Footer, PackRef, Place
 from dataset_store.errors import CorruptObject
 
@@ -358,7 +359,4 @@ def _check_places(
 
 def _require(holds: bool, what: str, otherwise: str) -> None:
     if not holds:
-        raise CorruptObject(
-            f"The segment list {what} {otherwise}.",
-            "Other files are unaffected; run `dataset-store verify` to see which are.",
-        )
+        raise CorruptObject(f"The segment list {what} {otherwise}.", NEXT_STEP)

@@ -16,7 +16,7 @@ from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.dataset.links import fetcher
 from dataset_store.dataset.lists import with_lists
-from dataset_store.dataset.progress import progress_bar
+from dataset_store.dataset.progress import progress_bar, waiting
 from dataset_store.dataset.selecting import EVERYTHING, Selection, entries_of
 from dataset_store.dataset.symlinks import with_targets
 from dataset_store.dataset.workspace import Workspace, now_ns
@@ -39,7 +39,8 @@ _MOST_SEEDS = 2
 def local_copy(workspace: Workspace, version: Version, selected: Selection = EVERYTHING) -> LocalCopy:
     """The local copy of a version, or of some of its entries, made if it is not there."""
     copy_id = copy_id_of(version.id, selected.token)
-    held = workspace.copies.find(copy_id)
+    with waiting("waiting for another process that makes this copy", show=True):
+        held = workspace.copies.find(copy_id)
     if held is not None:
         return held
     workspace.live_version(version.id)
@@ -169,7 +170,8 @@ def _fill(
         for seed in seeds:
             take = link_unchanged if read_only else copy_unchanged
             done = take(entries, seed, writer, done)
-        with progress_bar("fetching", int(entries.sizes[~done].sum())) as told:
+        wanted = int(entries.sizes[~done].sum()), int((~done).sum())
+        with progress_bar("fetching", *wanted, show=True) as told:
             materialise(
                 entries,
                 writer,

@@ -21,8 +21,7 @@ from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import InvalidRequest, PathNotFound
 from dataset_store.local.drafts import Draft, Source
-from dataset_store.local.folder import Folder, read_file, read_folder
-from dataset_store.local.reading import Progress
+from dataset_store.local.folder import Folder, Progress, read_file, read_folder
 from dataset_store.local.scan import Scope
 from dataset_store.storage.filesystems import scheme_of
 from dataset_store.storage.trees import root_of

@@ -61,7 +61,10 @@ def upload_as_links(workspace: Workspace, draft: Draft, *, show_progress: bool) 
     keys = [pending.keys[row] for row in rows]
     paths = [os.fsdecode(source.path_of(key)) for key, source in zip(keys, draft.sources_of(keys), strict=True)]
     total = int(pending.sizes[rows].sum())
-    with progress_bar("uploading", total, show=show_progress) as advance, ThreadPoolExecutor(_AT_ONCE, "files") as pool:
+    with (
+        progress_bar("uploading", total, len(rows), show=show_progress) as advance,
+        ThreadPoolExecutor(_AT_ONCE, "files") as pool,
+    ):
 
         def send(row: int, path: str) -> NewLink:
             sent = _send(pending, row, path, root)

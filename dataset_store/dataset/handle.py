@@ -11,6 +11,7 @@ from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.dataset.notebook import version_html
 from dataset_store.dataset.outputs import output_of
 from dataset_store.dataset.overview import draft_row, status_name, summary_of
+from dataset_store.dataset.uploading import UploadReport
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import NotFinal, VersionIsFinal
 from dataset_store.local.drafts import Draft
@@ -26,11 +27,12 @@ H = TypeVar("H", bound="Handle")
 class Handle:
     """One version of a dataset: its id, and its draft while it has one."""
 
-    __slots__ = ("_held", "_version_id", "_workspace")
+    __slots__ = ("_held", "_sent", "_version_id", "_workspace")
 
     def __init__(self, workspace: Workspace, draft: Draft | None, version_id: str) -> None:
         self._workspace = workspace
         self._held = draft
+        self._sent: UploadReport | None = None
         self._version_id = version_id
 
     @property

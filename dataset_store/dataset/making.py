@@ -10,7 +10,7 @@ from dataset_store.dataset.externals import upload_as_links
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.linking import add_links, wanted_links
 from dataset_store.dataset.outputs import storage_url
-from dataset_store.dataset.uploading import upload_draft
+from dataset_store.dataset.uploading import UploadReport, upload_draft
 from dataset_store.errors import PathNotFound, PendingUploads
 from dataset_store.local.drafts import Output
 
@@ -211,10 +211,15 @@ class Making(Handle):
             draft.redirect(Output(storage_url(self._workspace, output_url)))
         if upload_as_external_links:
             upload_as_links(self._workspace, draft, show_progress=show_progress)
-        report = upload_draft(self._workspace, draft, show_progress=show_progress)
+        self._sent = upload_draft(self._workspace, draft, show_progress=show_progress)
         if verbose:
-            _log.info("%d files, %d bytes sent in %d packs", report.files, report.stored, report.packs)
+            _log.info("%s", self._sent)
         return True
+
+    @property
+    def last_upload(self) -> UploadReport | None:
+        """What the last upload through this object sent, that of `finalize` too; None before there was one."""
+        return self._sent
 
     def finalize(self, verbose: bool = False, raise_on_error: bool = True, auto_upload: bool = False) -> bool:
         """Make the version final and visible, by one entry of the store's log.
@@ -242,7 +247,7 @@ class Making(Handle):
                 "Or finalize with auto_upload=True.",
             )
         if draft.sent is None:
-            upload_draft(self._workspace, draft, show_progress=auto_upload)
+            self._sent = upload_draft(self._workspace, draft, show_progress=auto_upload)
         finalize_draft(self._workspace, draft)
         self._held = None
         if verbose:

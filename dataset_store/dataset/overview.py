@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from dataset_store.core.catalog import Query, Series, Version
 from dataset_store.dataset.lineage import ancestors_of
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import Corrupt, DatasetNotFound
+from dataset_store.errors import Corrupt, DatasetNotFound, DriverMissing, InvalidRequest, StorageFailed
 from dataset_store.local.drafts import Draft, draft_ids
+from dataset_store.storage.backend import Backend
 
 __all__ = [
+    "StorageUsage",
     "StoreUsage",
     "VersionSummary",
     "draft_row",
@@ -61,17 +63,54 @@ class VersionSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreUsage:
-    """What a store keeps: objects and bytes of each sort, and what its live versions amount to without sharing."""
+class StorageUsage:
+    """What lies in one storage: the store's own root, which is number 0, or another to which packs went.
 
+    Attributes:
+        number: By which the log knows it.
+        url: Where it is, without credentials.
+        packs: How many.
+        bytes: Of its packs.
+        problem: Why it cannot be listed now; None where it could.
+    """
+
+    number: int
+    url: str
     packs: int
-    pack_bytes: int
+    bytes: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUsage:
+    """What a store keeps: objects and bytes of each sort, and what its live versions amount to without sharing.
+
+    `linked_bytes` is the part of `logical_bytes` that lies behind external links, as far as that is known.
+    """
+
+    storages: tuple[StorageUsage, ...]
     log_entries: int
     log_bytes: int
     checkpoints: int
     checkpoint_bytes: int
     versions: int
     logical_bytes: int
+    linked_bytes: int = 0
+
+    @property
+    def packs(self) -> int:
+        """How many packs there are in all storages that could be listed."""
+        return sum(one.packs for one in self.storages)
+
+    @property
+    def pack_bytes(self) -> int:
+        """Bytes of these packs."""
+        return sum(one.bytes for one in self.storages)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every storage could be listed."""
+        return all(one.problem is None for one in self.storages)
 
     @property
     def stored_bytes(self) -> int:
@@ -80,8 +119,10 @@ class StoreUsage:
 
     @property
     def deduplication(self) -> float | None:
-        """Bytes of the files of all live versions for each stored byte; None of an empty store."""
-        return self.logical_bytes / self.stored_bytes if self.stored_bytes else None
+        """Bytes of the files of all live versions for each stored byte; None where no data is, or not all is known."""
+        if not self.is_whole or not self.packs or not self.versions:
+            return None
+        return (self.logical_bytes - self.linked_bytes) / self.stored_bytes
 
 
 def versions_of(workspace: Workspace, query: Query) -> list[VersionSummary]:
@@ -161,17 +202,29 @@ def draft_row(draft: Draft) -> VersionSummary:
 
 
 def usage_of(workspace: Workspace) -> StoreUsage:
-    """What the store keeps, by listing all of it."""
-    packs, pack_bytes = _listed(workspace, "packs")
-    log_entries, log_bytes = _listed(workspace, "log")
-    checkpoints, checkpoint_bytes = _listed(workspace, "ckpt")
-    live = [version.entry.stats.bytes for version in workspace.refresh().live_versions()]
+    """What the store keeps, by listing all of it, and the other storages that its log numbers.
+
+    Raises:
+        StorageFailed: The store's own root cannot be listed.
+    """
+    root = workspace.repository.backend
+    catalog = workspace.refresh()
+    own = StorageUsage(0, root.describe(), *_listed(root, "packs"))
+    others = (_storage_usage(workspace, number, url) for number, url in sorted(catalog.storages.items()))
+    live = [version.entry.stats.bytes for version in catalog.live_versions()]
     return StoreUsage(
-        packs, pack_bytes, log_entries, log_bytes, checkpoints, checkpoint_bytes, len(live), logical_bytes=sum(live)
+        (own, *others), *_listed(root, "log"), *_listed(root, "ckpt"), versions=len(live), logical_bytes=sum(live)
     )
 
 
-def _listed(workspace: Workspace, prefix: str) -> tuple[int, int]:
-    """How many objects the store has under a prefix, and their bytes."""
-    sizes = [info.size for info in workspace.repository.backend.list(prefix)]
+def _storage_usage(workspace: Workspace, number: int, url: str) -> StorageUsage:
+    try:
+        return StorageUsage(number, url, *_listed(workspace.repository.storages[number], "packs"))
+    except (StorageFailed, InvalidRequest, DriverMissing) as error:
+        return StorageUsage(number, url, 0, 0, error.what)
+
+
+def _listed(backend: Backend, prefix: str) -> tuple[int, int]:
+    """How many objects a storage has under a prefix, and their bytes."""
+    sizes = [info.size for info in backend.list(prefix)]
     return len(sizes), sum(sizes)

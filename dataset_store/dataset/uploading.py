@@ -15,7 +15,7 @@ from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Changes, En
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
-from dataset_store.core.packfile import Footer, PackRef
+from dataset_store.core.packfile import TRAILER_SIZE, Footer, PackRef
 from dataset_store.core.segments import (
     MOST_SEGMENTS,
     ChunkHit,
@@ -54,11 +54,25 @@ _SLICE = 65_536
 
 @dataclass(frozen=True, slots=True)
 class UploadReport:
-    """What an upload did: files whose content was read, and packs and bytes that were put."""
+    """What an upload did.
+
+    Attributes:
+        files: Entries of the draft that had content for the store to hold.
+        bytes: Their sizes together.
+        new_bytes: Those of these bytes that were nowhere in the store.
+        stored: Bytes that were sent: the new ones compressed, and the nodes of the tree.
+        packs: In how many packs.
+    """
 
     files: int
-    packs: int
+    bytes: int
+    new_bytes: int
     stored: int
+    packs: int
+
+    def __str__(self) -> str:
+        files = f"{_counted(self.files, 'file')} of {_counted(self.bytes, 'byte')}, {self.new_bytes} of them new"
+        return f"{files}; {_counted(self.stored, 'byte')} sent in {_counted(self.packs, 'pack')}"
 
 
 class _Sender:
@@ -69,12 +83,13 @@ class _Sender:
         self.condemned = condemned
         self.packs = 0
         self.stored = 0
+        self.new_bytes = 0
         self.writer: PackWriter = workspace.repository.pack_writer(storage, self._on_written)
 
     def _on_written(self, pack: PackRef, footer: Footer) -> None:
         self.workspace.chunks.add_footer(pack, footer, self.condemned)
         self.packs += 1
-        self.stored += footer.frames_end
+        self.stored += footer.frames_end + len(footer.encode()) + TRAILER_SIZE
 
     def finish_list(self, found: FileSegments) -> FileSegments:
         """A file of many segments gets them as a list frame of its own."""
@@ -100,7 +115,7 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
     sender = _Sender(workspace, condemned, storage)
     long = {name: data for name, data in pieces_of(draft).items() if not is_short(data)}
     metadata = {name: write_blob(workspace, sender.writer, data) for name, data in long.items()}
-    rows, files = _located(draft, sender, show_progress=show_progress)
+    rows, total = _located(draft, sender, show_progress=show_progress)
     changes = Changes(_replaced(draft.changes.entries, rows), draft.changes.removed)
     base = draft.opened.base
     tree = base if base is not None and not len(changes) else _write(workspace, base, changes, sender)
@@ -109,7 +124,11 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
         draft.change(Changes(rows, []))
         _remember(workspace, rows)
     draft.append(Sent(tree, slot, metadata))
-    return UploadReport(files, sender.packs, sender.stored)
+    return UploadReport(len(rows), total, sender.new_bytes, sender.stored, sender.packs)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _write(workspace: Workspace, base: TreeRootRow | None, changes: Changes, sender: _Sender) -> TreeRootRow:
@@ -127,7 +146,7 @@ def _replaced(entries: Entries, rows: Entries) -> Entries:
 
 
 def _located(draft: Draft, sender: _Sender, *, show_progress: bool) -> tuple[Entries, int]:
-    """The pending rows with their segments, contents that the store lacks being sent; and how many files were read."""
+    """The pending rows with their segments, contents that the store lacks being sent; and the bytes of all of them."""
     own = draft.pending()
     if not len(own):
         return own, 0
@@ -142,13 +161,13 @@ def _located(draft: Draft, sender: _Sender, *, show_progress: bool) -> tuple[Ent
     earlier = _earlier_chunks(workspace, base, pending, missing.tolist())
     sending = _Sending(located, sender)
     total = int(pending.sizes[missing].sum())
-    with progress_bar("uploading", total, show=show_progress) as advance:
+    with progress_bar("uploading", total, len(missing), show=show_progress) as advance:
         sources = _sources(draft, pending, missing)
         for unit in ingest(sources, workspace.repository.chunker, _finder(workspace, earlier, condemned)):
             sending.take(unit)
             advance(len(unit.complete), sum(piece.length for piece in unit.pieces))
     sending.finish()
-    return as_linked(located.entries(), own), len(missing)
+    return as_linked(located.entries(), own), int(pending.sizes.sum())
 
 
 class _Sending:
@@ -166,6 +185,7 @@ class _Sending:
     def take(self, unit: Ingested) -> None:
         """One unit: its short files are columns at once, the others are assembled over several units."""
         places = self.sender.writer.append(unit.frames)
+        self.sender.new_bytes += sum(frame.plain for frame in unit.frames)
         by_frame: dict[int, tuple[list[int], list[int]]] = {}
         long = Ingested(unit.frames, [], [row for row in unit.complete if not self.short[row]])
         for piece in unit.pieces:

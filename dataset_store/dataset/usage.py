@@ -31,6 +31,7 @@ class VersionUsage:
         own_bytes: Of those that no other live version uses: what deleting it would free, but for its tree.
         ranges: Runs of its files that lie together in packs.
         file_bytes: Of its files, but for external ones.
+        linked_bytes: Of the files that its external links lead to.
     """
 
     id: str
@@ -38,11 +39,12 @@ class VersionUsage:
     own_bytes: int
     ranges: int
     file_bytes: int
+    linked_bytes: int
 
     @property
     def ranges_per_gib(self) -> float | None:
-        """How scattered it lies; None where it has no bytes."""
-        return self.ranges / (self.file_bytes / 2**30) if self.file_bytes else None
+        """How scattered it lies; None of less than a MiB, of which it says nothing."""
+        return self.ranges / (self.file_bytes / 2**30) if self.file_bytes >= 1 << 20 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +104,19 @@ def data_usage(workspace: Workspace, versions: Sequence[Version]) -> DataUsage:
     packs = sorted({pack for version in versions for pack in _entries(workspace, version).segments.packs})
     frames = _Frames(workspace.footers(packs).items())
     uses = np.zeros(len(frames.stored), np.int32)
-    found: list[tuple[Version, npt.NDArray[np.uint8], int, int]] = []
+    found: list[tuple[Version, npt.NDArray[np.uint8], int, int, int]] = []
     for version in versions:
         entries = _entries(workspace, version)
         used = frames.used_by(entries)
         uses += used
-        own = (entries.kinds & KIND_BITS) != Kind.EXTERNAL
-        found.append((version, np.packbits(used), len(entries.segments), int(entries.sizes[own].sum(dtype=np.uint64))))
+        links = (entries.kinds & KIND_BITS) == Kind.EXTERNAL
+        own, linked = (int(entries.sizes[some].sum(dtype=np.uint64)) for some in (~links, links))
+        found.append((version, np.packbits(used), len(entries.segments), own, linked))
     rows = []
-    for version, bits, ranges, size in found:
+    for version, bits, *counts in found:
         used = np.unpackbits(bits, count=len(uses)).astype(np.bool_)
         stored, alone = int(frames.stored[used].sum()), int(frames.stored[used & (uses == 1)].sum())
-        rows.append(VersionUsage(version.id, stored, alone, ranges, size))
+        rows.append(VersionUsage(version.id, stored, alone, *counts))
     any_used = uses > 0
     return DataUsage(int(frames.stored[any_used].sum()), int(frames.plain[any_used].sum()), tuple(rows))
 

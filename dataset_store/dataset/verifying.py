@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from dataset_store.core.catalog import Version
 from dataset_store.core.diff import diff_entries
 from dataset_store.core.digest import hash32, rows_digest
 from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Entries, make_entries, sort_rows
@@ -26,43 +27,67 @@ from dataset_store.core.log_entries import Blob, TreeRootRow
 from dataset_store.core.packfile import PackRef, Place, pack_key
 from dataset_store.core.paths import ROOT, to_text
 from dataset_store.core.segments import Segment, decode_segment_list, segments_of
-from dataset_store.core.tree import NodeReader, read_all
-from dataset_store.dataset.blobs import read_blob
-from dataset_store.dataset.links import as_fetched
-from dataset_store.dataset.progress import progress_bar
+from dataset_store.core.tree import read_all
+from dataset_store.dataset.asking import BrokenLink, broken_links
+from dataset_store.dataset.blobs import packs_of, read_blob
+from dataset_store.dataset.links import as_fetched, link_rows
+from dataset_store.dataset.progress import Told, progress_bar
+from dataset_store.dataset.surviving import Lost, SurvivingPacks, read_surviving
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import Corrupt, NotFinal
+from dataset_store.errors import Corrupt, CorruptObject, NotFinal
 from dataset_store.local.drafts import Draft
 from dataset_store.local.folder import read_folder
 from dataset_store.local.reading import default_workers
 from dataset_store.local.scan import EVERYTHING, Scope, scan
 from dataset_store.local.stat_cache import StatCache
-from dataset_store.storage.packs import PackReader
 from dataset_store.storage.trees import NoKeeper, StoredNodes, place_of, root_of
 
 __all__ = ["Damage", "FolderReport", "StoreReport", "compare_folder", "verify_folder", "verify_stored"]
 
 _UNIT_BYTES = 4 * 2**20
 
-Progress = Callable[[int], object]
-
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something of a version that the store does not hold as it must. `path` is empty where it is no single file."""
+    """Something of a version that the store does not hold as it must.
+
+    Attributes:
+        path: The entry; empty where it is none, such as a pack.
+        problem: What is wrong.
+        kind: Of the error, a stable name.
+    """
 
     path: str
     problem: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class StoreReport:
-    """What was checked of a version, and what is wrong with it, by path."""
+    """What was checked of a version, and what is wrong with it.
+
+    Attributes:
+        entries: Those that could be listed.
+        bytes: That they hold in the store: what external links lead to does not count.
+        packs: Those in which their contents lie.
+        damaged: By path.
+        lost: What could not be listed.
+        links: How many of the entries are external links.
+        broken: Links whose files are not what they were; None where no source was asked.
+    """
 
     entries: int
     bytes: int
     packs: int
     damaged: tuple[Damage, ...]
+    lost: tuple[Lost, ...]
+    links: int
+    broken: tuple[BrokenLink, ...] | None
+
+    @property
+    def sound(self) -> bool:
+        """Whether the store holds the whole version."""
+        return not (self.damaged or self.lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +117,7 @@ def verify_folder(workspace: Workspace, version_id: str, folder: str, *, sizes_o
         DatasetNotFound, NotFinal: There is no such final version.
         PathNotFound, AccessDenied, FileChanged: The folder cannot be read.
     """
-    wanted = _contents(_entries(workspace, version_id, workspace.repository.nodes))
+    wanted = _contents(_entries(workspace, version_id))
     found = _scan_folder(folder) if sizes_only else _contents(_read_folder(folder))
     if sizes_only:
         links = (wanted.kinds == Kind.EXTERNAL).astype(np.uint8)
@@ -123,11 +148,15 @@ def _report(wanted: Entries, found: Entries) -> FolderReport:
     )
 
 
-def _entries(workspace: Workspace, version_id: str, nodes: NodeReader) -> Entries:
+def _entries(workspace: Workspace, version_id: str) -> Entries:
+    return read_all(root_of(_final(workspace, version_id).entry.tree), workspace.repository.nodes)
+
+
+def _final(workspace: Workspace, version_id: str) -> Version:
     version = workspace.catalog.version(version_id)
     if version is None and workspace.draft(version_id) is not None:
         raise NotFinal(f"The version {version_id} is not final.", "Upload and finalize it first.")
-    return read_all(root_of(workspace.version(version_id).entry.tree), nodes)
+    return workspace.version(version_id)
 
 
 def _contents(entries: Entries) -> Entries:
@@ -159,39 +188,58 @@ def _scan_folder(folder: str) -> Entries:
 # --- verifying what the store holds ------------------------------------------------------------------------------
 
 
-def verify_stored(workspace: Workspace, version_id: str, progress: Progress = lambda _bytes: None) -> StoreReport:
+def verify_stored(
+    workspace: Workspace, version_id: str, *, ask_links: bool = False, show_progress: bool = False
+) -> StoreReport:
     """Read every byte that a version needs from the store, and check it against its hash.
 
-    Nodes, segment lists, chunks, whole files, and the footers of the packs are checked; caches are passed by.
+    Nodes, segment lists, chunks, whole files, and the footers of the packs are checked; caches are passed by. What is
+    damaged or lost is told, and does not end the check.
 
     Args:
         workspace: The store.
         version_id: A final version.
-        progress: Told of bytes of files checked since its last call; called from several threads.
+        ask_links: Ask the sources of external links whether what these lead to is what it was.
+        show_progress: Show bars.
 
     Raises:
-        CorruptObject, ObjectMissing: The tree itself is damaged, so that it is not known which files there are.
         DatasetNotFound, NotFinal: There is no such final version.
         StorageFailed: The store cannot be read now; nothing is known to be damaged.
     """
-    check = _Check(workspace.repository.packs, _entries(workspace, version_id, _uncached(workspace)), progress)
-    check.census(workspace.version(version_id).entry.tree)
-    with ThreadPoolExecutor(default_workers(), "verify") as pool:
-        try:
-            damaged = [one for found in pool.map(lambda unit: unit(), check.units()) for one in found]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    packs = check.footers()
-    for name, piece in workspace.version(version_id).metadata.items():
-        if isinstance(piece, Blob):
-            check.damaged += _damage_of(f"metadata {name!r}", partial(read_blob, workspace, piece))
-    total = int(check.entries.sizes.sum(dtype=np.uint64))
-    return StoreReport(len(check.entries), total, packs, tuple(sorted(check.damaged + damaged, key=lambda d: d.path)))
+    version = _final(workspace, version_id)
+    packs, tree, stats = SurvivingPacks(workspace.repository), version.entry.tree, version.entry.stats
+    nodes = StoredNodes(workspace.repository.packs, NoKeeper())
+    left = read_surviving(root_of(tree), stats.files, stats.bytes, nodes, packs)
+    entries = left.entries
+    total = int(entries.sizes[(entries.kinds & KIND_BITS) != Kind.EXTERNAL].sum(dtype=np.uint64))
+    files = int(((entries.kinds & KIND_BITS) != Kind.DIRECTORY).sum())
+    with progress_bar("verifying", total, files, show=show_progress) as told:
+        check = _Check(packs, entries, told)
+        check.census(tree)
+        check.contents()
+        named = check.footers()
+        for name, piece in version.metadata.items():
+            if isinstance(piece, Blob):
+                check.blob(name, piece, workspace)
+    damaged = tuple(sorted(set(check.damaged), key=lambda one: (one.path, one.problem)))
+    return StoreReport(
+        entries=len(entries),
+        bytes=total,
+        packs=named,
+        damaged=damaged,
+        lost=left.lost,
+        links=len(link_rows(entries)),
+        broken=_ask(workspace, entries, damaged, show_progress=show_progress) if ask_links else None,
+    )
 
 
-def _uncached(workspace: Workspace) -> StoredNodes:
-    return StoredNodes(workspace.repository.packs, NoKeeper())
+def _ask(
+    workspace: Workspace, entries: Entries, damaged: Sequence[Damage], *, show_progress: bool
+) -> tuple[BrokenLink, ...]:
+    """The links that lead astray; those whose own records are damaged lead nowhere."""
+    paths = {one.path for one in damaged}
+    rows = [row for row in link_rows(entries).tolist() if to_text(entries.keys[row]) not in paths]
+    return broken_links(workspace, entries, rows, show_progress=show_progress)
 
 
 Unit = Callable[[], list[Damage]]
@@ -200,29 +248,46 @@ Unit = Callable[[], list[Damage]]
 class _Check:
     """One version being checked. Units may run in any thread; each tells what it found damaged and goes on."""
 
-    def __init__(self, packs: PackReader, entries: Entries, progress: Progress) -> None:
+    def __init__(self, packs: SurvivingPacks, entries: Entries, told: Told) -> None:
         self.packs = packs
         self.entries = entries
-        self.progress = progress
+        self.told = told
         self.damaged: list[Damage] = []
         self.listed: set[PackRef] = set()
         self.threads = _Codecs()
 
     def census(self, tree: TreeRootRow) -> None:
         """The frame that tells where the nodes are."""
-        wanted = [(place_of(tree.census.place), bytes.fromhex(tree.census.id))]
-        self._try("", lambda: self.packs.read_whole(FrameKind.CENSUS, wanted))
+        place, digest = place_of(tree.census.place), bytes.fromhex(tree.census.id)
+        read = self.packs.repository.packs.read_whole
+        self._note("", self.packs.each([(place, digest)], lambda one: one[0].pack, partial(read, FrameKind.CENSUS)))
+
+    def contents(self) -> None:
+        """What every entry holds."""
+        with ThreadPoolExecutor(default_workers(), "verify") as pool:
+            try:
+                for found in pool.map(lambda unit: unit(), self.units()):
+                    self.damaged += found
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def footers(self) -> int:
         """The footers of all packs that the version names, lists included once these are read; how many packs."""
         table = self.entries.segments.packs
         named = self.listed.union(table[row] for row in np.unique(self.entries.segments.pack).tolist())
-        for pack in sorted(named):
-            self._try("", partial(self.packs.read_footers, [pack]))
+        read = self.packs.repository.packs.read_footers
+        self._note("", self.packs.each(sorted(named), lambda pack: pack, read))
         return len(named)
 
-    def _try(self, path: str, work: Callable[[], object]) -> None:
-        self.damaged += _damage_of(path, work)
+    def blob(self, name: str, piece: Blob, workspace: Workspace) -> None:
+        """A piece of metadata that is kept in packs."""
+        pack = min(packs_of(piece))
+        found = self.packs.each([piece], lambda _: pack, lambda some: [read_blob(workspace, one) for one in some])
+        self._note(f"metadata {name!r}", found)
+
+    def _note(self, path: str, found: Sequence[object]) -> None:
+        self.damaged += [_damage(path, one) for one in found if isinstance(one, Corrupt)]
 
     def units(self) -> Iterator[Unit]:
         """Work that covers every entry."""
@@ -250,42 +315,45 @@ class _Check:
         for row in rows:
             segment = segments_of(self.entries, row)[0]
             by_frame[Place(segment.pack, segment.offset, segment.stored, 0)].append((row, segment))
-        try:
-            stored: Sequence[memoryview | None] = self.packs.read_frames(list(by_frame))
-        except Corrupt:
-            stored = [None] * len(by_frame)  # one of them; read one by one below
         damaged: list[Damage] = []
-        for (place, pieces), data in zip(by_frame.items(), stored, strict=True):
+        for (place, pieces), data in zip(by_frame.items(), self.packs.read_frames(list(by_frame)), strict=True):
             damaged += self._check_frame(place, pieces, data)
-        self.progress(int(self.entries.sizes[list(rows)].sum()))
+        self.told(len(rows), int(self.entries.sizes[list(rows)].sum()))
         return damaged
 
     def _check_frame(
-        self, place: Place, pieces: Sequence[tuple[int, Segment]], stored: memoryview | None
+        self, place: Place, pieces: Sequence[tuple[int, Segment]], stored: memoryview | Corrupt
     ) -> list[Damage]:
         try:
-            data = self.packs.read_frames([place])[0] if stored is None else stored
-            frame = self.threads.codec.decode_frame(data, what=_named(place))
+            frame = self.threads.codec.decode_frame(_whole(stored), what=_named(place))
         except Corrupt as error:
-            return [Damage(self._path(row), error.what) for row, _ in pieces]
+            return [_damage(self._path(row), error) for row, _ in pieces]
         return [damage for row, segment in pieces for damage in self._check_piece(frame, row, segment)]
 
     def _check_piece(self, frame: Frame, row: int, segment: Segment) -> list[Damage]:
         content = frame.plain[segment.plain_offset : segment.plain_offset + segment.plain_length]
         if len(content) == self.entries.sizes[row] and hash32(content) == self._content_id(row):
             return []
-        return [Damage(self._path(row), f"It is not what pack {segment.pack.name.hex()} holds at {segment.offset}.")]
+        problem = f"It is not what pack {segment.pack.name.hex()} holds at {segment.offset}."
+        return [Damage(self._path(row), problem, CorruptObject.kind)]
 
     def check_large(self, row: int) -> list[Damage]:
         """A content of several chunks, or of none: its segments one after another, and the hash of the whole."""
-        return _damage_of(self._path(row), lambda: self._check_large(row))
+        try:
+            self._check_large(row)
+        except Corrupt as error:
+            return [_damage(self._path(row), error)]
+        finally:
+            self.told(1, 0)
+        return []
 
     def _check_large(self, row: int) -> None:
         whole = blake3()
+        is_link = (self.entries.kinds[row] & KIND_BITS) == Kind.EXTERNAL
         for segment in self._segments(row):
             self._check_segment(segment, whole)
-            self.progress(segment.plain_length)
-        if (self.entries.kinds[row] & KIND_BITS) == Kind.EXTERNAL:
+            self.told(0, 0 if is_link else segment.plain_length)
+        if is_link:
             return  # what is stored is its record, and the digests of its segments pin that
         require(whole.digest() == self._content_id(row), "The file", "does not have its content id")
 
@@ -294,7 +362,7 @@ class _Check:
         if not self.entries.kinds[row] & LISTED:
             return rows
         place = Place(rows[0].pack, rows[0].offset, rows[0].stored, rows[0].plain_length)
-        data = self.packs.read_frames([place])[0]
+        data = self._stored(place)
         plain = self.threads.codec.decode_whole(data, FrameKind.LIST, rows[0].digest, what=_named(place))
         listed = decode_segment_list(plain, int(self.entries.sizes[row]), what=_named(place))
         self.listed.update(listed.packs)
@@ -305,7 +373,7 @@ class _Check:
     def _check_segment(self, segment: Segment, whole: blake3) -> None:
         """Hash one run of chunks, a frame at a time; `whole` is told of its bytes."""
         place = Place(segment.pack, segment.offset, segment.stored, 0)
-        frames = self.threads.codec.decode_frames(self.packs.read_frames([place])[0], what=_named(place))
+        frames = self.threads.codec.decode_frames(self._stored(place), what=_named(place))
         ids, lengths, at = [], [], 0
         for chunk in (chunk for frame in frames for chunk in frame.chunks()):
             if segment.plain_offset <= at < segment.plain_offset + segment.plain_length:
@@ -315,6 +383,9 @@ class _Check:
             at += len(chunk)
         same = sum(lengths) == segment.plain_length and rows_digest(ids, lengths) == segment.digest
         require(same, _named(place), "holds other bytes than the segment's digest says")
+
+    def _stored(self, place: Place) -> memoryview:
+        return _whole(self.packs.read_frames([place])[0])
 
     def _path(self, row: int) -> str:
         return to_text(self.entries.keys[row])
@@ -330,12 +401,14 @@ class _Codecs(local):
         self.codec = FrameCodec()
 
 
-def _damage_of(path: str, work: Callable[[], object]) -> list[Damage]:
-    try:
-        work()
-    except Corrupt as error:
-        return [Damage(path, error.what)]
-    return []
+def _whole(found: memoryview | Corrupt) -> memoryview:
+    if isinstance(found, Corrupt):
+        raise found
+    return found
+
+
+def _damage(path: str, error: Corrupt) -> Damage:
+    return Damage(path, error.what, error.kind)
 
 
 def _named(place: Place) -> str:

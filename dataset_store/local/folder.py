@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +18,25 @@ from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries, make_entr
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey, to_path
 from dataset_store.local.listing import DirectoryBlock
-from dataset_store.local.reading import FileStat, Progress, hash_files
+from dataset_store.local.reading import FileStat, hash_files
 from dataset_store.local.scan import USUAL, Scope, scan, stat_one
 from dataset_store.local.stat_cache import StatCache
 
-__all__ = ["Folder", "read_file", "read_folder", "remember_folder"]
+__all__ = ["Folder", "Progress", "read_file", "read_folder", "remember_folder"]
 
 _GROUP_ROWS = 32_768
 
 _NO_BYTES = np.frombuffer(hash32(b""), np.uint8)
+
+
+class Progress(Protocol):
+    """What a reading tells of itself, in the calling thread."""
+
+    def expect(self, files: int, count: int, /) -> object:
+        """Files and bytes that must be read: all, or those that were changed. Called once, before any is."""
+
+    def __call__(self, files: int, count: int, /) -> object:
+        """Files and bytes that were read since the call before."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +78,7 @@ def read_folder(
         below: The directory of the dataset that its files go to; put before every key.
         stats: What this machine remembers of files.
         now_ns: The time now, ns since 1970, before anything is looked at.
-        progress: Told of files and bytes read.
+        progress: Told of files and bytes to read, and read.
         scope: What of the folder is meant.
 
     Raises:
@@ -98,11 +109,20 @@ def _read(
         _prepared(rows, known.ids, known.mask)
         for rows, known in zip(scanned, stats.lookup(cached, scanned), strict=True)
     ]
+    if progress:
+        progress.expect(*_unread(blocks))
     for fresh in _groups(blocks):
         _hash(root, fresh, progress)
         files = [(block.rows.kind == Kind.FILE) & (block.stat == block.rows.stat).all(axis=0) for block in fresh]
         stats.record(cached, [block.rows for block in fresh], [block.ids for block in fresh], files, now_ns)
     return Folder(root, sort_rows(_entries(blocks)), dict(_links(blocks)))
+
+
+def _unread(blocks: Sequence[_Block]) -> tuple[int, int]:
+    """Files that must be read, and their bytes."""
+    return sum(int((~block.known).sum()) for block in blocks), sum(
+        int(block.stat[0, ~block.known].sum()) for block in blocks
+    )
 
 
 def _groups(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dataset_store.core.digest import hash32, rows_digest
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Bool, Entries
-from dataset_store.core.frames import HEADER_SIZE, Frame, FrameCodec, frame_length
+from dataset_store.core.frames import HEADER_SIZE, NEXT_STEP, Frame, FrameCodec, frame_length
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.paths import PathKey, to_text
@@ -51,7 +51,6 @@ _UNIT_BYTES = 4 * 2**20
 _UNIT_FILES = 4_096
 _EXTERNAL_AT_ONCE = 16
 _READ_BYTES = 8 * 2**20
-_NEXT_STEP = "Other versions are unaffected; run `dataset-store verify` to see what is."
 
 
 class _Codecs(local):
@@ -305,7 +304,7 @@ class _Copier:
         return CorruptObject(
             f"The bytes of {to_text(self.entries.keys[row])!r} at {where.offset} of pack "
             f"{where.pack.name.hex()} are not what the version says.",
-            _NEXT_STEP,
+            NEXT_STEP,
         )
 
 

@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_costs_nothing_but_requests(store, place, history, 
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_pack_is_named_and_other_versions_are_unaffected(store, place, history, how):
+def test_a_damaged_pack_is_named_and_versions_that_do_not_hold_it_are_unaffected(store, place, history, how):
     _, versions = history
     packs = objects(store, "pack")
     failures = 0
@@ -199,6 +199,22 @@ def test_a_damaged_pack_is_named_and_other_versions_are_unaffected(store, place,
             failures += isinstance(found, DatasetStoreError)
         pack.write_bytes(whole)
     assert failures >= 3 or how in {"flipped", "longer", "one byte less"}  # those may touch nothing that is read
+
+
+def test_damage_that_several_versions_hold_is_not_said_to_be_of_one(store, place, history):
+    """A version and its child fail alike: neither is told that the others are whole."""
+    _, versions = history
+    for pack in objects(store, "pack"):
+        data = bytearray(pack.read_bytes())
+        data[60] ^= 1  # in its first frame, which the version that came with the pack needs
+        pack.chmod(0o644)
+        pack.write_bytes(data)
+    place.new_machine()
+    failed = [found for version_id, _ in versions if isinstance(found := outcome(version_id), DatasetStoreError)]
+    assert len(failed) == 3
+    for error in failed:
+        assert "Other" not in error.next_step
+        assert "Versions that do not hold it are unaffected" in error.next_step
 
 
 def test_a_warm_machine_needs_only_what_it_lacks(store, place, history):

@@ -49,3 +49,27 @@ def test_links_keep_their_texts_under_their_keys(tree, tmp_path):
         (tree / f"d{number}" / "link").symlink_to(f"f{5 * number}")
     found = read_folder(str(tree), ROOT, StatCache(str(tmp_path / "stats")), time.time_ns())
     assert dict(found.links) == {b"d%d\0link" % number: b"f%d" % (5 * number) for number in range(6)}
+
+
+class Told:
+    """What a reading tells of itself."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, files, count):
+        self.calls.append((files, count))
+
+    def expect(self, files, count):
+        self.calls.append(("of", files, count))
+
+
+def test_how_much_must_be_read_is_told_before_anything_is(tree, tmp_path):
+    stats, first, second = StatCache(str(tmp_path / "stats")), Told(), Told()
+    read_folder(str(tree), ROOT, stats, time.time_ns(), first)
+    assert first.calls[0] == ("of", 30, 50)
+    assert [sum(column) for column in zip(*first.calls[1:], strict=True)] == [30, 50]
+    (tree / "d1" / "f5").write_bytes(b"longer than before")
+    (tree / "d1" / "new").write_bytes(b"new")
+    read_folder(str(tree), ROOT, stats, time.time_ns(), second)
+    assert second.calls == [("of", 2, 21), (2, 21)]
