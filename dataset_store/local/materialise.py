@@ -10,7 +10,7 @@ Where stored bytes come from is a port: a function from places to stored bytes, 
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event, local
 
@@ -108,13 +108,29 @@ def _run(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], object]], window:
         for job in jobs:
             if len(waiting) >= window:
                 waiting.popleft().result()
-            waiting.append(pool.submit(job))
+            waiting.append(pool.submit(_stopping, job, stop))
         while waiting:
             waiting.popleft().result()
+    except _Stopped:
+        # One that comes later in the queue has failed, and stopped this one.
+        wait(waiting)
+        errors = (future.exception() for future in waiting)
+        raise next(error for error in errors if error is not None and not isinstance(error, _Stopped)) from None
     except BaseException:
         stop.set()
         for future in waiting:
             future.cancel()
+        raise
+
+
+def _stopping(job: Callable[[], object], stop: Event) -> None:
+    """Run a job, unless another has failed; when it fails, the others end too."""
+    if stop.is_set():
+        raise _Stopped
+    try:
+        job()
+    except BaseException:
+        stop.set()
         raise
 
 

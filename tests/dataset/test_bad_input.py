@@ -147,7 +147,7 @@ def test_what_is_no_version_is_not_found(place, refused):
         Dataset.get(dataset_name="nobody")
 
 
-@pytest.mark.parametrize("directory", ["../up", "a/../../b", "x" * 256, "a//b/./c", "nul\0"])
+@pytest.mark.parametrize("directory", ["../up", "a/../../b", "x" * 256, "nul\0"])
 def test_a_directory_of_the_dataset_that_no_store_may_hold_is_refused(place, directory, refused):
     new = draft()
     for call in (new.add_files, new.sync_folder):
