@@ -34,7 +34,14 @@ Written from the grammar by `docs/make_reference.py`. Names and flags are those 
 folder remembers the version begun in it, so `--id` is rarely needed. Every command takes `--store URL` and `--debug`;
 each that reads takes `--json`.
 
-Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 not found, 4 conflict, 5 corrupt.
+The store is the one that `--store` names; else, for commands about the version that the working folder remembers, the
+one that it was begun in; else that of `DATASET_STORE_URL`; else that of the settings file; else a folder under the data
+directory.
+
+Where an id is taken its first six or more digits are enough. A name that several projects have needs its `--project`.
+
+Exit codes: 0 done; 1 failed, or `verify --folder` found a difference; 2 the call was wrong; 3 not found; 4 conflict;
+5 corrupt; 130 interrupted; 141 nobody reads what is printed.
 """
 SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Yields):$", re.MULTILINE)
 

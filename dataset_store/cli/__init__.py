@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from dataset_store.cli.arguments import STORE_VARIABLE, build_parser
-from dataset_store.errors import DatasetStoreError
+from dataset_store.cli.output import OutputLost, flush_out, json_out, note, problem
+from dataset_store.errors import DatasetStoreError, InvalidRequest
 
 __all__ = ["main"]
 
@@ -29,17 +30,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; by default those of this process.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 the call was wrong, 3 not found, 4 conflict, 5 corrupt, 130 interrupted.
+        The exit code: 0 done, 1 failed, 2 the call was wrong, 3 not found, 4 conflict, 5 corrupt, 130 interrupted,
+        141 nobody reads what is printed.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         with _environment_kept():
             code = _outcome(words)
-        sys.stdout.flush()
+        flush_out()
     except BrokenPipeError:
         _drop_output()
         return _NOBODY_READS
+    except OutputLost as error:
+        _drop_output()
+        problem("Error", f"Standard output cannot be written: {error}.")
+        return 1
     except KeyboardInterrupt:
+        note("Interrupted; what was acknowledged is safe, repeat the command to go on.")
         return _INTERRUPTED
     return code
 
@@ -52,7 +59,7 @@ def _outcome(words: Sequence[str]) -> int:
         return int(done.code or 0)
     except DatasetStoreError as error:
         return _failed(words, error)
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputLost):
         raise
     except Exception as error:  # noqa: BLE001  (the last resort: whatever it is, no traceback)
         return _failed_inside(words, error)
@@ -62,6 +69,8 @@ def _run(arguments: Namespace) -> int:
     if arguments.command is None:
         build_parser().print_help()
         return 2
+    if arguments.store == "":
+        raise InvalidRequest("The store is empty.", "Give --store a URL or a path; an unset variable is none.")
     if arguments.store is not None:
         os.environ[STORE_VARIABLE] = arguments.store
     module, _, function = arguments.run.partition(":")
@@ -73,8 +82,6 @@ def _run(arguments: Namespace) -> int:
 
 
 def _failed(words: Sequence[str], error: DatasetStoreError) -> int:
-    from dataset_store.cli.output import json_out, problem
-
     _trace(words)
     problem("Error", error.what, error.next_step)
     if "--json" in words:
@@ -83,8 +90,6 @@ def _failed(words: Sequence[str], error: DatasetStoreError) -> int:
 
 
 def _failed_inside(words: Sequence[str], error: Exception) -> int:
-    from dataset_store.cli.output import json_out, problem
-
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     _trace(words)
     problem("Internal error", f"{what}; repeat with --debug")

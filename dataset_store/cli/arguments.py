@@ -5,10 +5,10 @@ it out, as `module:function` of this folder, so that help and usage errors load 
 """
 
 import argparse
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 from dataset_store import __version__
-from dataset_store.errors import InvalidRequest
+from dataset_store.cli.parser import Parser
 
 __all__ = ["PROGRAM", "STORE_VARIABLE", "build_parser"]
 
@@ -17,7 +17,8 @@ STORE_VARIABLE = "DATASET_STORE_URL"
 """The environment variable that names the store where the call does not."""
 
 _NO_EFFECT = "accepted without effect"
-_STORE = f"the store, instead of {STORE_VARIABLE}"
+_STORE = f"the store, instead of that of the version begun in this folder, {STORE_VARIABLE} and the settings file"
+_ID_BEGINS = "the first 6 or more digits are enough"
 _STORAGE = "where the packs of this version go, instead of the store; its log stays there"
 
 _DESCRIPTION = (
@@ -32,31 +33,33 @@ Columns of --deep: STORED are the bytes in packs that hold data of a version,
 ITS OWN those of them that no other version uses, RANGES the runs of its files
 that lie together in packs, PER GiB how many of these come on a GiB of files,
 that is how scattered it lies (of less than a MiB: -)."""
-_EXIT_CODES = """\
+_EPILOG = f"""\
+which store:
+  --store URL, else for commands about the version that this folder remembers the store it was begun in, else
+  {STORE_VARIABLE}, else the settings file (`{PROGRAM} config`), else a folder under your data directory
+
+which version:
+  --id takes an id or its first 6 or more digits, as do --ids, --parents, --against, --source and --target;
+  a --name that several projects have needs its --project
+
 exit codes:
-  0 done   1 failed   2 the call was wrong   3 not found   4 conflict   5 corrupt
+  0 done   1 failed, or `verify --folder` found a difference   2 the call was wrong   3 not found   4 conflict
+  5 corrupt   130 interrupted   141 nobody reads what is printed
 
 Example:
   dataset-store sync --folder ./pictures --project data --name cats
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors of this package."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InvalidRequest(f"{message[:1].upper()}{message[1:]}.", f"See `{self.prog} --help`.")
-
-
-Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line. Its errors are raised as InvalidRequest; help and version exit."""
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description=_DESCRIPTION,
-        epilog=_EXIT_CODES,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -146,7 +149,11 @@ def _sync(commands: Commands) -> None:
         "sync --folder ./pictures --project data --name cats",
     )
     parser.add_argument("--folder", required=True, metavar="DIR", help="the folder to take over")
-    _id(parser)
+    parser.add_argument(
+        "--id",
+        help="the version being made; by default the one begun in this folder, or the next after the one closed in it; "
+        f"{_ID_BEGINS}",
+    )
     parser.add_argument("--dataset-folder", metavar="DIR", help="the directory of the dataset that it becomes")
     parser.add_argument("--name", help="begin a version of this dataset first")
     _labels(parser)
@@ -223,9 +230,10 @@ def _log(commands: Commands) -> None:
         "log --project data --name cats",
     )
     _which(parser, tags=True)
-    parser.add_argument("--mermaid", action="store_true", help="as a Mermaid flow chart")
-    parser.add_argument("--svg", action="store_true", help="as an SVG image")
-    _json(parser)
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--mermaid", action="store_true", help="as a Mermaid flow chart")
+    forms.add_argument("--svg", action="store_true", help="as an SVG image")
+    _json(forms)
 
 
 def _diff(commands: Commands) -> None:
@@ -236,7 +244,11 @@ def _diff(commands: Commands) -> None:
         "diff --project data --name cats --against 0123456789abcdef0123456789abcdef",
     )
     _which(parser, tags=True)
-    parser.add_argument("--against", metavar="ID", help="the version before it; by default its parents")
+    parser.add_argument(
+        "--against",
+        metavar="ID",
+        help="the version before it, by id or by its number in the same dataset; by default its parents",
+    )
     _json(parser)
 
 
@@ -288,11 +300,11 @@ def _archive(commands: Commands) -> None:
     parser = _command(
         commands,
         "managing:archive",
-        "hide a version from searches; by id it can still be read",
+        "hide a version from searches and from being found by name; by id it can still be read",
         "archive --project data --name cats --version 1.0.3",
     )
     _which(parser)
-    parser.add_argument("--undo", action="store_true", help="show it again; an archived version is named by --id")
+    parser.add_argument("--undo", action="store_true", help="show it again; by name it finds archived versions first")
 
 
 def _config(commands: Commands) -> None:
@@ -372,12 +384,12 @@ def _delete(commands: Commands) -> None:
         "delete a version, or with --entire-dataset all versions of a dataset",
         "delete --project data --name cats --version 1.0.3",
     )
-    parser.add_argument("--id", help="the version, or a draft of this machine")
-    parser.add_argument("--project", help="versions in this project")
-    parser.add_argument("--name", help="versions of this dataset")
+    parser.add_argument("--id", help=f"the version, or a draft of this machine; {_ID_BEGINS}")
+    parser.add_argument("--project", help="the dataset's project; needed where several have one of that name")
+    parser.add_argument("--name", help="the dataset; needed without --id")
     parser.add_argument("--version", help="the one with this version number")
     parser.add_argument("--force", action="store_true", help="also if other versions have it as a parent")
-    parser.add_argument("--entire-dataset", action="store_true", help="every version that matches; needs --force")
+    parser.add_argument("--entire-dataset", action="store_true", help="every version of the dataset; needs --force")
 
 
 def _squash(commands: Commands) -> None:
@@ -388,7 +400,9 @@ def _squash(commands: Commands) -> None:
         "squash --name all --ids 0123456789abcdef0123456789abcdef fedcba9876543210fedcba9876543210",
     )
     parser.add_argument("--name", required=True, help="the dataset that it begins; the project is that of the first")
-    parser.add_argument("--ids", nargs="+", required=True, metavar="ID", help="the versions; later ones win")
+    parser.add_argument(
+        "--ids", nargs="+", required=True, metavar="ID", help=f"the versions; later ones win; {_ID_BEGINS}"
+    )
     _verbose(parser)
     _storage(parser)
 
@@ -400,13 +414,14 @@ def _search(commands: Commands) -> None:
         "look for versions by parts of their names",
         "search --project data --name 'cat.*' --tags latest",
     )
-    parser.add_argument("--ids", nargs="+", metavar="ID", help="only these versions")
+    parser.add_argument("--ids", nargs="+", metavar="ID", help=f"only these versions; {_ID_BEGINS}")
     parser.add_argument("--project", help="versions in this project and in those below it")
     parser.add_argument("--name", metavar="REGEX", help="versions whose dataset's name holds this regular expression")
     parser.add_argument(
         "--tags", nargs="+", metavar="TAG", help="versions with one of these tags (--tags=-TAG: without)"
     )
     parser.add_argument("--not-only-completed", action="store_true", help="the drafts of this machine too")
+    parser.add_argument("--archived", action="store_true", help="archived versions too")
     parser.add_argument("--non-recursive-project-search", action="store_true", help="not the projects below")
     _json(parser)
 
@@ -418,8 +433,8 @@ def _compare(commands: Commands) -> None:
         "count the files that one version adds, removes and modifies compared with another",
         "compare --source 0123456789abcdef0123456789abcdef --target fedcba9876543210fedcba9876543210",
     )
-    parser.add_argument("--source", required=True, metavar="ID", help="the version before")
-    parser.add_argument("--target", required=True, metavar="ID", help="the version after")
+    parser.add_argument("--source", required=True, metavar="ID", help=f"the version before; {_ID_BEGINS}")
+    parser.add_argument("--target", required=True, metavar="ID", help=f"the version after; {_ID_BEGINS}")
     parser.add_argument("--verbose", action="store_true", help="name the files")
     _json(parser)
 
@@ -470,19 +485,19 @@ def _doctor(commands: Commands) -> None:
 
 def _series(parser: argparse.ArgumentParser) -> None:
     """Flags that say which dataset is meant."""
-    parser.add_argument("--project", default="", help="its project; by default none")
+    parser.add_argument("--project", help="its project; needed where several have a dataset of that name")
     parser.add_argument("--name", required=True, help="its name")
 
 
 def _id(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--id", help="the version being made; by default the one begun in this folder")
+    parser.add_argument("--id", help=f"the version being made; by default the one begun in this folder; {_ID_BEGINS}")
 
 
 def _which(parser: argparse.ArgumentParser, *, tags: bool = False) -> None:
     """Flags that say which version is meant."""
-    parser.add_argument("--id", help="the version; by default the one that this folder remembers")
+    parser.add_argument("--id", help=f"the version; by default the one that this folder remembers; {_ID_BEGINS}")
     parser.add_argument("--project", help="the highest version in this project")
-    parser.add_argument("--name", help="the highest version of this dataset")
+    parser.add_argument("--name", help="the highest version of this dataset; --project too where several have one")
     parser.add_argument("--version", help="exactly this version number")
     if tags:
         parser.add_argument(
@@ -497,7 +512,12 @@ def _labels(parser: argparse.ArgumentParser) -> None:
     """Flags of a version to begin, besides its name."""
     parser.add_argument("--project", help="the project; by default that of the last parent")
     parser.add_argument("--version", help="its version number; by default the next one")
-    parser.add_argument("--parents", nargs="+", metavar="ID", help="versions that it begins with; later ones win")
+    parser.add_argument(
+        "--parents",
+        nargs="+",
+        metavar="ID",
+        help=f"versions that it begins with, later ones win; {_ID_BEGINS}, `latest` is the highest of --name",
+    )
     parser.add_argument("--tags", nargs="+", metavar="TAG", help="tags that it carries from its first moment")
 
 
@@ -505,7 +525,7 @@ def _verbose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="tell more, on standard error")
 
 
-def _json(parser: argparse.ArgumentParser) -> None:
+def _json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
 
 

@@ -9,12 +9,31 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-__all__ = ["age", "json_out", "lines_out", "note", "problem", "shown", "size", "table", "timestamp"]
+__all__ = [
+    "OutputLost",
+    "age",
+    "bytes_out",
+    "flush_out",
+    "json_out",
+    "lines_out",
+    "note",
+    "problem",
+    "shown",
+    "size",
+    "table",
+    "text_out",
+    "timestamp",
+]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+class OutputLost(Exception):
+    """Standard output cannot be written: nothing more can be told there."""
 
 
 def shown(text: str) -> str:
@@ -64,12 +83,46 @@ def lines_out(lines: Sequence[str]) -> None:
     """Write lines to standard output; what its encoding lacks is escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     text = "".join(f"{line}\n" for line in lines)
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    text_out(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def json_out(document: Any) -> None:
     """Write the one document. Bytes of names that are no text are escaped surrogates."""
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    text_out(json.dumps(document, indent=2) + "\n")
+
+
+def text_out(text: str) -> None:
+    """Write to standard output.
+
+    Raises:
+        OutputLost: It cannot be written.
+        BrokenPipeError: Nobody reads any more.
+    """
+    with _telling_loss():
+        sys.stdout.write(text)
+
+
+def bytes_out(data: bytes) -> None:
+    """Write bytes to standard output as they are. Raises as `text_out`."""
+    with _telling_loss():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+
+
+def flush_out() -> None:
+    """Let what was written go out. Raises as `text_out`."""
+    with _telling_loss():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _telling_loss() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputLost(error.strerror or str(error)) from error
 
 
 def note(text: str) -> None:
@@ -89,8 +142,9 @@ def _say(text: str, label: str) -> None:
     coloured = f"\033[1;31m{label}\033[0m" if _coloured(stream) else label
     encoding = getattr(stream, "encoding", None) or "utf-8"
     line = f"{coloured}: {text}\n" if label else f"{text}\n"
-    stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+    with suppress(OSError):  # there is nowhere left to say it; the exit code still tells
+        stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
 
 
 def _coloured(stream: TextIO) -> bool:

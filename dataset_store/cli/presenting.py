@@ -1,25 +1,29 @@
 """How versions look: as documents with `--json`, as titles and rows of tables without."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataset_store.cli.output import age, size, table, timestamp
-from dataset_store.core.version_numbers import title_of
+from dataset_store.cli.output import age, shown, size, table, timestamp
+from dataset_store.core.version_numbers import rank, title_of
 
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
     from dataset_store.dataset.overview import VersionSummary
 
 __all__ = [
+    "changes_document",
     "changes_table",
+    "changes_told",
     "counted",
     "identity",
+    "in_order",
     "summary_document",
     "title",
-    "versions_table",
+    "versions_lines",
 ]
 
 _PLURALS = {"entry": "entries"}
+_HOW = ("added", "modified", "removed")
 
 
 def counted(number: int, noun: str) -> str:
@@ -66,20 +70,41 @@ def summary_document(row: "VersionSummary") -> dict[str, Any]:
     }
 
 
+def changes_document(found: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Paths by how they changed, in the one order in which that is told everywhere."""
+    return {how: list(found[how]) for how in _HOW}
+
+
+def changes_told(found: Mapping[str, Sequence[str]] | Mapping[str, int]) -> str:
+    """How much changed: `2 added, 1 modified, 0 removed`; what is not in `found` is not told."""
+    counts = {how: many if isinstance(many, int) else len(many) for how, many in found.items()}
+    return ", ".join(f"{counts[how]} {how}" for how in _HOW if how in counts)
+
+
 def changes_table(found: Mapping[str, Sequence[str]]) -> list[str]:
     """Paths as lines, in order, each with how it changed; `found` are paths by that."""
     rows = sorted((path, how) for how, paths in found.items() for path in paths)
     return table(("CHANGE", "PATH"), [(how, path) for path, how in rows])
 
 
-def versions_table(rows: Sequence["VersionSummary"], current: str | None = None) -> list[str]:
-    """Versions and drafts as lines; the version `current` is marked with a star."""
+def in_order(rows: Iterable["VersionSummary"]) -> list["VersionSummary"]:
+    """Versions by project and name, the lowest number first; behind them drafts, the oldest first."""
+    several = list(rows)
+    finals = sorted(
+        (row for row in several if row.final),
+        key=lambda row: (row.project, row.name, rank(row.number), row.created_ns),
+    )
+    return finals + sorted((row for row in several if not row.final), key=lambda row: row.created_ns)
+
+
+def versions_lines(rows: Sequence["VersionSummary"], store: str, current: str | None = None) -> list[str]:
+    """Versions and drafts as lines with a sum at the end; the version `current` is marked with a star."""
     header = ("", "DATASET", "VERSION", "ENTRIES", "SIZE", "CREATED", "TAGS", "ID")
     cells = [
         (
             "*" if row.id == current else "",
             title_of(row.project, row.name, ""),
-            row.number if row.final else f"{row.number} (draft)".lstrip(),
+            row.number + _marks(row),
             "" if row.entries is None else str(row.entries),
             "" if row.bytes is None else size(row.bytes),
             age(row.created_ns),
@@ -88,4 +113,10 @@ def versions_table(rows: Sequence["VersionSummary"], current: str | None = None)
         )
         for row in rows
     ]
-    return table(header, cells, right=[3, 4])
+    finals = sum(row.final for row in rows)
+    told = f"{counted(finals, 'version')}, {counted(len(rows) - finals, 'draft')} in {shown(store)}"
+    return [*table(header, cells, right=[3, 4]), told]
+
+
+def _marks(row: "VersionSummary") -> str:
+    return " (draft)" if not row.final else " (archived)" if row.archived else ""

@@ -2,22 +2,24 @@
 
 import os
 import secrets
-import shutil
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataset_store.cli.output import json_out, lines_out, shown, size, table
+from dataset_store.cli.output import bytes_out, json_out, lines_out, note, shown, size, table
 from dataset_store.cli.presenting import (
+    changes_document,
     changes_table,
+    changes_told,
     counted,
     identity,
+    in_order,
     summary_document,
     title,
-    versions_table,
+    versions_lines,
 )
+from dataset_store.cli.references import id_against
 from dataset_store.cli.session import folder_remembers, is_named, store_url, version_meant
 from dataset_store.errors import InvalidRequest, TargetNotEmpty
 from dataset_store.local.os_errors import naming_writes
@@ -34,6 +36,8 @@ __all__ = ["cat", "diff", "get", "list_", "log", "status", "tag"]
 
 T = TypeVar("T")
 
+_PIECE = 1 << 20
+
 
 def get(arguments: Namespace) -> int:
     """Print the path of a version's local copy, or make a mutable one."""
@@ -48,8 +52,10 @@ def get(arguments: Namespace) -> int:
 
 
 def _require_one_target(arguments: Namespace) -> None:
-    if arguments.copy is not None and (arguments.link is not None or arguments.files is not None):
-        raise InvalidRequest("--copy makes a whole copy of its own.", "Leave out --link and --files.")
+    besides = [flag for flag in ("link", "files") if getattr(arguments, flag) is not None]
+    if arguments.copy is not None and besides:
+        flags = " and ".join(f"--{flag}" for flag in besides)
+        raise InvalidRequest("--copy makes a whole copy of its own.", f"Leave out {flags}.")
     if arguments.overwrite and arguments.copy is None and arguments.link is None:
         raise InvalidRequest("--overwrite says what to do with the folder of --copy or --link.", "Add one of them.")
 
@@ -67,12 +73,12 @@ def status(arguments: Namespace) -> int:
     """Tell what a folder changes in a version, without writing."""
     dataset = version_meant(arguments)
     report = dataset.compare_folder(arguments.folder)
-    found = {"removed": report.missing, "modified": report.modified, "added": report.extra}
+    found = changes_document({"added": report.extra, "modified": report.modified, "removed": report.missing})
     if arguments.json:
         json_out(identity(dataset) | {"folder": arguments.folder, "matches": report.matches} | found)
         return 0
     lines_out(_headed(dataset, changes_table(found) if any(found.values()) else []))
-    lines_out([", ".join(f"{len(paths)} {how}" for how, paths in found.items())])
+    lines_out([changes_told(found)])
     return 0
 
 
@@ -92,7 +98,7 @@ def log(arguments: Namespace) -> int:
 def diff(arguments: Namespace) -> int:
     """Tell what a version changes in another: paths and sizes, and of tables rows and columns."""
     dataset = version_meant(arguments)
-    found = dataset.diff(arguments.against)
+    found = dataset.diff(None if arguments.against is None else id_against(arguments.against, dataset))
     tables = found.tables()
     if arguments.json:
         document: dict[str, Any] = {"changes": [asdict(one) for one in found], "bytes_added": found.bytes_added}
@@ -126,11 +132,10 @@ def _table_told(one: "TableChange") -> str:
 def cat(arguments: Namespace) -> int:
     """Write files of a version to standard output."""
     dataset = version_meant(arguments)
-    sys.stdout.flush()
     for path in arguments.paths:
         with dataset.open(path) as file:
-            shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
-    sys.stdout.buffer.flush()
+            while piece := file.read(_PIECE):
+                bytes_out(piece)
     return 0
 
 
@@ -176,7 +181,10 @@ def tag(arguments: Namespace) -> int:
     if arguments.set is not None and (arguments.add is not None or arguments.remove is not None):
         raise InvalidRequest("--set names all tags, --add and --remove some.", "Give one or the other.")
     dataset = version_meant(arguments)
+    absent = sorted(set(arguments.remove or ()) - set(dataset.tags))
     tags = _changed_tags(dataset, arguments)
+    if absent:
+        note(f"note: it had no tag {', '.join(map(repr, absent))}")
     if arguments.json:
         json_out(identity(dataset) | {"tags": tags})
     else:
@@ -233,7 +241,7 @@ def _list_changes(dataset: "Dataset", arguments: Namespace) -> int:
         json_out(identity(dataset) | changes)
         return 0
     lines_out(_headed(dataset, changes_table(changes)))
-    lines_out([", ".join(f"{len(paths)} {how}" for how, paths in changes.items())])
+    lines_out([changes_told(changes)])
     return 0
 
 
@@ -246,13 +254,12 @@ def _list_versions(arguments: Namespace) -> int:
     workspace = open_workspace()
     query = Query(arguments.project, arguments.name, arguments.version, parse_tags(arguments.tags or ()))
     versions = versions_of(workspace, query)
-    drafts = [draft for draft in drafts_of(workspace) if _draft_is_meant(draft, query)]
+    rows = in_order([*versions, *(draft for draft in drafts_of(workspace) if _draft_is_meant(draft, query))])
     if arguments.json:
-        json_out({"store": store_url(), "versions": [summary_document(row) for row in (*versions, *drafts)]})
+        json_out({"store": store_url(), "versions": [summary_document(row) for row in rows]})
         return 0
     current = folder_remembers(arguments)
-    lines_out(versions_table([*versions, *drafts], current.id if current else None))
-    lines_out([f"{counted(len(versions), 'version')}, {counted(len(drafts), 'draft')} in {shown(store_url())}"])
+    lines_out(versions_lines(rows, store_url(), current.id if current else None))
     return 0
 
 

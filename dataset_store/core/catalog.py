@@ -111,6 +111,10 @@ class Catalog:
         """A version, live or deleted, by its id; None where there is none."""
         return self._versions.get(version_id)
 
+    def versions_beginning(self, start: str) -> list[Version]:
+        """The versions, live or deleted, whose ids begin so."""
+        return [version for version_id, version in self._versions.items() if version_id.startswith(start)]
+
     def is_deleted(self, version_id: str) -> bool:
         """Whether there was such a version and it was deleted."""
         version = self._versions.get(version_id)

@@ -141,5 +141,5 @@ def require_name(name: str | None) -> str:
         InvalidRequest: It is missing or empty.
     """
     if not name:
-        raise InvalidRequest("A dataset needs a name.", "Give dataset_name, or a parent that has one.")
+        raise InvalidRequest("A dataset needs a name.", "Give one, or a parent that has one.")
     return name

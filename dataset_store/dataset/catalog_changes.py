@@ -25,11 +25,13 @@ from dataset_store.errors import Conflict, DatasetNotFound, DatasetStoreError, V
 __all__ = [
     "change_tags",
     "commit_entry",
+    "dataset_named",
     "delete_versions",
     "describe",
     "move_series",
     "publish",
     "require_live",
+    "require_one_named",
     "set_archived",
 ]
 
@@ -37,6 +39,8 @@ Entry = TypeVar("Entry", bound=LogEntry)
 
 _MOST_IDS = 1_024
 """Versions that one `delete` entry may name."""
+
+_NAMED_AT_MOST = 5
 
 
 def change_tags(workspace: Workspace, version_id: str, wanted: Callable[[frozenset[str]], frozenset[str]]) -> None:
@@ -119,7 +123,7 @@ def move_series(
     target = (project if to_project is None else to_project, name if to_name is None else to_name)
 
     def entry(catalog: Catalog, commit: str) -> MoveEntry | None:
-        series = _series(catalog, project, name)
+        series = dataset_named(catalog, project, name)
         if target == (project, name):
             return None
         if catalog.series_named(*target) is not None:
@@ -179,7 +183,7 @@ def _require_no_children(catalog: Catalog, chosen: Sequence[Version]) -> None:
         if children:
             raise Conflict(
                 f"The version {version.id} is a parent of {len(children)} others, among them {children[0].id}.",
-                "Delete those first, or pass force=True: they can still be read without it.",
+                "Delete those first, or delete it all the same with --force (force=True): they can be read as before.",
             )
 
 
@@ -196,8 +200,19 @@ def require_live(catalog: Catalog, version_id: str) -> Version:
     return version
 
 
-def _series(catalog: Catalog, project: str, name: str) -> Series:
-    series = catalog.series_named(project, name)
+def dataset_named(catalog: Catalog, project: str | None, name: str) -> Series:
+    """The dataset of a project and name; with None for the project, the only one of that name.
+
+    Raises:
+        DatasetNotFound: There is none.
+        Conflict: Several projects have one.
+    """
+    if project is None:
+        require_one_named(catalog, name, archived=True)
+        called = catalog.series_called(name)
+        series = next((one for one in called if catalog.versions_of(one.id)), called[0] if called else None)
+    else:
+        series = catalog.series_named(project, name)
     if series is None:
         raise DatasetNotFound(
             f"There is no dataset {_shown(project, name)}.", "List what there is with `dataset-store list --versions`."
@@ -205,7 +220,27 @@ def _series(catalog: Catalog, project: str, name: str) -> Series:
     return series
 
 
-def _shown(project: str, name: str) -> str:
+def require_one_named(catalog: Catalog, name: str, *, archived: bool) -> None:
+    """Refuse a name that datasets with versions have in several projects; archived versions count if so asked.
+
+    Raises:
+        Conflict: There are several.
+    """
+    projects = sorted(
+        series.project
+        for series in catalog.series_called(name)
+        if any(archived or not version.archived for version in catalog.versions_of(series.id))
+    )
+    if len(projects) > 1:
+        more = len(projects) - _NAMED_AT_MOST
+        told = [repr(project) for project in projects[:_NAMED_AT_MOST]] + ([f"{more} more"] if more > 0 else [])
+        raise Conflict(
+            f"{len(projects)} projects have a dataset {name!r}: {', '.join(told)}.",
+            "Name the project too; an empty one is none.",
+        )
+
+
+def _shown(project: str | None, name: str) -> str:
     return f"{project}/{name}" if project else name
 
 

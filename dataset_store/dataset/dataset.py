@@ -5,13 +5,12 @@ reads in `reading`, what is said of a version in `labelling`; here is how versio
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from dataset_store.core.catalog import Catalog, Query, Version
+from dataset_store.core.catalog import Query
 from dataset_store.core.tag_filters import parse_tags
-from dataset_store.dataset import beginning, catalog_changes, offline
-from dataset_store.dataset.externals import remove_unlinked, urls_of
+from dataset_store.dataset import beginning, catalog_changes, deleting, offline
 from dataset_store.dataset.importing import take_in
 from dataset_store.dataset.labelling import Labelling, labels
 from dataset_store.dataset.limits import require_name_text
@@ -21,7 +20,7 @@ from dataset_store.dataset.searching import Search, found_as_dict, search
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import DatasetNotFound, InvalidRequest
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "require_one_way"]
 
 
 class Dataset(Making, Reading, Labelling):
@@ -35,7 +34,7 @@ class Dataset(Making, Reading, Labelling):
         dataset_name: str | None = None,
         dataset_project: str | None = None,
         dataset_tags: Sequence[str] | None = None,
-        parent_datasets: Sequence["str | Dataset"] | None = None,
+        parent_datasets: "str | Dataset | Sequence[str | Dataset] | None" = None,
         use_current_task: bool = False,
         dataset_version: str | None = None,
         output_uri: str | None = None,
@@ -47,7 +46,7 @@ class Dataset(Making, Reading, Labelling):
             dataset_name: The dataset's name; by default the last parent's.
             dataset_project: The project; by default the last parent's, else none.
             dataset_tags: Tags that the version will carry from its first moment.
-            parent_datasets: Versions, or their ids, whose entries it begins with; later ones win.
+            parent_datasets: A version or its id, or several, whose entries it begins with; later ones win.
             use_current_task: Record the running task as the producer; outside any, a warning.
             dataset_version: Its version number; by default the next free one at finalize.
             output_uri: A URL or path where the packs of this version go; the log stays in the store. By default where
@@ -59,7 +58,7 @@ class Dataset(Making, Reading, Labelling):
             VersionExists: The version number is taken.
             InvalidRequest: No name is given or implied; or offline mode is on, which knows no parents.
         """
-        parents = [_id_of(parent) for parent in parent_datasets or ()]
+        parents = _ids_of(parent_datasets)
         if parents:
             offline.require_online("begin a child")
         workspace = offline.new_session() if offline.is_offline() else open_workspace(create=True)
@@ -130,7 +129,7 @@ class Dataset(Making, Reading, Labelling):
         _require_known(kwargs)
         offline.require_online("get a dataset")
         named = (dataset_project, dataset_name, dataset_version)
-        _require_one_way(dataset_id, named)
+        require_one_way(dataset_id, named)
         tags = labels(dataset_tags)
         if dataset_id is None and not tags and all(part is None for part in named):
             raise InvalidRequest("Nothing was asked for.", "Give an id, a project, a name or tags.")
@@ -167,7 +166,7 @@ class Dataset(Making, Reading, Labelling):
     def squash(
         cls,
         dataset_name: str,
-        dataset_ids: Sequence["str | Dataset"] | None = None,
+        dataset_ids: "str | Dataset | Sequence[str | Dataset] | None" = None,
         dataset_project_name_pairs: Sequence[tuple[str, str]] | None = None,
         output_url: str | None = None,
         close_squashed_dataset: bool = True,
@@ -178,7 +177,7 @@ class Dataset(Making, Reading, Labelling):
 
         Args:
             dataset_name: Its name; the project is that of the first version.
-            dataset_ids: The versions, or their ids.
+            dataset_ids: The versions or their ids; one, or several.
             dataset_project_name_pairs: Instead of ids, pairs of project and name: the highest version of each.
             output_url: As `output_uri` of `create`, for what has to be written; nothing is copied there.
             close_squashed_dataset: With False, it is left a draft.
@@ -193,7 +192,7 @@ class Dataset(Making, Reading, Labelling):
         workspace = open_workspace()
         pairs = dataset_project_name_pairs or ()
         found = [cls.get(dataset_project=project, dataset_name=name).id for project, name in pairs]
-        ids = [_id_of(one) for one in dataset_ids or found]
+        ids = _ids_of(dataset_ids) or found
         project = cls.get(ids[0]).project
         new = beginning.NewVersion(project, beginning.require_name(dataset_name), None, (), (), None, False, output_url)
         draft = beginning.begin(workspace, new, squashed=ids)
@@ -208,7 +207,7 @@ class Dataset(Making, Reading, Labelling):
         dataset_project: str | None = None,
         partial_name: str | None = None,
         tags: Sequence[str] | str | None = None,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[str] | str | None = None,
         only_completed: bool = True,
         recursive_project_search: bool = True,
         include_archived: bool = True,
@@ -219,7 +218,7 @@ class Dataset(Making, Reading, Labelling):
             dataset_project: The project, and the projects below it.
             partial_name: A regular expression that the name must hold somewhere; `re.escape` makes one of plain text.
             tags: As in `get`.
-            ids: Only these.
+            ids: Only these; one, or several.
             only_completed: With False, the drafts of this machine too, before all others.
             recursive_project_search: With False, not the projects below.
             include_archived: Archived versions too.
@@ -235,7 +234,7 @@ class Dataset(Making, Reading, Labelling):
             project=dataset_project,
             partial_name=partial_name,
             tags=parse_tags(labels(tags)),
-            ids=None if ids is None else frozenset(ids),
+            ids=None if ids is None else frozenset([ids] if isinstance(ids, str) else ids),
             subprojects=recursive_project_search,
             archived=include_archived,
             drafts=not only_completed,
@@ -284,40 +283,31 @@ class Dataset(Making, Reading, Labelling):
         Args:
             dataset_id: Excludes the project, name and version.
             dataset_project: The project.
-            dataset_name: The name.
+            dataset_name: The name; without an id it is needed, and may leave no choice between projects.
             force: Delete it although other versions have it as a parent. Needed for `entire_dataset`.
             dataset_version: The version number.
-            entire_dataset: Every version that matches, instead of the only one.
+            entire_dataset: Every version of that dataset that matches, instead of the only one.
             shallow_search: Accepted without effect.
             delete_files: Accepted without effect: gc removes what no version needs.
             delete_external_files: Remove what its links lead to, but for what another live version links to.
 
         Raises:
             DatasetNotFound: Nothing matches.
-            Conflict: Other versions have it as a parent, and `force` is not set.
-            InvalidRequest: Several versions match, or nothing was asked for, or arguments exclude each other.
+            Conflict: Other versions have it as a parent, and `force` is not set; or several projects have the name.
+            InvalidRequest: Several versions match, or no dataset is named, or arguments exclude each other.
         """
         offline.require_online("delete a dataset")
         named = (dataset_project, dataset_name, dataset_version)
-        _require_one_way(dataset_id, named)
-        if dataset_id is None and not (dataset_project or dataset_name):
-            raise InvalidRequest("Nothing was asked for.", "Give an id, a project or a name.")
-        if entire_dataset and not force:
-            raise InvalidRequest("Deleting an entire dataset needs force=True.", "Nothing was deleted.")
-        workspace = open_workspace()
-        if dataset_id is not None:
-            draft = beginning.open_draft(workspace, dataset_id)
-            if draft is not None:
-                draft.discard()
-                return
+        require_one_way(dataset_id, named)
         query = Query(project=dataset_project, name=dataset_name, version=dataset_version, include_archived=True)
-        choose = _chosen_by_id(dataset_id) if dataset_id is not None else _chosen_by_name(query, several=entire_dataset)
-        deleted = catalog_changes.delete_versions(workspace, choose, force=force)
-        if not deleted:
-            what = f"the id {dataset_id!r}" if dataset_id is not None else query.in_words()
-            raise DatasetNotFound(f"No version has {what}.", "Nothing was deleted.")
-        if delete_external_files:
-            remove_unlinked(workspace, urls_of(workspace, map(workspace.version, deleted)))
+        deleting.delete(
+            open_workspace(),
+            dataset_id,
+            query,
+            force=force,
+            entire_dataset=entire_dataset,
+            external_files=delete_external_files,
+        )
 
     @classmethod
     def is_offline(cls) -> bool:
@@ -370,27 +360,6 @@ class Dataset(Making, Reading, Labelling):
         return taken.id
 
 
-def _chosen_by_id(version_id: str) -> Callable[[Catalog], list[Version]]:
-    def choose(catalog: Catalog) -> list[Version]:
-        version = catalog.version(version_id)
-        return [] if version is None or version.deleted else [version]
-
-    return choose
-
-
-def _chosen_by_name(query: Query, *, several: bool) -> Callable[[Catalog], list[Version]]:
-    def choose(catalog: Catalog) -> list[Version]:
-        found = catalog.matching(query)
-        if len(found) > 1 and not several:
-            raise InvalidRequest(
-                f"{len(found)} versions have {query.in_words()}.",
-                "Give dataset_version or dataset_id, or entire_dataset=True for all; nothing was deleted.",
-            )
-        return found
-
-    return choose
-
-
 def _require_known(kwargs: dict[str, object]) -> None:
     """ClearML's `get` passes arguments that begin with an underscore to itself."""
     unknown = sorted(name for name in kwargs if not name.startswith("_"))
@@ -398,12 +367,19 @@ def _require_known(kwargs: dict[str, object]) -> None:
         raise InvalidRequest(f"Dataset.get has no argument {', '.join(unknown)}.", "Look at its documentation.")
 
 
-def _require_one_way(dataset_id: str | None, named: Sequence[str | None]) -> None:
+def require_one_way(dataset_id: str | None, named: Sequence[str | None]) -> None:
+    """Refuse an empty id, and an id together with a project, name or version.
+
+    Raises:
+        InvalidRequest: There is one.
+    """
     if dataset_id == "":
         raise InvalidRequest("The id is empty.", "Give one; an unset variable is none.")
     if dataset_id is not None and any(part is not None for part in named):
         raise InvalidRequest("An id and a project, name or version were given.", "Give one or the other.")
 
 
-def _id_of(dataset: "str | Dataset") -> str:
-    return dataset.id if isinstance(dataset, Dataset) else dataset
+def _ids_of(datasets: "str | Dataset | Sequence[str | Dataset] | None") -> list[str]:
+    """The ids of one version or several. A text is an id, never a list of its characters."""
+    several = [datasets] if isinstance(datasets, str | Dataset) else datasets or ()
+    return [one.id if isinstance(one, Dataset) else one for one in several]

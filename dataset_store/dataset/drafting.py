@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from itertools import compress
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from dataset_store.local.scan import Scope
 from dataset_store.storage.filesystems import scheme_of
 from dataset_store.storage.trees import root_of
 
-__all__ = ["add_path", "below_base", "current_entries", "put_rows", "remove_paths", "sync"]
+__all__ = ["add_path", "below_base", "current_entries", "keys_meant", "put_rows", "remove_paths", "sync"]
 
 _log = logging.getLogger(__name__)
 
@@ -103,8 +104,11 @@ def add_path(
     *,
     recursive: bool,
     follow_links: bool = False,
-) -> Difference:
-    """Add a file, or the files of a folder, to the draft; what that changed. Only what is in the way is removed."""
+) -> tuple[int, Difference]:
+    """Add a file, or the files of a folder, to the draft: how many matched, and what that changed.
+
+    Only what is in the way is removed.
+    """
     below = directory_key(dataset_path)
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
@@ -114,7 +118,7 @@ def add_path(
     else:
         found = read_file(absolute, below, workspace.stats, now_ns())
         rows = found.entries
-    return put_rows(workspace, draft, replace(found, entries=rows), below)
+    return len(rows), put_rows(workspace, draft, replace(found, entries=rows), below)
 
 
 def put_rows(workspace: Workspace, draft: Draft, found: Folder, below: PathKey) -> Difference:
@@ -185,17 +189,26 @@ def _existing_directories(workspace: Workspace, draft: Draft, keys: Sequence[Pat
 
 def remove_paths(workspace: Workspace, draft: Draft, pattern: str, *, recursive: bool) -> int:
     """Remove the entries that a wildcard or directory means, or the links whose URL one means; how many."""
-    entries = current_entries(workspace, draft)
-    if scheme_of(pattern):
-        rows = link_rows(entries).tolist()
-        links = links_of(workspace, entries, rows, draft)
-        keys = [entries.keys[row] for row, link in zip(rows, links, strict=True) if fnmatchcase(link.url, pattern)]
-    else:
-        meant = matching([to_text(key) for key in entries.keys], pattern, recursive=recursive)
-        keys = [key for key, is_meant in zip(entries.keys, meant, strict=True) if is_meant]
+    (keys,) = keys_meant(workspace, draft, current_entries(workspace, draft), [pattern], recursive=recursive)
     if keys:
         _record(workspace, draft, Changes(Entries.empty(), keys), None, ROOT)
     return len(keys)
+
+
+def keys_meant(
+    workspace: Workspace, draft: Draft, entries: Entries, patterns: Sequence[str], *, recursive: bool
+) -> list[list[PathKey]]:
+    """For each wildcard, directory or URL of links the keys of the draft's entries that it means."""
+    texts = [to_text(key) for key in entries.keys]
+    rows = link_rows(entries).tolist() if any(map(scheme_of, patterns)) else []
+    urls = [link.url for link in links_of(workspace, entries, rows, draft)]
+
+    def meant(pattern: str) -> list[PathKey]:
+        if scheme_of(pattern):
+            return [entries.keys[row] for row, url in zip(rows, urls, strict=True) if fnmatchcase(url, pattern)]
+        return list(compress(entries.keys, matching(texts, pattern, recursive=recursive)))
+
+    return [meant(pattern) for pattern in patterns]
 
 
 def _record(workspace: Workspace, draft: Draft, changes: Changes, found: Folder | None, below: PathKey) -> None:

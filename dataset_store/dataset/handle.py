@@ -10,7 +10,7 @@ from dataset_store.dataset import beginning, drafting
 from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.dataset.notebook import version_html
 from dataset_store.dataset.outputs import output_of
-from dataset_store.dataset.overview import draft_row, status_name, summary_of
+from dataset_store.dataset.overview import draft_row, number_of, status_name, summary_of
 from dataset_store.dataset.uploading import UploadReport
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import NotFinal, VersionIsFinal
@@ -100,17 +100,16 @@ class Handle:
 
     def _repr_html_(self) -> str:
         draft = self._draft
-        row = draft_row(draft) if draft is not None else summary_of(self._workspace, self._final())
+        row = (
+            draft_row(self._workspace.catalog, draft)
+            if draft is not None
+            else summary_of(self._workspace, self._final())
+        )
         return version_html(row)
 
     def _number(self) -> str:
-        if self._draft is None:
-            return self._final().number
-        if self._draft.labels.number:
-            return self._draft.labels.number
-        opened = self._draft.opened
-        series = self._workspace.catalog.series_named(opened.project, opened.name)
-        return self._workspace.catalog.next_version(series.id if series else None)
+        draft = self._draft
+        return self._final().number if draft is None else number_of(self._workspace.catalog, draft)
 
     @property
     def _draft(self) -> Draft | None:

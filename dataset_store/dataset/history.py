@@ -75,11 +75,11 @@ def _told(row: VersionSummary, others: Mapping[str, VersionSummary]) -> str:
 
 
 def _called(row: VersionSummary) -> str:
-    return title_of(row.project, row.name, row.number)
+    return title_of(row.project, row.name, row.number) + ("" if row.final else " (draft)")
 
 
 def _state(row: VersionSummary) -> str:
-    return "draft" if not row.final else "deleted" if row.deleted else "published" if row.published else ""
+    return "deleted" if row.deleted else "published" if row.published else ""
 
 
 def _changes(row: VersionSummary) -> str:

@@ -67,8 +67,10 @@ def wanted_links(
     return [Wanted(url, path, wildcards, recursive) for url, path in zip(urls, spread, strict=True)]
 
 
-def add_links(workspace: Workspace, draft: Draft, wanted: Sequence[Wanted], *, read_hash: bool) -> Difference:
-    """Add links to a draft; what that changed. Of several with one path the last stands.
+def add_links(
+    workspace: Workspace, draft: Draft, wanted: Sequence[Wanted], *, read_hash: bool
+) -> tuple[int, Difference]:
+    """Add links to a draft; how many were found, and what that changed. Of several with one path the last stands.
 
     Raises:
         PathNotFound, AccessDenied, StoreUnreachable, StorageFailed: A source cannot be read; nothing was added.
@@ -78,7 +80,7 @@ def add_links(workspace: Workspace, draft: Draft, wanted: Sequence[Wanted], *, r
         found = dict(pair for pairs in pool.map(_found, wanted) for pair in pairs)
         keys = sorted(found)
         read = list(pool.map(lambda key: _read(found[key], always=read_hash), keys))
-    return put_links(workspace, draft, dict(zip(keys, read, strict=True)))
+    return len(keys), put_links(workspace, draft, dict(zip(keys, read, strict=True)))
 
 
 def put_links(workspace: Workspace, draft: Draft, links: Mapping[PathKey, NewLink]) -> Difference:

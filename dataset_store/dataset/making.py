@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from dataset_store.dataset import describing, drafting
 from dataset_store.dataset.committing import finalize_draft
@@ -14,12 +15,20 @@ from dataset_store.dataset.uploading import UploadReport, upload_draft
 from dataset_store.errors import PathNotFound, PendingUploads
 from dataset_store.local.drafts import Output
 
-__all__ = ["EXTERNAL_TAG", "Making"]
+__all__ = ["EXTERNAL_TAG", "Counts", "Making", "add_counting", "entries_meant", "link_counting"]
 
 EXTERNAL_TAG = "external files"
 """The tag that a version with external links gets, as ClearML gives it."""
 
 _log = logging.getLogger(__name__)
+
+
+class Counts(NamedTuple):
+    """What adding did: entries that matched, and of these how many were added and modified."""
+
+    matched: int
+    added: int
+    modified: int
 
 
 class Making(Handle):
@@ -57,18 +66,12 @@ class Making(Handle):
             PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: Nothing was added.
             VersionIsFinal: It is finalized.
         """
-        draft = self._open_draft("add files to")
-        source = os.fspath(path)
-        if not os.path.lexists(source):
-            raise PathNotFound(f"There is nothing at {source!r}.", "Give an existing file or folder.")
-        inside = drafting.below_base(source, local_base_folder, dataset_path)
-        wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
-        found = drafting.add_path(
-            self._workspace, draft, source, wildcards, inside, recursive=recursive, follow_links=follow_links
+        counts = add_counting(
+            self, path, wildcard, local_base_folder, dataset_path, recursive=recursive, follow_links=follow_links
         )
         if verbose:
-            _log.info("%d files added, %d modified", len(found.added), len(found.modified_new))
-        return len(found.added)
+            _log.info("%d files added, %d modified", counts.added, counts.modified)
+        return counts.added
 
     def add_external_files(
         self,
@@ -103,17 +106,10 @@ class Making(Handle):
             DriverMissing, InvalidRequest, InvalidPath: A URL or path cannot be used; nothing was added.
             VersionIsFinal: It is finalized.
         """
-        draft = self._open_draft("add links to")
-        urls = [os.fspath(source_url)] if isinstance(source_url, str | os.PathLike) else list(source_url)
-        paths = [dataset_path or ""] if dataset_path is None or isinstance(dataset_path, str) else list(dataset_path)
-        wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
-        wanted = wanted_links(urls, paths, wildcards, recursive=recursive)
-        found = add_links(self._workspace, draft, wanted, read_hash=read_hash)
-        if len(found.added) and EXTERNAL_TAG not in draft.labels.tags:
-            describing.relabel(self._workspace, draft, tags={*draft.labels.tags, EXTERNAL_TAG})
+        counts = link_counting(self, source_url, wildcard, dataset_path, recursive=recursive, read_hash=read_hash)
         if verbose:
-            _log.info("%d links added, %d modified", len(found.added), len(found.modified_new))
-        return len(found.added)
+            _log.info("%d links added, %d modified", counts.added, counts.modified)
+        return counts.added
 
     def remove_files(self, dataset_path: str | None = None, recursive: bool = True, verbose: bool = False) -> int:
         """Remove files from the draft.
@@ -167,7 +163,7 @@ class Making(Handle):
         found = drafting.sync(self._workspace, draft, folder, dataset_path, dry_run=dry_run, follow_links=follow_links)
         counts = (len(found.removed), len(found.added), len(found.modified_new))
         if verbose:
-            _log.info("%d files removed, %d added, %d modified", *counts)
+            _log.info("%d files added, %d modified, %d removed", counts[1], counts[2], counts[0])
         return counts
 
     def upload(
@@ -275,3 +271,55 @@ class Making(Handle):
             VersionIsFinal: It is finalized.
         """
         self._open_draft("discard").discard()
+
+
+def add_counting(
+    dataset: Making,
+    path: str | os.PathLike[str],
+    wildcard: str | Sequence[str] | None = None,
+    local_base_folder: str | None = None,
+    dataset_path: str | None = None,
+    *,
+    recursive: bool = True,
+    follow_links: bool = False,
+) -> Counts:
+    """As `Dataset.add_files`, with all that there is to tell."""
+    draft = dataset._open_draft("add files to")
+    source = os.fspath(path)
+    if not os.path.lexists(source):
+        raise PathNotFound(f"There is nothing at {source!r}.", "Give an existing file or folder.")
+    inside = drafting.below_base(source, local_base_folder, dataset_path)
+    wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
+    matched, found = drafting.add_path(
+        dataset._workspace, draft, source, wildcards, inside, recursive=recursive, follow_links=follow_links
+    )
+    return Counts(matched, len(found.added), len(found.modified_new))
+
+
+def link_counting(
+    dataset: Making,
+    source_url: str | os.PathLike[str] | Sequence[str],
+    wildcard: str | Sequence[str] | None = None,
+    dataset_path: str | Sequence[str] | None = None,
+    *,
+    recursive: bool = True,
+    read_hash: bool = False,
+) -> Counts:
+    """As `Dataset.add_external_files`, with all that there is to tell."""
+    draft = dataset._open_draft("add links to")
+    urls = [os.fspath(source_url)] if isinstance(source_url, str | os.PathLike) else list(source_url)
+    paths = [dataset_path or ""] if dataset_path is None or isinstance(dataset_path, str) else list(dataset_path)
+    wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
+    wanted = wanted_links(urls, paths, wildcards, recursive=recursive)
+    matched, found = add_links(dataset._workspace, draft, wanted, read_hash=read_hash)
+    if len(found.added) and EXTERNAL_TAG not in draft.labels.tags:
+        describing.relabel(dataset._workspace, draft, tags={*draft.labels.tags, EXTERNAL_TAG})
+    return Counts(matched, len(found.added), len(found.modified_new))
+
+
+def entries_meant(dataset: Making, patterns: Sequence[str], *, recursive: bool) -> list[int]:
+    """How many entries of a draft `Dataset.remove_files` would remove for each pattern alone."""
+    draft = dataset._open_draft("remove files from")
+    entries = drafting.current_entries(dataset._workspace, draft)
+    meant = drafting.keys_meant(dataset._workspace, draft, entries, patterns, recursive=recursive)
+    return [len(keys) for keys in meant]

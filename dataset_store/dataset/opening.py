@@ -53,7 +53,7 @@ def open_file(
     nodes = workspace.repository.nodes
     entries = with_lists(lookup(root_of(version.entry.tree), [to_key(path.strip("/"))], nodes), nodes)
     if not len(entries):
-        raise PathNotFound(f"The version has no {path!r}.", "Look at list_files().")
+        raise PathNotFound(f"The version has no {path!r}.", "List its files.")
     kind = Kind(int(entries.kinds[0]) & KIND_BITS)
     if kind is Kind.EXTERNAL:
         linked = open_link(workspace, entries, 0)

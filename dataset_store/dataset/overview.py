@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dataset_store.core.catalog import Query, Series, Version
+from dataset_store.core.catalog import Catalog, Query, Series, Version
 from dataset_store.dataset.lineage import ancestors_of
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Corrupt, DatasetNotFound, DriverMissing, InvalidRequest, StorageFailed
@@ -18,6 +18,7 @@ __all__ = [
     "draft_row",
     "drafts_of",
     "lineage_of",
+    "number_of",
     "status_name",
     "summary_of",
     "usage_of",
@@ -35,7 +36,7 @@ class VersionSummary:
     """One version, or one draft of this machine, as a row of a table.
 
     `entries`, `bytes`, `added`, `modified` and `removed` are those of the manifest; None of a draft. `created_ns` is a
-    label, ns since 1970. `number` is empty where a draft gets it at finalize.
+    label, ns since 1970. `number` of a draft that was given none is the one it would get now.
     """
 
     id: str
@@ -164,7 +165,7 @@ def lineage_of(workspace: Workspace, version_id: str) -> list[VersionSummary]:
         DatasetNotFound: There is no such version.
     """
     draft = workspace.draft(version_id) if workspace.catalog.version(version_id) is None else None
-    first = [draft_row(draft)] if draft is not None else []
+    first = [draft_row(workspace.catalog, draft)] if draft is not None else []
     begun = draft.opened.parents if draft is not None else [workspace.version(version_id).id]
     found = (workspace.catalog.version(each) for each in ancestors_of(workspace.catalog, begun))
     versions = sorted((version for version in found if version), key=lambda version: version.slot, reverse=True)
@@ -173,7 +174,8 @@ def lineage_of(workspace: Workspace, version_id: str) -> list[VersionSummary]:
 
 def drafts_of(workspace: Workspace) -> list[VersionSummary]:
     """The drafts of this store on this machine, oldest first. Those that became versions are left out."""
-    rows = [draft_row(draft) for draft in _drafts(workspace) if workspace.catalog.version(draft.opened.id) is None]
+    catalog = workspace.catalog
+    rows = [draft_row(catalog, draft) for draft in _drafts(workspace) if catalog.version(draft.opened.id) is None]
     return sorted(rows, key=lambda row: row.created_ns)
 
 
@@ -185,14 +187,20 @@ def _drafts(workspace: Workspace) -> Iterator[Draft]:
             continue  # being made, being discarded, or of another version of this package
 
 
-def draft_row(draft: Draft) -> VersionSummary:
+def number_of(catalog: Catalog, draft: Draft) -> str:
+    """A draft's version number: its own, or the one that it would get now."""
+    series = catalog.series_named(draft.opened.project, draft.opened.name)
+    return draft.labels.number or catalog.next_version(series.id if series else None)
+
+
+def draft_row(catalog: Catalog, draft: Draft) -> VersionSummary:
     """One draft as a row."""
     opened = draft.opened
     return VersionSummary(
         id=opened.id,
         project=opened.project,
         name=opened.name,
-        number=draft.labels.number or "",
+        number=number_of(catalog, draft),
         final=False,
         tags=tuple(draft.labels.tags),
         description=draft.labels.description,

@@ -123,5 +123,6 @@ def _pattern(partial_name: str | None) -> re.Pattern[str] | None:
         return re.compile(partial_name) if partial_name is not None else None
     except re.error as error:
         raise InvalidRequest(
-            f"{partial_name!r} is no regular expression: {error}.", "Escape it with re.escape() if it is plain text."
+            f"{partial_name!r} is no regular expression: {error}.",
+            "A character that is to mean itself needs a backslash before it.",
         ) from error

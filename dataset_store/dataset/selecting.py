@@ -53,7 +53,7 @@ def selection_of(files: Sequence[str] | str | None, part: int | None, parts: int
         InvalidRequest: There is no such part, or a number of parts without the part that is meant.
     """
     if part is None and parts is not None:
-        raise InvalidRequest("num_parts is given, and no part.", "Say which one is meant, from 0: part=0.")
+        raise InvalidRequest("A number of parts is given, and no part.", "Say which part is meant, counted from 0.")
     several = 1 if part is None else default if parts is None else parts
     number = part or 0
     if several < 1 or not 0 <= number < several:
@@ -93,7 +93,7 @@ def _named(root: TreeRoot, files: Sequence[str], nodes: StoredNodes) -> Entries:
     neither = [named[key] for key in others if not _holds_below(inside, key)]
     for path in neither:
         if not is_wildcard(path):
-            raise PathNotFound(f"The version has no {path!r}.", "Look at list_files(); wildcards may find none.")
+            raise PathNotFound(f"The version has no {path!r}.", "List its files; only a wildcard may find none.")
     meant = _matching(root, neither, nodes)
     return overlay(overlay(entries, Changes(inside, [])), Changes(meant, []))
 

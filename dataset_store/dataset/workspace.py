@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 from dataset_store.core.catalog import Catalog, Query, Version
@@ -124,9 +124,13 @@ class Workspace:
         """
         version = self.refresh().resolve(query)
         if version is None:
+            hidden = self.catalog.resolve(replace(query, include_archived=True))
             raise DatasetNotFound(
                 f"No version in {self.repository.backend.describe()} has {query.in_words()}.",
-                "List what there is with `dataset-store list --versions`; a draft is found by name once it is final.",
+                "List what there is with `dataset-store list --versions`; a draft is found by name once it is final."
+                if hidden is None
+                else f"The version {hidden.id} has, and is archived: name it by its id, or show it again first "
+                "(`dataset-store archive --undo`).",
             )
         return version
 

@@ -6,6 +6,7 @@ the environment.
 
 import json
 import os
+import re
 import secrets
 import tomllib
 from collections.abc import Mapping
@@ -13,10 +14,11 @@ from dataclasses import dataclass, field
 
 from platformdirs import user_cache_dir, user_config_dir, user_data_dir
 
+from dataset_store.core.urls import redacted, require_whole_scheme, scheme_of
 from dataset_store.errors import InvalidRequest
 from dataset_store.local.os_errors import naming_writes
 
-__all__ = ["Settings", "change_settings", "config_file", "load_settings", "settings_sources"]
+__all__ = ["Settings", "change_settings", "config_file", "load_settings", "settings_sources", "stores_named"]
 
 _APPLICATION = "dataset-store"
 _DEFAULT_CACHE_BYTES = 50 * 2**30
@@ -30,6 +32,14 @@ _VARIABLES = {
 _KNOWN = frozenset(_VARIABLES)
 _YES = {"1", "true", "yes", "on"}
 _NO = {"", "0", "false", "no", "off"}
+
+_BYTES = re.compile(r"([0-9]{1,18})\s*([a-z]*)")
+_PREFIXES = ("k", "m", "g", "t")
+_UNITS: dict[str, int] = (
+    {"": 1, "b": 1}
+    | {f"{prefix}b": 1000**power for power, prefix in enumerate(_PREFIXES, 1)}
+    | {f"{prefix}ib": 1024**power for power, prefix in enumerate(_PREFIXES, 1)}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +71,50 @@ def load_settings(store: str | None = None, environment: Mapping[str, str] | Non
             `DATASET_STORE_CACHE_BYTES`, `DATASET_STORE_SINGLE_WRITER`.
 
     Raises:
-        InvalidRequest: The user's file, or a number, cannot be understood.
+        InvalidRequest: The user's file, a number or the store's URL cannot be understood.
     """
     env = os.environ if environment is None else environment
     written = _read_file(config_file())
     data = env.get("DATASET_STORE_DATA") or str(written.get("data") or user_data_dir(_APPLICATION))
     cache = env.get("DATASET_STORE_CACHE") or str(written.get("cache") or user_cache_dir(_APPLICATION))
-    named = store or env.get("DATASET_STORE_URL") or str(written.get("store") or "")
-    limit = env.get("DATASET_STORE_CACHE_BYTES") or str(written.get("cache_bytes", _DEFAULT_CACHE_BYTES))
-    if not limit.isdecimal():
-        raise InvalidRequest(f"The cache bound {limit!r} is no number of bytes.", "Give a whole number.")
+    named = store or next(iter(_stores(env, written)), "")
+    require_whole_scheme(named)
     data = os.path.abspath(os.path.expanduser(data))
     return Settings(
         named or os.path.join(data, "store"),
         os.path.abspath(os.path.expanduser(cache)),
         data,
-        int(limit),
+        _cache_bytes(env, written),
         _is_yes(env.get("DATASET_STORE_SINGLE_WRITER") or str(written.get("single_writer", ""))),
     )
+
+
+def stores_named(environment: Mapping[str, str] | None = None) -> list[str]:
+    """The stores that the environment and the user's file name, in that order; none where the default is in force."""
+    return _stores(os.environ if environment is None else environment, _read_file(config_file()))
+
+
+def _stores(env: Mapping[str, str], written: Mapping[str, object]) -> list[str]:
+    found = (env.get(_VARIABLES["store"]), str(written.get("store") or ""))
+    return [store for store in found if store]
+
+
+def _cache_bytes(env: Mapping[str, str], written: Mapping[str, object]) -> int:
+    variable = _VARIABLES["cache_bytes"]
+    if env.get(variable):
+        return _bytes_of(env[variable], variable)
+    return _bytes_of(str(written.get("cache_bytes", _DEFAULT_CACHE_BYTES)), "The setting cache_bytes")
+
+
+def _bytes_of(text: str, what: str) -> int:
+    """A number of bytes, with a unit or without; `what` says in an error where it stood."""
+    match = _BYTES.fullmatch(text.strip().lower())
+    if match is None or match[2] not in _UNITS:
+        raise InvalidRequest(
+            f"{what} is {text!r}, no number of bytes.",
+            "Give a whole number, with kB, MB, GB or TB (of 1000), or KiB, MiB, GiB or TiB (of 1024), or no unit.",
+        )
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def _is_yes(text: str) -> bool:
@@ -88,12 +124,15 @@ def _is_yes(text: str) -> bool:
 
 
 def settings_sources(environment: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
-    """For each setting its value as text, and where it comes from: a variable, the user's file, or `default`."""
+    """For each setting its value as text, and where it comes from: a variable, the user's file, or `default`.
+
+    The store is told without a password.
+    """
     env = os.environ if environment is None else environment
     settings = load_settings(environment=env)
     written = _read_file(config_file())
     values = {
-        "store": settings.store,
+        "store": redacted(settings.store),
         "cache": settings.cache,
         "data": settings.data,
         "cache_bytes": str(settings.cache_bytes),
@@ -131,15 +170,21 @@ def change_settings(changes: Mapping[str, str | None]) -> None:
 
 
 def _parsed(name: str, text: str) -> object:
+    """A value as it is written. Paths are made absolute: the file means the same whatever the working folder."""
     if name == "cache_bytes":
-        if not text.isdecimal():
-            raise InvalidRequest(f"The cache bound {text!r} is no number of bytes.", "Give a whole number.")
-        return int(text)
+        return _bytes_of(text, "The setting cache_bytes")
+    if name == "single_writer":
+        return _is_yes(text)
+    if not text:
+        raise InvalidRequest(f"The setting {name} is empty.", f"Give a value, or take it out with --unset {name}.")
+    if name == "store":
+        require_whole_scheme(text)
+    value = text if name == "store" and scheme_of(text) else os.path.abspath(os.path.expanduser(text))
     try:
-        text.encode()
+        value.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequest(f"The value {text!r} of {name} is no text.", "Give UTF-8.") from error
-    return _is_yes(text) if name == "single_writer" else text
+    return value
 
 
 def _toml(value: object) -> str:

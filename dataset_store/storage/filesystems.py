@@ -13,6 +13,7 @@ from threading import RLock
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from dataset_store.core.urls import WEB, has_secrets, is_remote, redacted, scheme_of
 from dataset_store.errors import (
     AccessDenied,
     DatasetStoreError,
@@ -53,8 +54,6 @@ _EXTRAS: Final = {
 }
 """Scheme to the extra of this package that installs its driver."""
 
-WEB: Final = frozenset({"http", "https"})
-
 _ONE_CONNECTION: Final = frozenset({"sftp", "ssh", "ftp", "smb"})
 """Drivers that answer over one connection, and mix the answers up when several threads ask."""
 
@@ -62,8 +61,6 @@ _one_at_a_time = RLock()
 
 _SECRETS = re.compile(r"(?<=://)[^@\s]+@|(?<=\?)[^\s'\"]+")
 """What may be a secret in the words of a driver: users with passwords, and queries."""
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 # Errors by name: the classes of drivers are there only where the driver is, and that of sockets need not be loaded.
 _DENIED: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "ClientAuthenticationError"})
@@ -79,17 +76,6 @@ _UNREACHABLE: Final = frozenset(
         "gaierror",
     }
 )
-
-
-def scheme_of(url: str) -> str:
-    """The scheme of a URL in lower case; the empty text for a plain path."""
-    match = _SCHEME.match(url)
-    return match[1].lower() if match else ""
-
-
-def is_remote(url: str) -> bool:
-    """Whether a URL names something that this machine's own file system does not."""
-    return scheme_of(url) not in {"", "file", "local"}
 
 
 def local_path(url: str) -> str:
@@ -141,26 +127,6 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 def cause(error: Exception, url: str) -> Exception | None:
     """What an error may name as its cause: nothing where the driver's own words might hold a secret of the URL."""
     return None if has_secrets(url) else error
-
-
-def redacted(url: str) -> str:
-    """A URL as it may be shown and kept: without user and password, and of a web server without query and fragment.
-
-    In a bucket or on a disk `?` and `#` are characters of a name like any others.
-    """
-    if not is_remote(url):
-        return url
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    if "@" not in authority and ":" in authority and "@" in path and not authority.rpartition(":")[2].isdecimal():
-        authority, slash, path = path.rpartition("@")[2].partition("/")  # of a password that holds a slash
-    shown = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
-    return shown.partition("#")[0].partition("?")[0] if scheme.lower() in WEB else shown
-
-
-def has_secrets(url: str) -> bool:
-    """Whether a URL holds what must not be kept or shown."""
-    return redacted(url) != url
 
 
 def failure(error: Exception, doing: str) -> DatasetStoreError:

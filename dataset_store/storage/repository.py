@@ -4,6 +4,7 @@ Opening reads the config once; after that everything immutable is remembered and
 when asked. Nothing here chooses a folder of this machine: caches are handed in.
 """
 
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from dataset_store.storage.trees import NodeKeeper, StoredNodes
 __all__ = ["Repository", "create_config", "fetch_config", "open_repository"]
 
 CONFIG_KEY = Key("config")
+
+_log = logging.getLogger(__name__)
 
 
 def fetch_config(backend: Backend) -> bytes | None:
@@ -46,7 +49,9 @@ def create_config(backend: Backend, new_id: Callable[[int], bytes] = secrets.tok
         return held
     require_create_if_absent(backend, new_id)
     config = StoreConfig(store=new_id(16).hex(), chunker=ChunkerParams().name, tree="v1")
-    backend.create(CONFIG_KEY, [encode_config(config)])
+    if backend.create(CONFIG_KEY, [encode_config(config)]):
+        # A mistyped store is made like any other: whoever typed it is told.
+        _log.info("began a new store at %s", backend.describe(), extra={"tell": True})
     # Another may have been first; what stands there is the store's.
     made = fetch_config(backend)
     if made is None:

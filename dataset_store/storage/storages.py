@@ -11,6 +11,7 @@ from threading import Lock
 from urllib.parse import quote
 
 from dataset_store.core.digest import StoreId
+from dataset_store.core.urls import require_whole_scheme
 from dataset_store.errors import Corrupt, StoreLacksCreateIfAbsent
 from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.filesystems import is_remote, local_path, redacted
@@ -40,8 +41,9 @@ def normal_url(url: str) -> str:
     """The one URL under which the log knows a root: absolute, without credentials, without a slash at its end.
 
     Raises:
-        InvalidRequest: It names another machine's file.
+        InvalidRequest: It names another machine's file, or lacks a slash.
     """
+    require_whole_scheme(url)
     if is_remote(url):
         return redacted(url).rstrip("/")
     return f"file://{quote(os.fsencode(os.path.abspath(os.path.expanduser(local_path(url)))))}"

@@ -67,6 +67,27 @@ def test_the_store_of_the_current_version_is_remembered_with_it(shell, machine, 
     assert not (machine / "url").exists()
 
 
+def test_a_remembered_store_that_is_not_the_one_in_force_is_said_once_and_only_to_people(shell, machine, pictures):
+    other, url = str(machine / "other"), str(machine / "url")
+    shell("create", "--name", "cats", "--store", other)
+    for words in (["list"], ["add", "--files", "pictures"], ["sync", "--folder", "pictures"]):
+        answer = shell(*words)
+        assert answer.code == 0
+        (line,) = [line for line in answer.err.splitlines() if line.startswith("note: ")]
+        assert other in line
+        assert url in line
+    assert "note: " not in shell("list", "--json").err
+    assert "note: " not in shell("list", "--store", other).err
+
+
+def test_nothing_is_said_where_no_store_is_named_or_the_same(shell, machine, monkeypatch):
+    shell("create", "--name", "cats")
+    assert shell("list").err == ""
+    shell("create", "--name", "cats", "--store", str(machine / "other"))
+    monkeypatch.delenv("DATASET_STORE_URL")
+    assert shell("list").err == ""
+
+
 def test_another_store_named_on_the_command_line_hides_what_is_remembered(shell, machine):
     shell("create", "--name", "cats")
     answer = shell("close", "--store", str(machine / "other"))

@@ -18,12 +18,13 @@ def test_create_prints_the_id_and_nothing_else(shell):
     made = shell("create", "--project", "data", "--name", "cats", "--tags", "new", "--description", "all of them")
     assert made.code == 0
     assert HEX32.fullmatch(made.out.strip())
-    assert made.err == ""
+    assert shell("create", "--name", "dogs", "--store", "other").err.startswith("note: began a new store at file://")
+    assert shell("create", "--name", "dogs", "--store", "other").err.startswith("The version ")
 
 
 def test_the_seven_steps_of_a_version_as_separate_commands(shell, pictures):
     version = shell("create", "--project", "data", "--name", "cats").out.strip()
-    assert shell("add", "--files", str(pictures)).out == "3 files added\n"
+    assert shell("add", "--files", str(pictures)).out == "3 added, 0 modified\n"
     assert shell("remove", "--files", "train/*.png").out == "1 file removed\n"
     assert files_of(shell) == ["a.txt", "train/b.jpg"]
     assert shell("upload").out == f"data/cats 1.0.0 is uploaded: {version}\n"
@@ -52,20 +53,20 @@ def test_close_with_disable_upload_fails_while_files_wait_and_works_after_upload
 def test_add_puts_files_below_the_dataset_folder_and_takes_wildcards(shell, pictures):
     shell("create", "--name", "cats")
     added = shell("add", "--files", str(pictures), "--wildcard", "*.jpg", "*.png", "--dataset-folder", "raw")
-    assert added.out == "2 files added\n"
+    assert added.out == "2 added, 0 modified\n"
     assert files_of(shell) == ["raw/train/b.jpg", "raw/train/c.png"]
 
 
 def test_add_without_recursion_leaves_sub_folders_alone(shell, pictures):
     shell("create", "--name", "cats")
-    assert shell("add", "--files", str(pictures), "--non-recursive").out == "1 file added\n"
+    assert shell("add", "--files", str(pictures), "--non-recursive").out == "1 added, 0 modified\n"
 
 
 def test_add_takes_several_files_and_says_more_when_verbose(shell, pictures):
     shell("create", "--name", "cats")
     added = shell("add", "--verbose", "--files", str(pictures / "a.txt"), str(pictures / "train" / "b.jpg"))
-    assert added.out == "2 files added\n"
-    assert "1 files added, 0 modified" in added.err
+    assert added.out == "2 added, 0 modified\n"
+    assert "b.jpg: 1 added, 0 modified" in added.err
     assert files_of(shell) == ["a.txt", "b.jpg"]
 
 
@@ -80,7 +81,7 @@ def test_create_then_sync_then_get_as_two_commands(shell, pictures, machine):
     shell("create", "--project", "data", "--name", "dataset")
     synced = shell("sync", "--folder", "./pictures")
     assert synced.code == 0
-    assert synced.lines[0] == "0 files removed, 3 added, 0 modified"
+    assert synced.lines[0] == "3 added, 0 modified, 0 removed"
     target = machine / "out"
     assert shell("get", "--copy", str(target)).out == f"{target}\n"
     assert (target / "train" / "b.jpg").read_bytes() == (pictures / "train" / "b.jpg").read_bytes()
@@ -97,7 +98,7 @@ def test_sync_with_parents_makes_the_next_version_of_the_same_dataset(shell, pic
     (pictures / "train" / "b.jpg").unlink()
     (pictures / "new").write_text("new")
     synced = shell("sync", "--folder", str(pictures), "--parents", closed, "--tags", "second")
-    assert synced.lines[0] == "1 file removed, 1 added, 1 modified"
+    assert synced.lines[0] == "1 added, 1 modified, 1 removed"
     listed = json.loads(shell("list", "--json", "--tags", "second").out)
     assert (listed["name"], listed["version"]) == ("cats", "1.0.1")
 
@@ -108,6 +109,108 @@ def test_sync_of_no_change_discards_the_version_that_it_made_and_says_so(shell, 
     assert synced.lines[-1] == "Nothing changed: the new version was discarded."
     versions = json.loads(shell("list", "--versions", "--json").out)["versions"]
     assert [version["id"] for version in versions] == [closed]
+
+
+@pytest.mark.parametrize("extra", [["--tags", "release"], ["--version", "2.0"], ["--name", "other"]])
+def test_a_sync_of_no_change_makes_a_version_where_something_is_said_of_it(shell, pictures, closed, extra):
+    synced = shell("sync", "--folder", str(pictures), "--parents", closed, *extra)
+    assert synced.code == 0
+    assert "is final" in synced.lines[-1]
+    found = json.loads(shell("list", "--versions", "--json").out)["versions"]
+    assert [row["tags"] for row in found if row["id"] != closed] == [["release"] if "release" in extra else []]
+
+
+def test_a_merge_is_no_version_in_which_nothing_changed(shell, pictures, closed):
+    other = shell("sync", "--folder", str(pictures / "train"), "--name", "other").lines[-1].rpartition(" ")[2]
+    got = shell("create", "--name", "both", "--parents", closed, other)
+    shell("close")
+    merged = Path(shell("get", "--id", got.out.strip()).out.strip())
+    synced = shell("sync", "--folder", str(merged), "--name", "both", "--parents", closed, other)
+    assert "is final" in synced.lines[-1]
+
+
+def test_the_first_version_of_an_empty_folder_is_made(shell, machine):
+    (machine / "work" / "empty").mkdir()
+    synced = shell("sync", "--folder", "empty", "--name", "new")
+    assert synced.lines[0] == "0 added, 0 modified, 0 removed"
+    assert synced.lines[1].startswith("new 1.0.0 is final: ")
+
+
+def test_sync_in_a_folder_that_is_about_a_final_version_makes_the_next_one(shell, pictures, closed):
+    (pictures / "new.txt").write_text("new")
+    synced = shell("sync", "--folder", "pictures")
+    assert synced.lines[:2] == ["next version of data/cats 1.0.0", "1 added, 0 modified, 0 removed"]
+    assert synced.lines[2].startswith("data/cats 1.0.1 is final: ")
+    (pictures / "new.txt").unlink()
+    tagged = shell("sync", "--folder", "pictures", "--tags", "third")
+    assert tagged.lines[0] == "next version of data/cats 1.0.1"
+    assert json.loads(shell("list", "--json", "--tags", "third").out)["version"] == "1.0.2"
+    again = shell("sync", "--folder", "pictures")
+    assert again.lines[-1] == "Nothing changed: the new version was discarded."
+    assert shell("sync", "--folder", "pictures", "--project", "other").code == 2
+
+
+def test_sync_after_close_makes_the_next_version_in_the_store_that_is_remembered(shell, machine, pictures):
+    other = str(machine / "other")
+    shell("create", "--name", "cats", "--store", other)
+    shell("add", "--files", "pictures")
+    shell("close")
+    (pictures / "new.txt").write_text("new")
+    assert shell("sync", "--folder", "pictures").lines[0] == "next version of cats 1.0.0"
+    assert len(json.loads(shell("list", "--versions", "--json", "--store", other).out)["versions"]) == 2
+
+
+def test_files_that_would_become_one_are_refused_and_nothing_is_added(shell, machine):
+    for name in ("a", "b"):
+        (machine / "work" / name).mkdir()
+        (machine / "work" / name / "x").write_text(name)
+    shell("create", "--name", "cats")
+    refused = shell("add", "--files", "a/x", "b/x")
+    assert (refused.code, refused.out) == (2, "")
+    assert "'a/x' and 'b/x'" in refused.err
+    assert files_of(shell) == []
+    assert shell("add", "--files", "a/x", "./a/x").out == "1 added, 0 modified\n"
+
+
+def test_add_counts_what_it_replaces(shell, pictures):
+    shell("create", "--name", "cats")
+    shell("add", "--files", str(pictures / "a.txt"))
+    (pictures / "a.txt").write_text("omega")
+    assert shell("add", "--files", str(pictures / "a.txt"), str(pictures / "train")).out == "2 added, 1 modified\n"
+
+
+def test_what_is_mistyped_is_told_and_nothing_is_removed(shell, pictures):
+    shell("create", "--name", "cats")
+    shell("add", "--files", str(pictures))
+    refused = shell("remove", "--files", "a.txt", "nosuch")
+    assert (refused.code, refused.out) == (3, "")
+    assert "'nosuch'" in refused.err
+    assert len(files_of(shell)) == 3
+    noted = shell("remove", "--files", "*.xyz", "train", "train/b.jpg")
+    assert (noted.code, noted.out, noted.err) == (0, "2 files removed\n", "note: nothing matches '*.xyz'\n")
+    assert shell("remove", "--files", "file:///nosuch").code == 3
+
+
+def test_a_wildcard_that_adds_nothing_is_told(shell, machine, pictures):
+    shell("create", "--name", "cats")
+    nothing = shell("add", "--files", "pictures", "--wildcard", "*.gif", "*.bmp")
+    assert (nothing.code, nothing.out) == (0, "0 added, 0 modified\n")
+    assert nothing.err == "note: no file matches '*.gif' or '*.bmp'\n"
+    assert shell("add", "--files", "pictures", "--wildcard", "*.jpg").err == ""
+    assert shell("add", "--files", "pictures", "--wildcard", "*.jpg").err == ""  # there, and unchanged
+    assert "note: no link matches" in shell("add", "--links", "pictures", "--wildcard", "*.gif").err
+
+
+@pytest.mark.parametrize("flag", ["--store", "--storage"])
+def test_a_url_that_lacks_a_slash_makes_no_folder(shell, machine, flag):
+    refused = shell("create", "--name", "cats", flag, "s3:/bucket/x")
+    assert refused.code == 2
+    assert "Did you mean s3://bucket/x?" in refused.err
+    assert list((machine / "work").iterdir()) == []
+
+
+def test_an_empty_store_is_none(shell):
+    assert shell("create", "--name", "cats", "--store", "").code == 2
 
 
 def test_a_sync_that_fails_leaves_no_draft_behind(shell, pictures, closed):
@@ -122,7 +225,7 @@ def test_sync_with_skip_close_leaves_a_draft_to_go_on_with(shell, pictures):
     draft = HEX32.search(synced.out)[0]
     (pictures / "a.txt").unlink()
     assert shell("sync", "--folder", str(pictures)).lines == [
-        "1 file removed, 0 added, 0 modified",
+        "0 added, 0 modified, 1 removed",
         f"cats 1.0.0 is final: {draft}",
     ]
 
@@ -187,9 +290,9 @@ def test_links_are_added_beside_files(shell, machine, pictures):
     far.mkdir()
     (far / "one.bin").write_bytes(b"one")
     shell("create", "--name", "cats")
-    assert shell("add", "--links", str(far), "--dataset-folder", "far").out == "1 link added\n"
+    assert shell("add", "--links", str(far), "--dataset-folder", "far").out == "links: 1 added, 0 modified\n"
     both = shell("add", "--files", str(pictures), "--links", f"file://{far}/one.bin")
-    assert both.out == "3 files added\n1 link added\n"
+    assert both.out == "3 added, 0 modified\nlinks: 1 added, 0 modified\n"
     assert shell("remove", "--files", f"file://{far}/*").out == "2 files removed\n"
     refused = shell("add")
     assert (refused.code, "--links" in refused.err) == (2, True)

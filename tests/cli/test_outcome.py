@@ -102,9 +102,11 @@ def test_with_json_an_error_is_a_document_too(shell, fails):
     assert answer.err.startswith("Error: ")
 
 
-def test_an_interrupt_ends_with_130(shell, fails):
+def test_an_interrupt_ends_with_130_and_says_what_is_safe(shell, fails):
     fails(KeyboardInterrupt())
-    assert shell("doctor").code == 130
+    answer = shell("doctor")
+    assert answer.code == 130
+    assert answer.err == "Interrupted; what was acknowledged is safe, repeat the command to go on.\n"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,53 @@ def test_a_wrong_call_is_an_error_like_any_other_and_points_to_help(shell, words
     first, second = answer.err.splitlines()
     assert first.startswith("Error: ")
     assert re.fullmatch(r"See `dataset-store.* --help`\.", second)
+
+
+def test_what_is_mistyped_points_to_what_was_meant(shell):
+    assert shell("get", "--nothing").err.endswith("See `dataset-store get --help`.\n")
+    assert "did you mean 'list'?" in shell("lsit").err
+    unlike = shell("xyzzy").err
+    assert "did you mean" not in unlike
+    assert len(unlike) < 100
+    swallowed = shell("cat", "--tags", "latest", "a.txt")
+    assert swallowed.code == 2
+    assert "Put paths first, or `--` before them" in swallowed.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["sync", "--help"],
+        ["--version"],
+        [],
+        ["list", "--json"],
+        ["list"],
+        ["cat", "large"],
+        ["completion", "zsh"],
+    ],
+)
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_full_standard_output_is_one_clear_line(shell, machine, pictures, words, buffered):
+    (pictures / "large").write_bytes(bytes(100_000))
+    shell("sync", "--folder", "pictures", "--name", "cats")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dataset_store.cli", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": buffered},
+        )
+    told = "Error: Standard output cannot be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+def test_help_tells_every_exit_code(shell):
+    help_text = shell("--help").out
+    for told in ("130 interrupted", "141 nobody", "1 failed, or `verify --folder` found"):
+        assert told in help_text
 
 
 def test_no_command_prints_help_and_counts_as_a_wrong_call(shell):
@@ -180,7 +229,7 @@ def test_warnings_go_to_standard_error(shell, pictures):
     (pictures / "aux").write_text("x")
     shell("create", "--name", "cats")
     added = shell("add", "--files", str(pictures))
-    assert added.out == "4 files added\n"
+    assert added.out == "4 added, 0 modified\n"
     assert added.err.startswith("Warning: ")
 
 
@@ -203,7 +252,7 @@ def test_the_module_and_the_function_answer_alike(machine, capsys):
 
 def test_commands_of_separate_processes_go_on_with_one_version(machine, pictures):
     made = process("create", "--project", "data", "--name", "cats")
-    assert (made.returncode, made.stderr) == (0, "")
+    assert (made.returncode, made.stderr) == (0, f"note: began a new store at file://{machine / 'url'}\n")
     synced = process("sync", "--folder", "pictures")
     assert (synced.returncode, synced.stderr) == (0, "")
     got = process("get", "--copy", "out")
@@ -236,4 +285,5 @@ sys.exit(main(["doctor"]))
     os.close(os.open("pipe", os.O_RDONLY))
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=20)
-    assert (running.returncode, said) == (130, b"")
+    assert running.returncode == 130
+    assert said == b"Interrupted; what was acknowledged is safe, repeat the command to go on.\n"

@@ -145,6 +145,24 @@ def test_tags_that_change_nothing_write_nothing(shell, closed, machine):
     assert sorted((machine / "url" / "log").rglob("*")) == before
 
 
+def test_a_tag_to_remove_that_is_not_there_is_told(shell, closed):
+    shell("tag", "--id", closed, "--add", "a")
+    answer = shell("tag", "--id", closed, "--remove", "a", "nosuch")
+    assert (answer.code, answer.out, answer.err) == (0, "", "note: it had no tag 'nosuch'\n")
+
+
+def test_get_names_only_the_flags_that_were_given(shell, closed):
+    refused = shell("get", "--id", closed, "--copy", "a", "--link", "b")
+    assert refused.err.endswith("Leave out --link.\n")
+    refused = shell("get", "--id", closed, "--copy", "a", "--link", "b", "--files", "x")
+    assert refused.err.endswith("Leave out --link and --files.\n")
+
+
+@pytest.mark.parametrize("flags", [["--svg", "--mermaid"], ["--json", "--svg"], ["--json", "--mermaid"]])
+def test_log_takes_one_form(shell, closed, flags):
+    assert shell("log", *flags).code == 2
+
+
 def test_tag_refuses_set_together_with_add(shell, closed):
     assert shell("tag", "--id", closed, "--set", "x", "--add", "y").code == 2
 
@@ -184,7 +202,7 @@ def test_a_part_or_some_files_can_be_had(shell, closed):
 def test_status_tells_what_a_folder_changes_and_writes_nothing(shell, machine, closed, pictures):
     before = sorted(path for path in (machine / "url").rglob("*"))
     same = shell("status", "--id", closed, "--folder", "pictures")
-    assert (same.code, same.lines[-1]) == (0, "0 removed, 0 modified, 0 added")
+    assert (same.code, same.lines[-1]) == (0, "0 added, 0 modified, 0 removed")
     (pictures / "a.txt").write_text("another")
     (pictures / "new.txt").write_text("new")
     (pictures / "train" / "b.jpg").unlink()
@@ -193,7 +211,7 @@ def test_status_tells_what_a_folder_changes_and_writes_nothing(shell, machine, c
         "modified  a.txt",
         "added     new.txt",
         "removed   train/b.jpg",
-        "1 removed, 1 modified, 1 added",
+        "1 added, 1 modified, 1 removed",
     ]
     document = json.loads(shell("status", "--id", closed, "--folder", "pictures", "--json").out)
     assert (document["matches"], document["added"]) == (False, ["new.txt"])

@@ -450,3 +450,11 @@ def test_a_folded_version_is_an_immutable_value():
     with pytest.raises(TypeError):
         version.metadata["a"] = "b"
     assert msgspec.structs.replace(version.entry, time=1) is not version.entry
+
+
+def test_versions_are_found_by_the_beginning_of_their_ids_deleted_ones_too():
+    catalog = fold(opening(1), following(2, "2.0"), other(DeleteEntry, versions=(V[1],)))
+    start = V[1][:-1]
+    assert ids(catalog.versions_beginning(start)) == [one for one in (V[1], V[2]) if one.startswith(start)]
+    assert ids(catalog.versions_beginning(V[2])) == [V[2]]
+    assert catalog.versions_beginning("no hex") == []

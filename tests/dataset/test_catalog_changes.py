@@ -262,6 +262,57 @@ def test_by_name_one_version_is_deleted_or_all_of_them(home, monkeypatch):
     assert [row["id"] for row in Dataset.list_datasets()] == [other.id]
 
 
+@pytest.mark.parametrize("asked", [{}, {"entire_dataset": True, "force": True}, {"dataset_version": "1.0.0"}])
+def test_without_a_name_no_dataset_of_a_project_is_deleted(home, asked):
+    version(home, dataset_name="d")
+    version(home, dataset_name="e")
+    with pytest.raises(InvalidRequest, match="No dataset is named"):
+        Dataset.delete(dataset_project="p", **asked)
+    with pytest.raises(InvalidRequest, match="No dataset is named"):
+        Dataset.delete(dataset_project="p", dataset_name="", **asked)
+    assert len(Dataset.list_datasets()) == 2
+
+
+def test_datasets_of_several_projects_are_never_deleted_at_once(home):
+    version(home, dataset_project="p")
+    version(home, dataset_project="q")
+    for asked in ({}, {"entire_dataset": True, "force": True}):
+        with pytest.raises(Conflict, match="'p', 'q'"):
+            Dataset.delete(dataset_name="d", **asked)
+    assert len(Dataset.list_datasets()) == 2
+    Dataset.delete(dataset_project="q", dataset_name="d", entire_dataset=True, force=True)
+    assert [row["project"] for row in Dataset.list_datasets()] == ["p"]
+
+
+def test_one_id_is_as_good_as_a_list_of_one(home):
+    first = version(home, {"a": b"1"})
+    for parent in (first.id, first, [first.id], [first]):
+        child = Dataset.create(parent_datasets=parent)
+        assert child.get_dependency_graph()[child.id] == [first.id]
+        child.discard()
+    for asked in (first.id, first, [first]):
+        assert Dataset.squash("all", asked).list_files() == ["a"]
+    assert [row["id"] for row in Dataset.list_datasets(ids=first.id)] == [first.id]
+
+
+def test_a_draft_has_the_number_that_it_would_get_now(home):
+    version(home, dataset_version="3.0")
+    draft = Dataset.create(dataset_name="d", dataset_project="p")
+    (row,) = Dataset.list_datasets(ids=draft.id, only_completed=False)
+    assert row["version"] == draft.version == "3.1"
+    assert draft.log()[0].number == "3.1"
+    assert str(draft.log()).startswith("*  p/d 3.1 (draft)  ")
+
+
+def test_where_only_an_archived_version_matches_the_error_names_it(home):
+    one = version(home)
+    one.archive()
+    with pytest.raises(DatasetNotFound, match=f"{one.id} has, and is archived"):
+        Dataset.get(dataset_name="d")
+    with pytest.raises(DatasetNotFound, match="List what there is"):
+        Dataset.get(dataset_name="d", dataset_version="2.0")
+
+
 def test_a_draft_is_deleted_by_its_id(home):
     draft = Dataset.create(dataset_name="d")
     Dataset.delete(draft.id)

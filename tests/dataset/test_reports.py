@@ -207,6 +207,7 @@ def test_thousands_of_reports_are_one_piece_of_their_version(home):
 def test_texts_are_logged_too_unless_told_otherwise(home, caplog):
     caplog.set_level(logging.INFO)
     dataset = Dataset.create("d")
+    caplog.clear()  # of the store that was made
     dataset.get_logger().report_text("shown", logging.WARNING)
     dataset.get_logger().report_text("hidden", print_console=False)
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", "shown")]

@@ -634,7 +634,7 @@ def a_source_that_cannot_be_reached_is_only_logged(monkeypatch):
             return real(*arguments, **named)
         except (NotFound, StoreUnreachable) as error:
             _log.info("%s", error)
-            return Difference(*[Entries.empty()] * 4)
+            return 0, Difference(*[Entries.empty()] * 4)
 
     monkeypatch.setattr(making, "add_links", add_links)
 
@@ -665,10 +665,10 @@ def each_link_is_sent_by_itself(monkeypatch):
     real = making.add_links
 
     def add_links(workspace, *arguments, **named):
-        found = real(workspace, *arguments, **named)
+        matched, found = real(workspace, *arguments, **named)
         for key in found.added.keys:
             workspace.repository.backend.put(pack_key(hash32(key)[:16]), [b"state"])
-        return found
+        return matched, found
 
     monkeypatch.setattr(making, "add_links", add_links)
 
