@@ -119,9 +119,10 @@ def _add(commands: Commands) -> None:
     _id(parser)
     parser.add_argument("--files", nargs="+", metavar="PATH", help="files and folders to add")
     parser.add_argument("--links", nargs="+", metavar="URL", help="files and folders to link to where they are")
-    parser.add_argument("--wildcard", nargs="+", metavar="PATTERN", help="add only files that match one of these")
+    parser.add_argument("--wildcard", nargs="*", metavar="PATTERN", help="add only files that match one of these")
     parser.add_argument("--dataset-folder", metavar="DIR", help="the directory of the dataset to add to")
     parser.add_argument("--non-recursive", action="store_true", help="do not look into sub-folders")
+    _follow_links(parser)
     _verbose(parser)
     _without_effect(parser, "--max-workers")
 
@@ -157,6 +158,7 @@ def _sync(commands: Commands) -> None:
     parser.add_argument("--dataset-folder", metavar="DIR", help="the directory of the dataset that it becomes")
     parser.add_argument("--name", help="begin a version of this dataset first")
     _labels(parser)
+    _follow_links(parser)
     parser.add_argument("--skip-close", action="store_true", help="do not upload and finalize")
     _verbose(parser)
     _storage(parser)
@@ -205,6 +207,7 @@ def _get(commands: Commands) -> None:
     parser.add_argument("--files", nargs="+", metavar="PATTERN", help="only these paths, directories or wildcards")
     parser.add_argument("--overwrite", action="store_true", help="replace what that folder holds, or that link")
     _json(parser)
+    _verbose(parser)
     _without_effect(parser, "--max-workers")
 
 
@@ -514,11 +517,16 @@ def _labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", help="its version number; by default the next one")
     parser.add_argument(
         "--parents",
-        nargs="+",
+        "--parent",
+        nargs="*",
         metavar="ID",
         help=f"versions that it begins with, later ones win; {_ID_BEGINS}, `latest` is the highest of --name",
     )
-    parser.add_argument("--tags", nargs="+", metavar="TAG", help="tags that it carries from its first moment")
+    parser.add_argument("--tags", nargs="*", metavar="TAG", help="tags that it carries from its first moment")
+
+
+def _follow_links(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--follow-links", action="store_true", help="take the files of folders that links lead out to")
 
 
 def _verbose(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dataset_store.cli.output import lines_out, note, shown
+from dataset_store.cli.output import lines_out, note, shown, size
 from dataset_store.cli.presenting import changes_told, counted, title
 from dataset_store.cli.references import parents_meant
 from dataset_store.cli.session import draft_meant, folder_remembers, remember_draft, remember_final, use_remembered
@@ -68,6 +68,7 @@ def _added_files(dataset: "Dataset", arguments: Namespace) -> "Counts":
             wildcard=arguments.wildcard,
             dataset_path=arguments.dataset_folder,
             recursive=not arguments.non_recursive,
+            follow_links=arguments.follow_links,
         )
         for path in arguments.files
     ]
@@ -138,6 +139,7 @@ def upload(arguments: Namespace) -> int:
     """Send what the store lacks."""
     dataset = draft_meant(arguments)
     dataset.upload(verbose=arguments.verbose, output_url=arguments.storage)
+    lines_out(_sent(dataset))
     lines_out([f"{shown(title(dataset))} is uploaded: {dataset.id}"])
     return 0
 
@@ -176,7 +178,7 @@ def _synced_version(arguments: Namespace) -> tuple["Dataset", bool]:
     Raises:
         InvalidRequest: The flags contradict each other.
     """
-    if arguments.parents is not None or arguments.name is not None:
+    if arguments.parents or arguments.name is not None:
         if arguments.id is not None:
             raise InvalidRequest(
                 "--id means a version that is there, --name and --parents a new one.", "Give one or the other."
@@ -185,7 +187,7 @@ def _synced_version(arguments: Namespace) -> tuple["Dataset", bool]:
     current = folder_remembers(arguments) if arguments.id is None else None
     follows = current is not None and current.final
     labels = (arguments.project, *(() if follows else (arguments.version, arguments.tags)))
-    if any(value is not None for value in labels):
+    if any(labels):
         raise InvalidRequest(
             "--project, --version and --tags are of a new version, and none is asked for.", "Add --name or --parents."
         )
@@ -215,7 +217,10 @@ def _synced(dataset: "Dataset", arguments: Namespace, *, discard_on_error: bool)
     """How many files changed, by how. A draft that was only made for this does not outlive an error."""
     try:
         removed, added, modified = dataset.sync_folder(
-            arguments.folder, dataset_path=arguments.dataset_folder, verbose=arguments.verbose
+            arguments.folder,
+            dataset_path=arguments.dataset_folder,
+            verbose=arguments.verbose,
+            follow_links=arguments.follow_links,
         )
     except BaseException:
         if discard_on_error:
@@ -230,4 +235,14 @@ def _close(dataset: "Dataset", arguments: Namespace) -> None:
         dataset.upload(verbose=arguments.verbose, output_url=arguments.storage)
     dataset.finalize(auto_upload=True, verbose=arguments.verbose)
     remember_final(dataset)
+    lines_out(_sent(dataset))
     lines_out([f"{shown(title(dataset))} is final: {dataset.id}"])
+
+
+def _sent(dataset: "Dataset") -> list[str]:
+    """What an upload made of the files, as one line; none where nothing was to be sent."""
+    done = dataset.last_upload
+    if done is None or not done.files:
+        return []
+    new = f"{size(done.new_bytes)} of it new" if done.new_bytes else "nothing of it new"
+    return [f"{counted(done.files, 'file')} of {size(done.bytes)}, {new}: {size(done.stored)} sent"]

@@ -25,12 +25,10 @@ from dataset_store.errors import InvalidRequest, TargetNotEmpty
 from dataset_store.local.os_errors import naming_writes
 
 if TYPE_CHECKING:
-    from dataset_store.core.catalog import Query
     from dataset_store.dataset import Dataset
     from dataset_store.dataset.differences import Change, TableChange
     from dataset_store.dataset.links import LinkEntry
     from dataset_store.dataset.listing import FileEntry
-    from dataset_store.dataset.overview import VersionSummary
 
 __all__ = ["cat", "diff", "get", "list_", "log", "status", "tag"]
 
@@ -66,6 +64,7 @@ def _local_copy(dataset: "Dataset", arguments: Namespace) -> str:
     if link is None:
         return path
     _link(path, link, overwrite=arguments.overwrite)
+    _keep_while_linked(path, link)
     return os.path.abspath(link)
 
 
@@ -140,27 +139,40 @@ def cat(arguments: Namespace) -> int:
 
 
 def _link(path: str, link: str, *, overwrite: bool) -> None:
-    """Make a symbolic link; one that is there is replaced in one step, and nothing else ever is."""
+    """Make a symbolic link; another link, or an empty folder, is replaced in one step, and nothing else ever is."""
     link = link.rstrip("/")
     if not link:
         raise InvalidRequest("--link needs the path of the link to make.", "Give one.")
     with naming_writes(link):
-        if overwrite and os.path.islink(link):
-            _replace_link(path, link)
+        os.makedirs(os.path.dirname(os.path.abspath(link)), exist_ok=True)
+        held = os.readlink(link) if os.path.islink(link) else None
+        if held == path:
             return
-        try:
-            os.symlink(path, link)
-        except FileExistsError as error:
+        if os.path.lexists(link) and not (overwrite and held is not None) and not _is_empty_folder(link):
             raise TargetNotEmpty(
                 f"There is something at {link!r}.",
                 "Choose another place, or add --overwrite to replace a symbolic link.",
-            ) from error
+            )
+        _replace_link(path, link)
+
+
+def _is_empty_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path) and not os.listdir(path)
+
+
+def _keep_while_linked(path: str, link: str) -> None:
+    """See to it that the cache keeps a copy as long as a link leads to it."""
+    from dataset_store.dataset.workspace import open_workspace
+
+    open_workspace().copies.pin(os.path.basename(path), os.path.abspath(link.rstrip("/")))
 
 
 def _replace_link(path: str, link: str) -> None:
     temporary = f"{link}.{secrets.token_hex(4)}.part"
     os.symlink(path, temporary)
     try:
+        if _is_empty_folder(link):
+            os.rmdir(link)
         os.rename(temporary, link)
     except OSError:
         os.unlink(temporary)
@@ -173,6 +185,8 @@ def _mutable_copy(dataset: "Dataset", arguments: Namespace) -> str:
             arguments.copy, overwrite=arguments.overwrite, part=arguments.part, num_parts=arguments.num_parts
         )
     except TargetNotEmpty as error:
+        if arguments.overwrite or not os.path.isdir(arguments.copy):
+            raise
         raise TargetNotEmpty(error.what, "Choose another folder, or add --overwrite.") from error
 
 
@@ -248,28 +262,19 @@ def _list_changes(dataset: "Dataset", arguments: Namespace) -> int:
 def _list_versions(arguments: Namespace) -> int:
     from dataset_store.core.catalog import Query
     from dataset_store.core.tag_filters import parse_tags
-    from dataset_store.dataset.overview import drafts_of, versions_of
+    from dataset_store.dataset.overview import draft_is_meant, drafts_of, versions_of
     from dataset_store.dataset.workspace import open_workspace
 
     workspace = open_workspace()
     query = Query(arguments.project, arguments.name, arguments.version, parse_tags(arguments.tags or ()))
     versions = versions_of(workspace, query)
-    rows = in_order([*versions, *(draft for draft in drafts_of(workspace) if _draft_is_meant(draft, query))])
+    rows = in_order([*versions, *(draft for draft in drafts_of(workspace) if draft_is_meant(draft, query))])
     if arguments.json:
         json_out({"store": store_url(), "versions": [summary_document(row) for row in rows]})
         return 0
     current = folder_remembers(arguments)
     lines_out(versions_lines(rows, store_url(), current.id if current else None))
     return 0
-
-
-def _draft_is_meant(draft: "VersionSummary", query: "Query") -> bool:
-    return (
-        query.project in {None, draft.project}
-        and query.name in {None, draft.name}
-        and query.version in {None, draft.number}
-        and query.tags.accepts(set(draft.tags))
-    )
 
 
 def _kept(items: Sequence[T], paths: Sequence[str], patterns: Sequence[str] | None) -> list[T]:

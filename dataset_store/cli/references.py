@@ -65,7 +65,7 @@ def parents_meant(arguments: Namespace) -> list[str] | None:
         InvalidRequest: `latest` was given and no dataset named.
         DatasetNotFound, Conflict: As `full_id`; or no dataset, or several, are called so.
     """
-    if arguments.parents is None:
+    if not arguments.parents:
         return None
     return [_latest(arguments) if text == LATEST else full_id(text) for text in arguments.parents]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dataset_store import __version__
 from dataset_store.cli.output import json_out, lines_out, problem, shown, size, table
 from dataset_store.cli.presenting import counted, identity, summary_document, title
-from dataset_store.cli.session import is_named, store_url, version_meant
+from dataset_store.cli.session import is_named, store_given, store_url, version_meant
 from dataset_store.core.version_numbers import title_of
 from dataset_store.errors import DatasetStoreError, InvalidRequest, NotFinal
 
@@ -350,7 +350,7 @@ def _store_findings() -> Iterator[_Finding]:
     url = store_url()
     yield _fact("store", url)
     try:
-        backend = backend_at(url)
+        backend = backend_at(store_given())
         config = fetch_config(backend)
         store_id = decode_config(config, f"the config of {backend.describe()}").store if config is not None else None
     except DatasetStoreError as error:

@@ -4,6 +4,7 @@ Names, arguments, defaults and return types are those of ClearML's `Dataset`. Wh
 reads in `reading`, what is said of a version in `labelling`; here is how versions are begun, found and deleted.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +16,15 @@ from dataset_store.dataset.importing import take_in
 from dataset_store.dataset.labelling import Labelling, labels
 from dataset_store.dataset.limits import require_name_text
 from dataset_store.dataset.making import Making
+from dataset_store.dataset.overview import latest_draft
 from dataset_store.dataset.reading import Reading
 from dataset_store.dataset.searching import Search, found_as_dict, search
 from dataset_store.dataset.workspace import Workspace, open_workspace
-from dataset_store.errors import DatasetNotFound, InvalidRequest
+from dataset_store.errors import DatasetNotFound, InvalidRequest, StoreNotFound
 
 __all__ = ["Dataset", "require_one_way"]
+
+_log = logging.getLogger(__name__)
 
 
 class Dataset(Making, Reading, Labelling):
@@ -102,15 +106,15 @@ class Dataset(Making, Reading, Labelling):
 
         By id: without a request where this machine has seen it; a draft of this machine is found too. Else the
         version must match all that is given: where tags are asked for the one finalized last, otherwise the one with
-        the highest version number.
+        the highest version number; and where no final version does, the draft that was begun last on this machine.
 
         Args:
-            dataset_id: Excludes the project, name and version.
+            dataset_id: Excludes the project and name. Empty texts are as if they were not given.
             dataset_project: The project.
             dataset_name: The name.
             dataset_tags: A tag, or several of which any will do; `-` before a tag excludes it, and there are the
                 operators `__$all`, `__$or` and `__$not` (see `core/tag_filters.py`).
-            only_completed: Versions found by name are always final; with an id it excludes drafts.
+            only_completed: No drafts.
             only_published: Only published versions.
             include_archived: Archived versions too.
             auto_create: Where nothing matches, begin a version of that name and project, with those tags.
@@ -128,16 +132,17 @@ class Dataset(Making, Reading, Labelling):
         """
         _require_known(kwargs)
         offline.require_online("get a dataset")
-        named = (dataset_project, dataset_name, dataset_version)
-        require_one_way(dataset_id, named)
+        # Scripts pass on settings that may be empty, and a version beside an id.
+        dataset_id, dataset_project, dataset_name = dataset_id or None, dataset_project or None, dataset_name or None
+        require_one_way(dataset_id, (dataset_project, dataset_name))
         tags = labels(dataset_tags)
-        if dataset_id is None and not tags and all(part is None for part in named):
+        if not any((dataset_id, dataset_project, dataset_name, dataset_version, tags)):
             raise InvalidRequest("Nothing was asked for.", "Give an id, a project, a name or tags.")
         workspace = open_workspace(create=auto_create)
         query = Query(
             project=dataset_project,
             name=dataset_name,
-            version=dataset_version,
+            version=dataset_version or None,
             tags=parse_tags(tags),
             only_published=only_published,
             include_archived=include_archived,
@@ -145,15 +150,23 @@ class Dataset(Making, Reading, Labelling):
         try:
             if dataset_id is not None:
                 found = cls._by_id(workspace, dataset_id, drafts=not only_completed)
+                found._require_number(dataset_version)
             else:
                 found = cls(workspace, None, workspace.resolve(query).id)
         except DatasetNotFound:
-            if not auto_create or dataset_id is not None:
+            begun = None if dataset_id or only_completed or only_published else latest_draft(workspace, query)
+            if begun is None and (not auto_create or dataset_id is not None):
                 raise
-            return cls.create(dataset_name, dataset_project, query.tags.present, dataset_version=dataset_version)
+            if begun is None:
+                return cls.create(dataset_name, dataset_project, query.tags.present, dataset_version=dataset_version)
+            found = cls._by_id(workspace, begun, drafts=True)
         if writable_copy:
             return cls.create(found.name, found.project, found.tags, [found])
         return found
+
+    def _require_number(self, number: str | None) -> None:
+        if number and number != self.version:
+            raise DatasetNotFound(f"The version {self.id} is {self.version}, not {number}.", "Give its id alone.")
 
     @classmethod
     def _by_id(cls, workspace: Workspace, dataset_id: str, *, drafts: bool) -> "Dataset":
@@ -239,7 +252,12 @@ class Dataset(Making, Reading, Labelling):
             archived=include_archived,
             drafts=not only_completed,
         )
-        return [found_as_dict(row) for row in search(open_workspace(), meant)]
+        try:
+            workspace = open_workspace()
+        except StoreNotFound as error:
+            _log.warning("%s", error)
+            return []
+        return [found_as_dict(row) for row in search(workspace, meant)]
 
     @classmethod
     def rename(cls, new_dataset_name: str, dataset_project: str, dataset_name: str) -> None:
@@ -281,7 +299,7 @@ class Dataset(Making, Reading, Labelling):
         of it stay until they are evicted; what no version needs any more is left to gc. Drafts are deleted by id.
 
         Args:
-            dataset_id: Excludes the project, name and version.
+            dataset_id: Excludes the project and name. Empty texts are as if they were not given.
             dataset_project: The project.
             dataset_name: The name; without an id it is needed, and may leave no choice between projects.
             force: Delete it although other versions have it as a parent. Needed for `entire_dataset`.

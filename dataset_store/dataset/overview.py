@@ -15,8 +15,10 @@ __all__ = [
     "StorageUsage",
     "StoreUsage",
     "VersionSummary",
+    "draft_is_meant",
     "draft_row",
     "drafts_of",
+    "latest_draft",
     "lineage_of",
     "number_of",
     "status_name",
@@ -177,6 +179,21 @@ def drafts_of(workspace: Workspace) -> list[VersionSummary]:
     catalog = workspace.catalog
     rows = [draft_row(catalog, draft) for draft in _drafts(workspace) if catalog.version(draft.opened.id) is None]
     return sorted(rows, key=lambda row: row.created_ns)
+
+
+def latest_draft(workspace: Workspace, query: Query) -> str | None:
+    """The id of the draft, of those that a query means, that was begun last on this machine."""
+    return next((row.id for row in reversed(drafts_of(workspace)) if draft_is_meant(row, query)), None)
+
+
+def draft_is_meant(draft: VersionSummary, query: Query) -> bool:
+    """Whether a draft passes every condition that one can pass."""
+    return (
+        query.project in {None, draft.project}
+        and query.name in {None, draft.name}
+        and query.version in {None, draft.number}
+        and query.tags.accepts(set(draft.tags))
+    )
 
 
 def _drafts(workspace: Workspace) -> Iterator[Draft]:

@@ -27,7 +27,9 @@ def test_the_seven_steps_of_a_version_as_separate_commands(shell, pictures):
     assert shell("add", "--files", str(pictures)).out == "3 added, 0 modified\n"
     assert shell("remove", "--files", "train/*.png").out == "1 file removed\n"
     assert files_of(shell) == ["a.txt", "train/b.jpg"]
-    assert shell("upload").out == f"data/cats 1.0.0 is uploaded: {version}\n"
+    sent, uploaded = shell("upload").lines
+    assert re.fullmatch(r"2 files of 1.5 KiB, 1.5 KiB of it new: \d+ B sent", sent)
+    assert uploaded == f"data/cats 1.0.0 is uploaded: {version}"
     assert shell("close").out == f"data/cats 1.0.0 is final: {version}\n"
     copied = Path(shell("get").out.strip())
     assert sorted(path.name for path in copied.rglob("*")) == ["a.txt", "b.jpg", "train"]
@@ -140,7 +142,8 @@ def test_sync_in_a_folder_that_is_about_a_final_version_makes_the_next_one(shell
     (pictures / "new.txt").write_text("new")
     synced = shell("sync", "--folder", "pictures")
     assert synced.lines[:2] == ["next version of data/cats 1.0.0", "1 added, 0 modified, 0 removed"]
-    assert synced.lines[2].startswith("data/cats 1.0.1 is final: ")
+    assert synced.lines[2].startswith("1 file of 3 B, 3 B of it new: ")
+    assert synced.lines[3].startswith("data/cats 1.0.1 is final: ")
     (pictures / "new.txt").unlink()
     tagged = shell("sync", "--folder", "pictures", "--tags", "third")
     assert tagged.lines[0] == "next version of data/cats 1.0.1"
@@ -224,10 +227,30 @@ def test_sync_with_skip_close_leaves_a_draft_to_go_on_with(shell, pictures):
     synced = shell("sync", "--folder", str(pictures), "--name", "cats", "--skip-close")
     draft = HEX32.search(synced.out)[0]
     (pictures / "a.txt").unlink()
-    assert shell("sync", "--folder", str(pictures)).lines == [
-        "0 added, 0 modified, 1 removed",
-        f"cats 1.0.0 is final: {draft}",
-    ]
+    changed, sent, final = shell("sync", "--folder", str(pictures)).lines
+    assert (changed, final) == ("0 added, 0 modified, 1 removed", f"cats 1.0.0 is final: {draft}")
+    assert sent.startswith("2 files of ")
+
+
+def test_flags_of_lists_may_be_empty_as_unset_variables_make_them(shell, pictures):
+    begun = shell("create", "--name", "cats", "--tags", "--parents")
+    assert begun.code == 0
+    assert shell("add", "--files", str(pictures), "--wildcard").out == "3 added, 0 modified\n"
+    shell("close")
+    assert shell("create", "--parent", begun.out.strip()).code == 0
+
+
+def test_folders_outside_are_taken_where_links_are_followed(shell, pictures, machine):
+    (machine / "outside").mkdir()
+    (machine / "outside" / "d.txt").write_text("far")
+    (pictures / "link").symlink_to(machine / "outside")
+    refused = shell("sync", "--folder", str(pictures), "--name", "cats")
+    assert refused.code != 0
+    assert "link" in refused.err
+    assert shell("sync", "--folder", str(pictures), "--name", "cats", "--follow-links").code == 0
+    assert "link/d.txt" in files_of(shell)
+    shell("create", "--name", "dogs")
+    assert shell("add", "--files", str(pictures), "--follow-links").out == "4 added, 0 modified\n"
 
 
 def test_sync_of_a_dataset_folder_leaves_the_rest_alone(shell, pictures, closed):

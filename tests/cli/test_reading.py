@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dataset_store.dataset.workspace import open_workspace
+
 
 @pytest.fixture
 def second(shell, pictures, closed):
@@ -171,12 +173,14 @@ def test_a_link_to_the_read_only_folder_is_made_and_replaced(shell, machine, clo
     answer = shell("get", "--id", closed, "--link", "here")
     assert (answer.code, answer.lines) == (0, [str(machine / "work" / "here")])
     assert (machine / "work" / "here" / "a.txt").read_text() == "alpha"
-    again = shell("get", "--id", closed, "--link", "here")
+    assert shell("get", "--id", closed, "--link", "here").code == 0
+    again = shell("get", "--id", closed, "--link", "here", "--files", "train")
     assert again.code == 4
     assert "--overwrite" in again.err
     assert shell("get", "--id", closed, "--link", "here", "--overwrite", "--files", "train").code == 0
     assert sorted(path.name for path in (machine / "work" / "here").iterdir()) == ["train"]
     (machine / "work" / "folder").mkdir()
+    (machine / "work" / "folder" / "file").write_text("precious")
     (machine / "work" / "file").write_text("precious")
     for taken in ("folder", "folder/", "file", "file/"):
         for words in ([], ["--overwrite"]):
@@ -184,7 +188,20 @@ def test_a_link_to_the_read_only_folder_is_made_and_replaced(shell, machine, clo
     assert (machine / "work" / "file").read_text() == "precious"
     assert shell("get", "--id", closed, "--link", "here/", "--overwrite").code == 0
     assert shell("get", "--id", closed, "--link", "").code == 2
+    (machine / "work" / "empty").mkdir()
+    for vacant in ("empty", "not/there/yet"):
+        assert shell("get", "--id", closed, "--link", vacant).code == 0
+        assert (machine / "work" / vacant / "a.txt").read_text() == "alpha"
     assert not [path.name for path in (machine / "work").iterdir() if path.name.endswith(".part")]
+
+
+def test_what_a_link_leads_to_is_kept_when_the_cache_is_full(shell, closed, monkeypatch):
+    monkeypatch.setenv("DATASET_STORE_CACHE_BYTES", "1")
+    shell("get", "--id", closed, "--link", "here")
+    copies = open_workspace().copies
+    assert copies._pinned() == {closed}
+    Path("here").unlink()
+    assert copies._pinned() == set()
 
 
 def test_a_part_or_some_files_can_be_had(shell, closed):

@@ -62,8 +62,8 @@ def test_no_command_shows_or_keeps_the_password_of_a_store(whispering, url, mach
     wrong = [["list", "--id", "0" * 32], ["get", "--name", "none"], ["get", "--id", "0123456"], ["list", url], [url]]
     for words in wrong:
         assert whispering(*words).code in {2, 3}, words
-    whispering("doctor")
-    whispering("doctor", "--json")
+    assert whispering("doctor").code == 0
+    assert whispering("doctor", "--json").code == 0
     assert json.loads(whispering("stats", "--json").out)["store"] == shown(url)
     assert held_in_files(machine) == []
 

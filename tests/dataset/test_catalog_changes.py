@@ -339,12 +339,26 @@ def test_what_is_not_clear_deletes_nothing(home, asked):
 
 def test_an_empty_id_is_no_id(home):
     version(home)
-    for call in (Dataset.delete, Dataset.get):
-        with pytest.raises(InvalidRequest, match="empty"):
-            call(dataset_id="")
-    with pytest.raises(InvalidRequest):
-        Dataset.delete(dataset_id="", force=True, entire_dataset=True)
+    with pytest.raises(InvalidRequest, match="Nothing was asked for"):
+        Dataset.get(dataset_id="", dataset_project="", dataset_name="")
+    with pytest.raises(InvalidRequest, match="empty"):
+        Dataset.delete(dataset_id="")
+    with pytest.raises(InvalidRequest, match="empty"):
+        Dataset.delete(dataset_id="", dataset_name="d", force=True, entire_dataset=True)
     assert len(Dataset.list_datasets()) == 1
+
+
+def test_settings_that_may_be_empty_and_a_number_beside_an_id_are_taken(home):
+    one = version(home)
+    found = Dataset.get(dataset_id="", dataset_project="", dataset_name=one.name, dataset_version="")
+    assert found == Dataset.get(dataset_id=one.id, dataset_version=one.version) == one
+    with pytest.raises(DatasetNotFound, match="not 7"):
+        Dataset.get(dataset_id=one.id, dataset_version="7")
+
+
+def test_a_store_that_is_not_there_yet_holds_no_datasets(home, caplog):
+    assert Dataset.list_datasets() == []
+    assert "no store" in caplog.text
 
 
 def test_a_version_finalized_while_others_are_deleted_stays(home, monkeypatch):

@@ -210,10 +210,32 @@ def test_each_step_of_a_draft_may_be_its_own_process(home):
     assert read(Dataset.get(dataset_name="d").get_local_copy()) == {"a": b"1"}
 
 
-def test_a_draft_is_not_found_by_name_nor_usable_as_parent(home):
+def test_a_draft_is_found_by_name_where_no_final_version_is(home):
+    """Scripts make a version in steps, each of which asks for it by name."""
+    first = Dataset.create("d", "p", dataset_tags=["raw"])
+    second = Dataset.create("d", "p")
+    assert Dataset.get(dataset_project="p", dataset_name="d") == second
+    assert Dataset.get(dataset_name="d", dataset_tags=["raw"]) == first
+    assert Dataset.get(dataset_name="d", dataset_project="p", auto_create=True) == second
+    for options in (
+        {"only_completed": True},
+        {"only_published": True},
+        {"dataset_version": "7"},
+        {"dataset_tags": "x"},
+    ):
+        with pytest.raises(DatasetNotFound):
+            Dataset.get(dataset_name="d", **options)
+    with pytest.raises(NotFinal):
+        Dataset.get(dataset_name="d", writable_copy=True)
+    first.finalize()
+    assert Dataset.get(dataset_name="d") == first
+    third = Dataset.create(parent_datasets=[first])
+    assert Dataset.get(dataset_name="d") == first
+    assert Dataset.get(dataset_name="d", dataset_version=third.version) == third
+
+
+def test_a_draft_is_no_parent_and_has_no_copy(home):
     draft = Dataset.create(dataset_name="d")
-    with pytest.raises(DatasetNotFound):
-        Dataset.get(dataset_name="d")
     with pytest.raises(NotFinal):
         Dataset.create(dataset_name="e", parent_datasets=[draft])
     with pytest.raises(NotFinal):

@@ -396,7 +396,9 @@ class DatasetMachine(RuleBasedStateMachine):
         draft, handle = self.draft(pick, fresh=fresh)
         folder, rows = self.folder(tree, in_place=in_place)
         patterns = [pattern] if isinstance(pattern, str) else pattern
-        chosen = {p: e for p, e in rows.items() if patterns is None or any(meant(p, each) for each in patterns)}
+        names = {p: p.rpartition("/")[2] for p in rows}  # what a pattern of one name is compared with
+        wanted = ["*"] if patterns is None else patterns
+        chosen = {p: e for p, e in rows.items() if any(fnmatch.fnmatchcase(names[p], each) for each in wanted)}
         chosen = {f"{below}/{p}" if below else p: e for p, e in chosen.items()}
         self.note_sources(draft, folder, chosen, below)
         assert handle.add_files(folder, wildcard=pattern, dataset_path=below) == self.model.put(draft, chosen)
