@@ -8,6 +8,7 @@ import argparse
 from typing import TypeAlias
 
 from dataset_store import __version__
+from dataset_store.cli import flags
 from dataset_store.cli.parser import Parser
 
 __all__ = ["PROGRAM", "STORE_VARIABLE", "build_parser"]
@@ -16,10 +17,7 @@ PROGRAM = "dataset-store"
 STORE_VARIABLE = "DATASET_STORE_URL"
 """The environment variable that names the store where the call does not."""
 
-_NO_EFFECT = "accepted without effect"
 _STORE = f"the store, instead of that of the version begun in this folder, {STORE_VARIABLE} and the settings file"
-_ID_BEGINS = "the first 6 or more digits are enough"
-_STORAGE = "where the packs of this version go, instead of the store; its log stays there"
 
 _DESCRIPTION = (
     "Versions of datasets, stored once. A folder remembers the version begun in it, so --id is rarely needed."
@@ -104,9 +102,9 @@ def _create(commands: Commands) -> None:
         "create --project data --name cats --parents 0123456789abcdef0123456789abcdef",
     )
     parser.add_argument("--name", help="the dataset; by default that of the last parent")
-    _labels(parser)
+    flags.labels(parser)
     parser.add_argument("--description", help="text kept with the version")
-    _storage(parser)
+    flags.storage(parser)
 
 
 def _add(commands: Commands) -> None:
@@ -116,15 +114,15 @@ def _add(commands: Commands) -> None:
         "add files, or the content of folders",
         "add --files ./pictures --wildcard '*.jpg' '*.png' --dataset-folder train",
     )
-    _id(parser)
+    flags.draft_id(parser)
     parser.add_argument("--files", nargs="+", metavar="PATH", help="files and folders to add")
     parser.add_argument("--links", nargs="+", metavar="URL", help="files and folders to link to where they are")
     parser.add_argument("--wildcard", nargs="*", metavar="PATTERN", help="add only files that match one of these")
     parser.add_argument("--dataset-folder", metavar="DIR", help="the directory of the dataset to add to")
     parser.add_argument("--non-recursive", action="store_true", help="do not look into sub-folders")
-    _follow_links(parser)
-    _verbose(parser)
-    _without_effect(parser, "--max-workers")
+    flags.follow_links(parser)
+    flags.verbose(parser)
+    flags.without_effect(parser, "--max-workers")
 
 
 def _remove(commands: Commands) -> None:
@@ -134,12 +132,12 @@ def _remove(commands: Commands) -> None:
         "remove files from the version being made",
         "remove --files 'train/*.png' notes.txt",
     )
-    _id(parser)
+    flags.draft_id(parser)
     parser.add_argument(
         "--files", nargs="+", required=True, metavar="PATTERN", help="paths, directories or wildcards of the dataset"
     )
     parser.add_argument("--non-recursive", action="store_true", help="keep a wildcard within one directory")
-    _verbose(parser)
+    flags.verbose(parser)
 
 
 def _sync(commands: Commands) -> None:
@@ -153,16 +151,16 @@ def _sync(commands: Commands) -> None:
     parser.add_argument(
         "--id",
         help="the version being made; by default the one begun in this folder, or the next after the one closed in it; "
-        f"{_ID_BEGINS}",
+        f"{flags.ID_BEGINS}",
     )
     parser.add_argument("--dataset-folder", metavar="DIR", help="the directory of the dataset that it becomes")
     parser.add_argument("--name", help="begin a version of this dataset first")
-    _labels(parser)
-    _follow_links(parser)
+    flags.labels(parser)
+    flags.follow_links(parser)
     parser.add_argument("--skip-close", action="store_true", help="do not upload and finalize")
-    _verbose(parser)
-    _storage(parser)
-    _without_effect(parser, "--chunk-size", "--max-workers")
+    flags.verbose(parser)
+    flags.storage(parser)
+    flags.without_effect(parser, "--chunk-size", "--max-workers")
 
 
 def _upload(commands: Commands) -> None:
@@ -172,10 +170,10 @@ def _upload(commands: Commands) -> None:
         "send what the store lacks; repeat it if it was broken off",
         "upload",
     )
-    _id(parser)
-    _verbose(parser)
-    _storage(parser)
-    _without_effect(parser, "--chunk-size", "--max-workers")
+    flags.draft_id(parser)
+    flags.verbose(parser)
+    flags.storage(parser)
+    flags.without_effect(parser, "--chunk-size", "--max-workers")
 
 
 def _close(commands: Commands) -> None:
@@ -185,11 +183,11 @@ def _close(commands: Commands) -> None:
         "upload what was not, and make the version final",
         "close",
     )
-    _id(parser)
+    flags.draft_id(parser)
     parser.add_argument("--disable-upload", action="store_true", help="fail if anything still waits for upload")
-    _verbose(parser)
-    _storage(parser)
-    _without_effect(parser, "--chunk-size", "--max-workers")
+    flags.verbose(parser)
+    flags.storage(parser)
+    flags.without_effect(parser, "--chunk-size", "--max-workers")
 
 
 def _get(commands: Commands) -> None:
@@ -199,16 +197,16 @@ def _get(commands: Commands) -> None:
         "print the path of a read-only folder that holds a version, or make a copy to change",
         "get --project data --name cats --copy ./cats",
     )
-    _which(parser, tags=True)
+    flags.version(parser, tags=True)
     parser.add_argument("--copy", metavar="DIR", help="make a copy in this folder instead, which may be changed")
     parser.add_argument("--link", metavar="DIR", help="make a symbolic link to the read-only folder")
     parser.add_argument("--part", type=int, metavar="N", help="only this share of the files, from 0")
     parser.add_argument("--num-parts", type=int, metavar="N", help="how many shares there are")
     parser.add_argument("--files", nargs="+", metavar="PATTERN", help="only these paths, directories or wildcards")
     parser.add_argument("--overwrite", action="store_true", help="replace what that folder holds, or that link")
-    _json(parser)
-    _verbose(parser)
-    _without_effect(parser, "--max-workers")
+    flags.json_form(parser)
+    flags.verbose(parser)
+    flags.without_effect(parser, "--max-workers")
 
 
 def _list(commands: Commands) -> None:
@@ -218,11 +216,11 @@ def _list(commands: Commands) -> None:
         "list the files of a version; in a folder that has none, and with --versions, the versions of the store",
         "list --project data --name cats --filter 'train/*.jpg'",
     )
-    _which(parser, tags=True)
+    flags.version(parser, tags=True)
     parser.add_argument("--filter", nargs="+", metavar="PATTERN", help="only files that match one of these")
     parser.add_argument("--modified", action="store_true", help="only what the version changes in its parents")
     parser.add_argument("--versions", action="store_true", help="list versions, all or those that match, not files")
-    _json(parser)
+    flags.json_form(parser)
 
 
 def _log(commands: Commands) -> None:
@@ -232,11 +230,11 @@ def _log(commands: Commands) -> None:
         "draw what a version comes from: its parents, and theirs, with what each changed",
         "log --project data --name cats",
     )
-    _which(parser, tags=True)
+    flags.version(parser, tags=True)
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--mermaid", action="store_true", help="as a Mermaid flow chart")
     forms.add_argument("--svg", action="store_true", help="as an SVG image")
-    _json(forms)
+    flags.json_form(forms)
 
 
 def _diff(commands: Commands) -> None:
@@ -246,13 +244,13 @@ def _diff(commands: Commands) -> None:
         "tell what a version changes: paths and sizes, and of tables rows and columns",
         "diff --project data --name cats --against 0123456789abcdef0123456789abcdef",
     )
-    _which(parser, tags=True)
+    flags.version(parser, tags=True)
     parser.add_argument(
         "--against",
         metavar="ID",
         help="the version before it, by id or by its number in the same dataset; by default its parents",
     )
-    _json(parser)
+    flags.json_form(parser)
 
 
 def _status(commands: Commands) -> None:
@@ -262,9 +260,9 @@ def _status(commands: Commands) -> None:
         "tell what a folder changes in a version, without writing anything",
         "status --folder ./cats --project data --name cats",
     )
-    _which(parser, tags=True)
+    flags.version(parser, tags=True)
     parser.add_argument("--folder", default=".", metavar="DIR", help="the folder; by default this one")
-    _json(parser)
+    flags.json_form(parser)
 
 
 def _cat(commands: Commands) -> None:
@@ -275,7 +273,7 @@ def _cat(commands: Commands) -> None:
         "cat train/labels.csv --project data --name cats",
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files of the version")
-    _which(parser, tags=True)
+    flags.version(parser, tags=True)
 
 
 def _tag(commands: Commands) -> None:
@@ -285,18 +283,18 @@ def _tag(commands: Commands) -> None:
         "change or print the tags of a version, also of a final one",
         "tag --project data --name cats --add latest --remove candidate",
     )
-    _which(parser)
+    flags.version(parser)
     parser.add_argument("--add", nargs="+", metavar="TAG", help="tags to add")
     parser.add_argument("--remove", nargs="+", metavar="TAG", help="tags to remove")
     parser.add_argument("--set", nargs="*", metavar="TAG", help="exactly these tags from now on; none is allowed")
-    _json(parser)
+    flags.json_form(parser)
 
 
 def _publish(commands: Commands) -> None:
     parser = _command(
         commands, "managing:publish", "mark a final version published", "publish --project data --name cats"
     )
-    _which(parser)
+    flags.version(parser)
 
 
 def _archive(commands: Commands) -> None:
@@ -306,7 +304,7 @@ def _archive(commands: Commands) -> None:
         "hide a version from searches and from being found by name; by id it can still be read",
         "archive --project data --name cats --version 1.0.3",
     )
-    _which(parser)
+    flags.version(parser)
     parser.add_argument("--undo", action="store_true", help="show it again; by name it finds archived versions first")
 
 
@@ -319,7 +317,7 @@ def _config(commands: Commands) -> None:
     )
     parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", help="write these into the user's settings file")
     parser.add_argument("--unset", nargs="+", metavar="NAME", help="take these out of it")
-    _json(parser)
+    flags.json_form(parser)
 
 
 def _import(commands: Commands) -> None:
@@ -334,7 +332,7 @@ def _import(commands: Commands) -> None:
     parser.add_argument("--target", metavar="PATH", help="what DVC tracks there, such as data or data.dvc")
     parser.add_argument("--project", help="the project of the dataset")
     parser.add_argument("--name", required=True, help="the dataset; the history goes on where it has versions already")
-    _json(parser)
+    flags.json_form(parser)
 
 
 def _completion(commands: Commands) -> None:
@@ -354,7 +352,7 @@ def _set_description(commands: Commands) -> None:
         "change the description of a version, also of a final one",
         "set-description --description 'Cats, cropped' --project data --name cats",
     )
-    _which(parser)
+    flags.version(parser)
     parser.add_argument("--description", required=True, metavar="TEXT", help="the text; an empty one takes it away")
 
 
@@ -365,7 +363,7 @@ def _rename(commands: Commands) -> None:
         "give a dataset, with all its versions, another name",
         "rename --project data --name cats --new-name felines",
     )
-    _series(parser)
+    flags.series(parser)
     parser.add_argument("--new-name", required=True, metavar="NAME", help="its name from now on")
 
 
@@ -376,7 +374,7 @@ def _move(commands: Commands) -> None:
         "put a dataset, with all its versions, into another project",
         "move --project data --name cats --new-project archive",
     )
-    _series(parser)
+    flags.series(parser)
     parser.add_argument("--new-project", required=True, metavar="PROJECT", help="its project from now on")
 
 
@@ -387,7 +385,7 @@ def _delete(commands: Commands) -> None:
         "delete a version, or with --entire-dataset all versions of a dataset",
         "delete --project data --name cats --version 1.0.3",
     )
-    parser.add_argument("--id", help=f"the version, or a draft of this machine; {_ID_BEGINS}")
+    parser.add_argument("--id", help=f"the version, or a draft of this machine; {flags.ID_BEGINS}")
     parser.add_argument("--project", help="the dataset's project; needed where several have one of that name")
     parser.add_argument("--name", help="the dataset; needed without --id")
     parser.add_argument("--version", help="the one with this version number")
@@ -404,10 +402,10 @@ def _squash(commands: Commands) -> None:
     )
     parser.add_argument("--name", required=True, help="the dataset that it begins; the project is that of the first")
     parser.add_argument(
-        "--ids", nargs="+", required=True, metavar="ID", help=f"the versions; later ones win; {_ID_BEGINS}"
+        "--ids", nargs="+", required=True, metavar="ID", help=f"the versions; later ones win; {flags.ID_BEGINS}"
     )
-    _verbose(parser)
-    _storage(parser)
+    flags.verbose(parser)
+    flags.storage(parser)
 
 
 def _search(commands: Commands) -> None:
@@ -417,7 +415,7 @@ def _search(commands: Commands) -> None:
         "look for versions by parts of their names",
         "search --project data --name 'cat.*' --tags latest",
     )
-    parser.add_argument("--ids", nargs="+", metavar="ID", help=f"only these versions; {_ID_BEGINS}")
+    parser.add_argument("--ids", nargs="+", metavar="ID", help=f"only these versions; {flags.ID_BEGINS}")
     parser.add_argument("--project", help="versions in this project and in those below it")
     parser.add_argument("--name", metavar="REGEX", help="versions whose dataset's name holds this regular expression")
     parser.add_argument(
@@ -426,7 +424,7 @@ def _search(commands: Commands) -> None:
     parser.add_argument("--not-only-completed", action="store_true", help="the drafts of this machine too")
     parser.add_argument("--archived", action="store_true", help="archived versions too")
     parser.add_argument("--non-recursive-project-search", action="store_true", help="not the projects below")
-    _json(parser)
+    flags.json_form(parser)
 
 
 def _compare(commands: Commands) -> None:
@@ -436,10 +434,10 @@ def _compare(commands: Commands) -> None:
         "count the files that one version adds, removes and modifies compared with another",
         "compare --source 0123456789abcdef0123456789abcdef --target fedcba9876543210fedcba9876543210",
     )
-    parser.add_argument("--source", required=True, metavar="ID", help=f"the version before; {_ID_BEGINS}")
-    parser.add_argument("--target", required=True, metavar="ID", help=f"the version after; {_ID_BEGINS}")
+    parser.add_argument("--source", required=True, metavar="ID", help=f"the version before; {flags.ID_BEGINS}")
+    parser.add_argument("--target", required=True, metavar="ID", help=f"the version after; {flags.ID_BEGINS}")
     parser.add_argument("--verbose", action="store_true", help="name the files")
-    _json(parser)
+    flags.json_form(parser)
 
 
 def _verify(commands: Commands) -> None:
@@ -449,7 +447,7 @@ def _verify(commands: Commands) -> None:
         "read every byte of a version in the store and check it, or compare a folder with a version",
         "verify --folder ./cats --project data --name cats",
     )
-    _which(parser)
+    flags.version(parser)
     parser.add_argument("--folder", metavar="DIR", help="compare this folder, reading its files, with the version")
     parser.add_argument("--filesize", action="store_true", help="with --folder: compare sizes only, read nothing")
     parser.add_argument(
@@ -457,8 +455,8 @@ def _verify(commands: Commands) -> None:
         action="store_true",
         help="ask the sources of external links whether these lead to what they did; exit code 1 where one does not",
     )
-    _verbose(parser)
-    _json(parser)
+    flags.verbose(parser)
+    flags.json_form(parser)
 
 
 def _stats(commands: Commands) -> None:
@@ -469,11 +467,11 @@ def _stats(commands: Commands) -> None:
         "stats --project data --name cats --deep",
     )
     parser.description = f"{parser.description}\n\n{_STATS}"
-    _which(parser)
+    flags.version(parser)
     parser.add_argument(
         "--deep", action="store_true", help="read every tree: what each version alone holds, compression, ranges"
     )
-    _json(parser)
+    flags.json_form(parser)
 
 
 def _doctor(commands: Commands) -> None:
@@ -483,64 +481,4 @@ def _doctor(commands: Commands) -> None:
         "tell what this installation is made of, and whether the store can be reached",
         "doctor --json",
     )
-    _json(parser)
-
-
-def _series(parser: argparse.ArgumentParser) -> None:
-    """Flags that say which dataset is meant."""
-    parser.add_argument("--project", help="its project; needed where several have a dataset of that name")
-    parser.add_argument("--name", required=True, help="its name")
-
-
-def _id(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--id", help=f"the version being made; by default the one begun in this folder; {_ID_BEGINS}")
-
-
-def _which(parser: argparse.ArgumentParser, *, tags: bool = False) -> None:
-    """Flags that say which version is meant."""
-    parser.add_argument("--id", help=f"the version; by default the one that this folder remembers; {_ID_BEGINS}")
-    parser.add_argument("--project", help="the highest version in this project")
-    parser.add_argument("--name", help="the highest version of this dataset; --project too where several have one")
-    parser.add_argument("--version", help="exactly this version number")
-    if tags:
-        parser.add_argument(
-            "--tags",
-            nargs="+",
-            metavar="TAG",
-            help="the version last finalized with one of these (=-TAG: without)",
-        )
-
-
-def _labels(parser: argparse.ArgumentParser) -> None:
-    """Flags of a version to begin, besides its name."""
-    parser.add_argument("--project", help="the project; by default that of the last parent")
-    parser.add_argument("--version", help="its version number; by default the next one")
-    parser.add_argument(
-        "--parents",
-        "--parent",
-        nargs="*",
-        metavar="ID",
-        help=f"versions that it begins with, later ones win; {_ID_BEGINS}, `latest` is the highest of --name",
-    )
-    parser.add_argument("--tags", nargs="*", metavar="TAG", help="tags that it carries from its first moment")
-
-
-def _follow_links(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--follow-links", action="store_true", help="take the files of folders that links lead out to")
-
-
-def _verbose(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--verbose", action="store_true", help="tell more, on standard error")
-
-
-def _json(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
-
-
-def _storage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--storage", "--output-uri", dest="storage", metavar="URL", help=_STORAGE)
-
-
-def _without_effect(parser: argparse.ArgumentParser, *flags: str) -> None:
-    for flag in flags:
-        parser.add_argument(flag, type=int, metavar="N", help=_NO_EFFECT)
+    flags.json_form(parser)
