@@ -6,7 +6,7 @@ from typing import Any
 from dataset_store.dataset import catalog_changes, describing
 from dataset_store.dataset.arrow import decode_value, encode_value
 from dataset_store.dataset.handle import Handle
-from dataset_store.dataset.limits import require_description, require_tags
+from dataset_store.dataset.limits import require_description, require_tags, version_text
 from dataset_store.dataset.metadata import (
     add_report,
     metadata_names,
@@ -30,13 +30,13 @@ class Labelling(Handle):
     def version(self) -> str:
         """The version number; of a draft without an explicit one, the number that it would get now.
 
-        Assigning gives a draft an explicit number.
+        Assigning gives a draft an explicit number: text, of which spaces around it are left out, or a number.
         """
         return self._number()
 
     @version.setter
-    def version(self, number: str) -> None:
-        describing.relabel(self._workspace, self._open_draft("renumber"), number=number)
+    def version(self, number: object) -> None:
+        describing.relabel(self._workspace, self._open_draft("renumber"), number=version_text(number))
 
     @property
     def tags(self) -> list[str]:
@@ -55,9 +55,13 @@ class Labelling(Handle):
         catalog_changes.change_tags(self._workspace, self.id, lambda _now: frozenset(wanted))
 
     def add_tags(self, tags: Sequence[str] | str) -> None:
-        """Add a tag or several, also after finalize; tags that others add meanwhile stay."""
-        require_tags(labels(tags))
-        self._change_tags(set(labels(tags)), set())
+        """Add a tag or several, also after finalize; tags that others add meanwhile stay.
+
+        A plain text is a tag for each of its words; in a list a tag may have spaces.
+        """
+        wanted = tags.split() or [tags] if isinstance(tags, str) else labels(tags)
+        require_tags(wanted)
+        self._change_tags(set(wanted), set())
 
     def remove_tags(self, tags: Sequence[str] | str) -> None:
         """Remove a tag or several, also after finalize; tags that others add meanwhile stay."""
@@ -117,7 +121,7 @@ class Labelling(Handle):
         def keep(line: bytes) -> None:
             add_report(self._workspace, self.id, self._draft, line)
 
-        return Logger(keep)
+        return Logger(keep, self.get_default_storage())
 
     @property
     def reports(self) -> list[Report]:
