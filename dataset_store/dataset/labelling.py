@@ -89,13 +89,14 @@ class Labelling(Handle):
         """Keep a value with the version, under a name; also after finalize. A later one of that name replaces it.
 
         Args:
-            metadata: A dict, list, text, number or truth value that JSON has (keys become text); a pandas DataFrame; a
-                numpy array of numbers, truth values, times or text; a pyarrow Table; or None, which removes it.
+            metadata: A dict, list, text, number or truth value that JSON has (keys become text, tuples lists), or a
+                date or time; a pandas DataFrame or Series, also with cells of these kinds; a numpy array of numbers,
+                truth values, times or text; a pyarrow Table; or None, which removes it.
             metadata_name: Its name, at most 1,024 characters.
             ui_visible: Accepted without effect: all of it is shown.
 
         Raises:
-            InvalidRequest: It is of another kind (nothing is pickled), or too long.
+            InvalidRequest: It is of another kind or would come back changed (nothing is pickled), or it is too long.
         """
         require_name(metadata_name)
         data = None if metadata is None else encode_value(metadata)
