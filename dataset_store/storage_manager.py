@@ -19,28 +19,27 @@ from urllib.parse import unquote, urlsplit
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.paths import to_key, to_path
-from dataset_store.core.wildcards import matching
+from dataset_store.core.wildcards import globbed
 from dataset_store.errors import (
     AccessDenied,
     DatasetStoreError,
-    FileChanged,
     InvalidRequest,
     PathNotFound,
     StorageFailed,
+    StoreUnreachable,
 )
-from dataset_store.local.archives import ARCHIVES, extract_archive
-from dataset_store.local.folder_writer import FolderWriter
-from dataset_store.local.local_copies import LocalCopies, Stamp
+from dataset_store.file_cache import FileCache, read_whole
+from dataset_store.local.archives import ARCHIVES
+from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.os_errors import naming_writes
 from dataset_store.local.settings import load_settings
 from dataset_store.storage.filesystems import WEB, is_remote, local_path, redacted, scheme_of
 from dataset_store.storage.remote_objects import (
     RemoteObject,
     describe_object,
-    find_objects,
+    list_objects,
     object_below,
     object_url,
-    read_object,
     stream_object,
     write_object,
 )
@@ -72,10 +71,12 @@ class StorageManager:
     ) -> str:
         """A path of this machine that holds a file, fetched at most once for each state that its source knows of.
 
+        Where the source cannot be reached, the copy that was handed out last is, with a logged warning.
+
         Args:
             remote_url: A URL, or a path; a file of this machine is handed out as it is.
             cache_context: The part of the cache; by default one for all.
-            extract_archive: Of a `.zip`, `.tgz` or `.tar.gz` give the folder of what is in it.
+            extract_archive: Of what the URL calls `.zip`, `.tgz` or `.tar.gz` give the folder of what is in it.
             name: The name that the file, or the folder, gets.
             force_download: Fetch it although it is there.
 
@@ -91,11 +92,20 @@ class StorageManager:
         own = None if is_remote(remote_url) else os.path.expanduser(local_path(remote_url))
         if own is not None and os.path.isdir(own):
             return own
-        found = describe_object(object_url(remote_url))
-        path = own if own is not None else cls._fetched(found, cache_context, name, again=force_download)
-        if not extract_archive or not path.lower().endswith(ARCHIVES):
-            return path
-        return cls._extracted(found, path, cache_context, name, again=force_download)
+        url, cache = object_url(remote_url), FileCache(cls._copies(cache_context))
+        extract = extract_archive and _path_in_bucket(url).lower().endswith(ARCHIVES)
+        try:
+            found = describe_object(url)
+        except StoreUnreachable as error:
+            kept = None if force_download else cache.handed_out_last(url, name, folder=extract)
+            if kept is None:
+                raise
+            _log.warning("%s What was fetched before is used.", error)
+            return kept
+        if not extract:
+            return own or cache.file(found, name, again=force_download)
+        archive = own or cache.file(found, None, again=force_download)
+        return cache.folder(found, archive, name, again=force_download)
 
     @classmethod
     def get_stream(cls, remote_url: str, chunk_size: int | None = None) -> Iterator[bytes]:
@@ -149,7 +159,7 @@ class StorageManager:
         Args:
             local_folder: Its path.
             remote_url: What becomes the folder's equal.
-            match_wildcard: Only files whose path or name matches it.
+            match_wildcard: Only files that it finds there, as `pathlib.Path.rglob` does.
             retries: As in `upload_file`.
 
         Returns:
@@ -163,7 +173,7 @@ class StorageManager:
         if not os.path.isdir(local_folder):
             raise PathNotFound(f"There is no folder {local_folder!r}.", "Give an existing folder.")
         names = sorted(_files_below(local_folder))
-        meant = matching(names, match_wildcard)
+        meant = globbed(names, match_wildcard or "", recursive=True)
         chosen = [name for name, is_meant in zip(names, meant, strict=True) if is_meant]
         base, attempts = object_url(remote_url), _DEFAULT_RETRIES if retries is None else retries
         with ThreadPoolExecutor(_AT_ONCE, "uploads") as pool:
@@ -231,19 +241,23 @@ class StorageManager:
             max_workers: How many files are fetched at once; by default 8.
 
         Returns:
-            The folder's path.
+            The folder's path; where there is nothing to fetch, that is logged as a warning.
 
         Raises:
             PathNotFound, FileChanged, AccessDenied, StoreUnreachable, StorageFailed: A file cannot be fetched.
         """
         folder = cls._folder(local_folder, remote_url)
         try:
-            found = find_objects(object_url(remote_url))
+            found = list_objects(object_url(remote_url))
         except DatasetStoreError:
             if silence_errors:
                 return None
             raise
         chosen = [one for one in found if not match_wildcard or fnmatch.fnmatch(one.url, match_wildcard)]
+        if not chosen:
+            _log.warning("Nothing was fetched: there is no such file at %s.", redacted(object_url(remote_url)))
+        with naming_writes(folder):
+            os.makedirs(folder, exist_ok=True)
 
         def fetch(one: RemoteObject) -> None:
             try:
@@ -262,7 +276,7 @@ class StorageManager:
     def list(
         cls, remote_url: str, return_full_path: bool = False, with_metadata: bool = False, read_hash: bool = False
     ) -> "list[str] | list[dict[str, Any]]":
-        """The files below a URL.
+        """The files below a URL; none where a folder is empty, or a bucket has nothing under a prefix.
 
         Args:
             remote_url: A URL, or a path.
@@ -271,10 +285,10 @@ class StorageManager:
             read_hash: Accepted without effect.
 
         Raises:
-            PathNotFound: There is nothing.
+            PathNotFound: There is no such folder, or no such bucket.
             AccessDenied, StoreUnreachable, StorageFailed, DriverMissing, InvalidRequest: It cannot be listed.
         """
-        found = find_objects(object_url(remote_url))
+        found = list_objects(object_url(remote_url))
         remote = is_remote(remote_url)
         names = [one.url if return_full_path else _path_in_bucket(one.url) if remote else one.name for one in found]
         if not with_metadata:
@@ -377,32 +391,6 @@ class StorageManager:
         return os.path.join(os.path.abspath(load_settings().cache), "downloads", hash32(root.encode()).hex()[:16])
 
     @classmethod
-    def _fetched(cls, found: RemoteObject, context: str | None, name: str | None, *, again: bool) -> str:
-        """The path of a file in the cache, fetched where it is not there in the state that its source tells of."""
-        called = _file_name(name or found.name or "file")
-
-        def fill(folder: str) -> Stamp:
-            _fetch_into(found, folder, called)
-            return Stamp(os.path.getsize(os.path.join(folder, called)))
-
-        return os.path.join(cls._made(context, ("file", found.url, called, _state(found)), fill, again=again), called)
-
-    @classmethod
-    def _extracted(cls, found: RemoteObject, path: str, context: str | None, name: str | None, *, again: bool) -> str:
-        identity = ("archive", found.url, name or "", _state(found))
-        return cls._made(context, identity, lambda folder: Stamp(extract_archive(path, folder)), again=again)
-
-    @classmethod
-    def _made(cls, context: str | None, identity: tuple[str, ...], fill: Callable[[str], Stamp], *, again: bool) -> str:
-        copies = cls._copies(context)
-        copy_id = hash32("\n".join(identity).encode("utf-8", "surrogateescape")).hex()[:32]
-        if again and not copies.remove(copy_id):
-            # It is in use: what was handed out stays, and a new one stands beside it.
-            copy_id = hash32(secrets.token_bytes(16)).hex()[:32]
-        with naming_writes(copies.directory):
-            return copies.make(copy_id, lambda folder, _: fill(folder)).path
-
-    @classmethod
     def _in_background(cls, send: Callable[[], None], url: str) -> None:
         def run() -> None:
             try:
@@ -443,7 +431,7 @@ def _download(found: RemoteObject, inside: str, folder: str, *, overwrite: bool)
         temporary = f"{path}.{secrets.token_hex(4)}.part"
         try:
             with open(temporary, "wb") as file:
-                _read_whole(found, file.write)
+                read_whole(found, file.write)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
@@ -452,36 +440,11 @@ def _download(found: RemoteObject, inside: str, folder: str, *, overwrite: bool)
     return path
 
 
-def _fetch_into(found: RemoteObject, folder: str, name: str) -> None:
-    mtime_ns = time.time_ns() if found.mtime_ns is None else found.mtime_ns
-    with (
-        FolderWriter(folder, read_only=True) as writer,
-        writer.writing(to_key(name), executable=False, mtime_ns=mtime_ns) as write,
-    ):
-        _read_whole(found, write)
-
-
-def _read_whole(found: RemoteObject, write: Callable[[bytes], object]) -> None:
-    """Read an object, and see that it is still the one that was described."""
-    size = read_object(found.url, found.size, write)
-    now = describe_object(found.url)
-    if now.etag != found.etag or found.size not in {None, size}:
-        raise FileChanged(f"{redacted(found.url)} changed while it was fetched.", "Fetch it again.")
-
-
-def _state(found: RemoteObject) -> str:
-    return found.etag or f"size:{found.size}"
-
-
-def _file_name(text: str) -> str:
-    return text.replace("/", "_")
-
-
 def _path_in_bucket(url: str) -> str:
-    """The path of a URL below its bucket or host, as a file may be called."""
+    """The path of a URL below its bucket or host, as a file may be called; of this machine's files the whole path."""
     if scheme_of(url) in WEB:
         return unquote(urlsplit(url).path).lstrip("/")
-    return url.partition("://")[2].partition("/")[2] if is_remote(url) else local_path(url).lstrip("/")
+    return url.partition("://")[2].partition("/")[2] if is_remote(url) else local_path(url)
 
 
 def _files_below(folder: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ import zipfile
 import fsspec
 import pytest
 from http_server import http_server
+from sftp_server import sftp_server
 from sources import source_of
 
 from dataset_store import StorageManager
@@ -81,8 +82,8 @@ def content(path) -> bytes:
 def test_a_file_is_fetched_once_for_each_state(remote, monkeypatch):
     url, put = remote
     fetched = []
-    real = __import__("dataset_store.storage_manager", fromlist=["x"]).read_object
-    monkeypatch.setattr("dataset_store.storage_manager.read_object", lambda *a: fetched.append(a[0]) or real(*a))
+    real = __import__("dataset_store.file_cache", fromlist=["x"]).read_object
+    monkeypatch.setattr("dataset_store.file_cache.read_object", lambda *a: fetched.append(a[0]) or real(*a))
     first = StorageManager.get_local_copy(f"{url}/one.txt")
     assert isinstance(first, str)
     assert (os.path.basename(first), content(first)) == ("one.txt", b"one")
@@ -152,6 +153,43 @@ def test_a_server_that_does_not_answer_is_an_error_and_not_an_absent_file(home):
     assert StorageManager.download_file(f"{url}/one.txt", silence_errors=True) is None
 
 
+def test_what_was_fetched_is_used_while_its_server_does_not_answer(home, caplog):
+    write(home / "web", {"one.txt": b"one"})
+    zipped(FILES, home / "web" / "a.zip")
+    asked = [{"name": None}, {"name": "mine"}]
+    with http_server(home / "web") as url:
+        files = [StorageManager.get_local_copy(f"{url}/one.txt", **each) for each in asked]
+        folders = [StorageManager.get_local_copy(f"{url}/a.zip", **each) for each in asked]
+        write(home / "web", {"one.txt": b"another"})
+        files[0] = StorageManager.get_local_copy(f"{url}/one.txt")
+        with pytest.raises(PathNotFound):
+            StorageManager.get_local_copy(f"{url}/none.txt")
+    assert not caplog.records
+    assert [StorageManager.get_local_copy(f"{url}/one.txt", **each) for each in asked] == files
+    assert [StorageManager.get_local_copy(f"{url}/a.zip", **each) for each in asked] == folders
+    assert [content(path) for path in files] == [b"another", b"one"]
+    assert len([row for row in caplog.records if url in row.getMessage()]) == 4
+    for other in ({"force_download": True}, {"cache_context": "other"}, {"name": "new"}):
+        with pytest.raises(StoreUnreachable):
+            StorageManager.get_local_copy(f"{url}/one.txt", **other)
+
+
+def test_a_file_that_is_gone_is_not_taken_from_the_cache(home):
+    write(home / "web", {"one.txt": b"one"})
+    with http_server(home / "web") as url:
+        StorageManager.get_local_copy(f"{url}/one.txt")
+        (home / "web" / "one.txt").unlink()
+        with pytest.raises(PathNotFound):
+            StorageManager.get_local_copy(f"{url}/one.txt")
+
+
+@pytest.mark.parametrize("name", ["..", "."])
+def test_a_name_that_no_file_can_have_is_refused(home, name):
+    archive = zipped(FILES, home / "a.zip")
+    with pytest.raises(InvalidPath):
+        StorageManager.get_local_copy(str(archive), name=name)
+
+
 # --- sending, fetching, listing --------------------------------------------------------------------------------------
 
 
@@ -190,6 +228,42 @@ def test_a_folder_is_sent_and_fetched_as_it_is_nested(writable, home):
     assert some == ["a b.txt", "one.txt", "three.txt"]
     StorageManager.download_folder(target, str(home / "few"), match_wildcard="*/two.bin")
     assert [path.name for path in (home / "few").rglob("*") if path.is_file()] == ["two.bin"]
+
+
+def test_an_empty_folder_has_no_files_and_an_absent_one_is_an_error(home, caplog):
+    (home / "empty").mkdir()
+    assert StorageManager.list(f"file://{home}/empty") == StorageManager.list(str(home / "empty")) == []
+    assert StorageManager.list(str(home / "empty"), return_full_path=True, with_metadata=True) == []
+    assert StorageManager.download_folder(str(home / "empty"), str(home / "down")) == str(home / "down")
+    assert os.listdir(home / "down") == []
+    assert "Nothing was fetched" in caplog.text
+    for call in (StorageManager.list, StorageManager.download_folder):
+        with pytest.raises(PathNotFound):
+            call(str(home / "none"))
+    assert StorageManager.download_folder(str(home / "none"), silence_errors=True) is None
+
+
+def test_a_prefix_without_objects_is_an_empty_list_and_an_absent_bucket_is_an_error(s3_bucket, home):
+    assert StorageManager.list(f"{s3_bucket}/{secrets.token_hex(4)}") == []
+    assert StorageManager.download_folder(f"{s3_bucket}/{secrets.token_hex(4)}/", str(home / "down"))
+    with pytest.raises(PathNotFound):
+        StorageManager.list(f"s3://no-such-bucket-{secrets.token_hex(4)}/x")
+
+
+def test_an_empty_folder_behind_sftp_has_no_files_and_an_absent_one_is_an_error(home):
+    (home / "served" / "empty").mkdir(parents=True)
+    with sftp_server(home / "served") as url:
+        assert StorageManager.list(f"{url}/empty") == []
+        with pytest.raises(PathNotFound):
+            StorageManager.list(f"{url}/none")
+
+
+@pytest.mark.parametrize("as_url", [False, True], ids=["path", "URL"])
+def test_the_metadata_of_a_file_of_this_machine_names_its_whole_path(home, as_url):
+    path = str(write(home / "src", {"a/b": b"22"}) / "a" / "b")
+    asked = f"file://{path}" if as_url else path
+    assert StorageManager.get_metadata(asked)["name"] == path
+    assert StorageManager.get_metadata(asked, return_full_path=True)["name"] == f"file://{path}"
 
 
 def test_a_download_is_not_repeated_unless_it_is_asked_for(remote, home):
@@ -270,6 +344,19 @@ def test_archives_are_extracted_once(home, name, make):
         assert StorageManager.get_local_copy(f"{url}/{name}") == folder
         assert os.path.isfile(StorageManager.get_local_copy(f"{url}/{name}", extract_archive=False))
     assert read(StorageManager.get_local_copy(str(home / "web" / name))) == FILES
+
+
+@pytest.mark.parametrize("remote", ["http"], indirect=True)
+def test_what_is_an_archive_is_told_by_the_url_and_name_is_that_of_what_is_handed_out(remote, home):
+    url, put = remote
+    put("mnist.zip", content(zipped(FILES, home / "mnist.zip")))
+    for name in ("MNIST", "a.txt", "a/b.zip"):
+        folder = StorageManager.get_local_copy(f"{url}/mnist.zip", name=name)
+        assert os.path.basename(folder) == name.replace("/", "_")
+        assert read(folder) == FILES
+        assert not os.stat(folder).st_mode & stat.S_IWUSR
+    assert os.path.basename(StorageManager.get_local_copy(f"{url}/mnist.zip", name="M", extract_archive=False)) == "M"
+    assert content(StorageManager.get_local_copy(f"{url}/one.txt", name="one.zip")) == b"one"
 
 
 EVIL = ["../out", "/etc/out", "a/../../out", "a//b", "..", "a/./b"]

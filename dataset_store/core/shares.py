@@ -14,7 +14,7 @@ from dataset_store.core.entries import Entries, concat
 from dataset_store.core.nodes import Children
 from dataset_store.core.tree import NodeReader, TreeRoot, read_children, require_one_level
 
-__all__ = ["read_share", "share_of"]
+__all__ = ["read_share", "share_numbers", "share_of"]
 
 Weights = npt.NDArray[np.uint64]
 
@@ -43,6 +43,13 @@ def read_share(root: TreeRoot, part: int, parts: int, reader: NodeReader) -> Ent
         nodes, starts = read_children([ref for ref, _ in found], reader), [start for _, start in found]
     leaves = zip(nodes, starts, strict=True)
     return concat([_between(node, start, low, high) for node, start in leaves if isinstance(node, Entries)])
+
+
+def share_numbers(entries: Entries, parts: int) -> npt.NDArray[np.intp]:
+    """Which of `parts` shares each row of a whole table belongs to, shape (n,)."""
+    begins, weights = _begins(entries)
+    starts = [_bounds(int(weights.sum()), part, parts)[0] for part in range(1, parts)]
+    return np.searchsorted(np.array(starts, np.int64), begins, side="right")
 
 
 def _bounds(total: int, part: int, parts: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import Any
 from dataset_store.dataset import catalog_changes, describing
 from dataset_store.dataset.arrow import decode_value, encode_value
 from dataset_store.dataset.handle import Handle
-from dataset_store.dataset.limits import require_description, require_tags
+from dataset_store.dataset.limits import require_description, require_tags, version_text
 from dataset_store.dataset.metadata import (
     add_report,
     metadata_names,
@@ -30,13 +30,13 @@ class Labelling(Handle):
     def version(self) -> str:
         """The version number; of a draft without an explicit one, the number that it would get now.
 
-        Assigning gives a draft an explicit number.
+        Assigning gives a draft an explicit number: text, of which spaces around it are left out, or a number.
         """
         return self._number()
 
     @version.setter
-    def version(self, number: str) -> None:
-        describing.relabel(self._workspace, self._open_draft("renumber"), number=number)
+    def version(self, number: object) -> None:
+        describing.relabel(self._workspace, self._open_draft("renumber"), number=version_text(number))
 
     @property
     def tags(self) -> list[str]:
@@ -55,9 +55,13 @@ class Labelling(Handle):
         catalog_changes.change_tags(self._workspace, self.id, lambda _now: frozenset(wanted))
 
     def add_tags(self, tags: Sequence[str] | str) -> None:
-        """Add a tag or several, also after finalize; tags that others add meanwhile stay."""
-        require_tags(labels(tags))
-        self._change_tags(set(labels(tags)), set())
+        """Add a tag or several, also after finalize; tags that others add meanwhile stay.
+
+        A plain text is a tag for each of its words; in a list a tag may have spaces.
+        """
+        wanted = tags.split() or [tags] if isinstance(tags, str) else labels(tags)
+        require_tags(wanted)
+        self._change_tags(set(wanted), set())
 
     def remove_tags(self, tags: Sequence[str] | str) -> None:
         """Remove a tag or several, also after finalize; tags that others add meanwhile stay."""
@@ -85,13 +89,14 @@ class Labelling(Handle):
         """Keep a value with the version, under a name; also after finalize. A later one of that name replaces it.
 
         Args:
-            metadata: A dict, list, text, number or truth value that JSON has (keys become text); a pandas DataFrame; a
-                numpy array of numbers, truth values, times or text; a pyarrow Table; or None, which removes it.
+            metadata: A dict, list, text, number or truth value that JSON has (keys become text, tuples lists), or a
+                date or time; a pandas DataFrame or Series, also with cells of these kinds; a numpy array of numbers,
+                truth values, times or text; a pyarrow Table; or None, which removes it.
             metadata_name: Its name, at most 1,024 characters.
             ui_visible: Accepted without effect: all of it is shown.
 
         Raises:
-            InvalidRequest: It is of another kind (nothing is pickled), or too long.
+            InvalidRequest: It is of another kind or would come back changed (nothing is pickled), or it is too long.
         """
         require_name(metadata_name)
         data = None if metadata is None else encode_value(metadata)
@@ -117,7 +122,7 @@ class Labelling(Handle):
         def keep(line: bytes) -> None:
             add_report(self._workspace, self.id, self._draft, line)
 
-        return Logger(keep)
+        return Logger(keep, self.get_default_storage())
 
     @property
     def reports(self) -> list[Report]:

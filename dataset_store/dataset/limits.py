@@ -22,7 +22,14 @@ from dataset_store.core.log_entries import (
 from dataset_store.dataset.blobs import is_short
 from dataset_store.errors import InvalidRequest
 
-__all__ = ["Description", "require_description", "require_name_text", "require_tags", "require_writable"]
+__all__ = [
+    "Description",
+    "require_description",
+    "require_name_text",
+    "require_tags",
+    "require_writable",
+    "version_text",
+]
 
 _LONGEST = 1_024
 _LONGEST_NUMBER = 128
@@ -70,6 +77,11 @@ def require_writable(about: Description) -> None:
             f"a version's log entry has at most {MAX_ENTRY_BYTES >> 10} KiB.",
             "Shorten the description, or keep long texts in files of the dataset.",
         ) from error
+
+
+def version_text(number: object) -> str | None:
+    """A version number as it is kept: the text of what was given, without spaces around it; None stays."""
+    return None if number is None else str(number).strip()
 
 
 def require_name_text(what: str, value: object) -> None:

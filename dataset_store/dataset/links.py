@@ -9,7 +9,7 @@ import io
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from dataset_store.core.links import Link, decode_link, encode_link
 from dataset_store.core.paths import to_text
 from dataset_store.core.segments import segments_of
 from dataset_store.dataset.contents import stored_contents
+from dataset_store.dataset.listing import Described
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import ExternalFileChanged, PathNotFound
 from dataset_store.local.drafts import Draft
@@ -44,8 +45,10 @@ _IN_MEMORY_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class LinkEntry:
-    """One external link of a version.
+class LinkEntry(Described):
+    """One external link of a version: a value, which cannot be changed.
+
+    It has the attributes of ClearML's `LinkEntry`, and more.
 
     Attributes:
         link: The URL.
@@ -62,6 +65,17 @@ class LinkEntry:
     size: int
     hash: str | None
     etag: str | None
+    _more = ("etag",)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ClearML's `LinkEntry` says of itself, by name."""
+        return {
+            "link": self.link,
+            "relative_path": self.relative_path,
+            "parent_dataset_id": self.parent_dataset_id,
+            "size": self.size,
+            "hash": self.hash,
+        }
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

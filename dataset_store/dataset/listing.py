@@ -1,18 +1,39 @@
 """What users see of entries: file entries and lists of paths."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import to_text
+from dataset_store.core.shares import share_numbers
 from dataset_store.core.wildcards import matching
+from dataset_store.dataset.selecting import parts_of
 
-__all__ = ["FileEntry", "file_entries", "paths_of"]
+__all__ = ["Described", "FileEntry", "file_entries", "paths_of"]
+
+
+class Described:
+    """An entry that says by name what it is, also to `vars()`, without a dict of its own: those of a million cost."""
+
+    __slots__ = ()
+    _more: ClassVar[tuple[str, ...]] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ClearML's entry of this kind says of itself, by name."""
+        raise NotImplementedError
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """Every attribute by name, in a dict of the caller's own."""
+        return {**self.as_dict(), **{name: getattr(self, name) for name in self._more}}
 
 
 @dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file of a version.
+class FileEntry(Described):
+    """One file of a version: a value, which cannot be changed.
+
+    It has the attributes of ClearML's `FileEntry`, and more.
 
     Attributes:
         relative_path: Its path; bytes that are not UTF-8 are surrogate escapes.
@@ -22,6 +43,9 @@ class FileEntry:
         executable: Whether its owner may execute it.
         mtime_ns: Its time of modification, ns since 1970.
         kind: `file`, `symlink` or `directory` (an empty one).
+        artifact_name: `data` where the first part of a local copy holds it (`part=0`), `data_001` where the next one
+            does, and so on.
+        local_path: Always None: where a file was added from is not kept with it.
     """
 
     relative_path: str
@@ -31,13 +55,33 @@ class FileEntry:
     executable: bool
     mtime_ns: int
     kind: str
+    artifact_name: str = "data"
+    _more = ("local_path", "executable", "mtime_ns", "kind")
+
+    @property
+    def local_path(self) -> str | None:  # noqa: D102 - it stands among the attributes
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ClearML's `FileEntry` says of itself, by name."""
+        return {
+            "relative_path": self.relative_path,
+            "hash": self.hash,
+            "parent_dataset_id": self.parent_dataset_id,
+            "size": self.size,
+            "artifact_name": self.artifact_name,
+        }
 
 
 def file_entries(entries: Entries) -> list[FileEntry]:
     """One object for each row but external links. For lists of paths alone use `paths_of`, which is far cheaper."""
-    entries = entries.take((entries.kinds & KIND_BITS) != Kind.EXTERNAL)
+    parts = parts_of(int(entries.sizes.sum()))
+    artifacts = ["data", *(f"data_{part:03}" for part in range(1, parts))]
+    is_file = (entries.kinds & KIND_BITS) != Kind.EXTERNAL
+    numbers = share_numbers(entries, parts)[is_file]
+    entries = entries.take(is_file)
     origins = [origin.hex() for origin in entries.origin_ids]
-    columns = (entries.kinds, entries.sizes, entries.mtimes, entries.origins)
+    columns = (entries.kinds, entries.sizes, entries.mtimes, entries.origins, numbers)
     rows = zip(entries.keys, entries.content_ids, *(column.tolist() for column in columns), strict=True)
     return [
         FileEntry(
@@ -48,8 +92,9 @@ def file_entries(entries: Entries) -> list[FileEntry]:
             bool(kind & EXECUTABLE),
             mtime,
             Kind(kind & KIND_BITS).name.lower(),
+            artifacts[part],
         )
-        for key, content_id, kind, size, mtime, origin in rows
+        for key, content_id, kind, size, mtime, origin, part in rows
     ]
 
 

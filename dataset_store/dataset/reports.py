@@ -74,10 +74,13 @@ class Logger:
 
     Args:
         keep: Takes one report as a line of JSON.
+        destination: Where reports go, as `get_default_upload_destination` tells it.
     """
 
-    def __init__(self, keep: Callable[[bytes], None]) -> None:
+    def __init__(self, keep: Callable[[bytes], None], destination: str = "") -> None:
         self._keep = keep
+        self._destination = destination
+        self._history = 0
 
     def report_text(self, msg: str, level: int = logging.INFO, print_console: bool = True, *_: Any, **__: Any) -> None:
         """Keep a text; with `print_console` it is logged too, at `level`."""
@@ -133,7 +136,23 @@ class Logger:
         about = _axes(xaxis, yaxis, labels=labels, xlabels=xlabels, mode=mode) | _layout(extra_layout)
         self._report("histogram", title, series, iteration, {"values": _listed(values)} | about)
 
-    report_vector = report_histogram
+    def report_vector(
+        self,
+        title: str,
+        series: str,
+        values: Sequence[float],
+        iteration: int | None = None,
+        labels: Sequence[str] | None = None,
+        xlabels: Sequence[str] | None = None,
+        xaxis: str | None = None,
+        yaxis: str | None = None,
+        mode: str | None = None,
+        extra_layout: dict[str, Any] | None = None,
+    ) -> None:
+        """As `report_histogram`."""
+        self.report_histogram(
+            title, series, values, iteration, labels, xlabels, xaxis, yaxis, mode, extra_layout=extra_layout
+        )
 
     def report_line_plot(
         self,
@@ -213,7 +232,32 @@ class Logger:
         about = _axes(xaxis, yaxis, xlabels=xlabels, ylabels=ylabels, comment=comment) | _layout(extra_layout)
         self._report("matrix", title, series, iteration, {"rows": _listed(matrix)} | about)
 
-    report_matrix = report_confusion_matrix
+    def report_matrix(
+        self,
+        title: str,
+        series: str,
+        matrix: Any,
+        iteration: int | None = None,
+        xaxis: str | None = None,
+        yaxis: str | None = None,
+        xlabels: Sequence[str] | None = None,
+        ylabels: Sequence[str] | None = None,
+        yaxis_reversed: bool = False,
+        extra_layout: dict[str, Any] | None = None,
+    ) -> None:
+        """As `report_confusion_matrix`."""
+        self.report_confusion_matrix(
+            title,
+            series,
+            matrix,
+            iteration,
+            xaxis,
+            yaxis,
+            xlabels,
+            ylabels,
+            yaxis_reversed,
+            extra_layout=extra_layout,
+        )
 
     def report_surface(
         self,
@@ -320,6 +364,29 @@ class Logger:
     def flush(self, wait: bool = False) -> bool:
         """Nothing to do: each report is kept when its call returns."""
         return True
+
+    def set_default_upload_destination(self, uri: str) -> None:
+        """Accepted without effect: images and media are kept with the version."""
+        self._destination = uri
+
+    def get_default_upload_destination(self) -> str:
+        """What was set; before that the root in which the version lies, where its reports are."""
+        return self._destination
+
+    def set_default_debug_sample_history(self, max_history: int) -> None:
+        """Accepted without effect: every report is kept."""
+        self._history = int(max_history)
+
+    def get_default_debug_sample_history(self) -> int:
+        """What was set; 0 before that."""
+        return self._history
+
+    def set_flush_period(self, period: float) -> None:
+        """Accepted without effect: each report is kept when its call returns."""
+
+    def get_flush_period(self) -> float | None:
+        """None: there is nothing to flush."""
+        return None
 
     def _report(self, kind: str, title: str, series: str, iteration: int | None, value: Any) -> None:
         row = [kind, str(title), str(series), None if iteration is None else int(iteration), time.time_ns(), value]

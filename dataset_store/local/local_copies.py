@@ -40,10 +40,14 @@ _PAUSE = 0.05  # seconds
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """What a finished copy says of itself: the sum of its entries' sizes in bytes, and of a version its tree."""
+    """What a finished copy says of itself: the sum of its entries' sizes in bytes, and of a version its tree.
+
+    `source` tells what it was made from, for whoever cannot ask for the state that its id is made of.
+    """
 
     size: int
     tree: TreeRootRow | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

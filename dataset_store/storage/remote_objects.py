@@ -33,6 +33,7 @@ __all__ = [
     "describe_object",
     "find_objects",
     "kept_url",
+    "list_objects",
     "object_below",
     "object_url",
     "read_object",
@@ -45,6 +46,9 @@ __all__ = [
 _PIECE: Final = 4 << 20
 _ONE_REQUEST: Final = 16 << 20
 _LOCAL: Final = frozenset({"file", "local"})
+_FLAT: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "azure"})
+"""Protocols without folders: what has nothing below it is not told apart from what is absent."""
+
 _ETAGS: Final = ("ETag", "etag", "content_md5", "md5Hash")
 _TIMES: Final = ("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "modified", "created")
 _SIGNATURE: Final = re.compile(
@@ -123,6 +127,27 @@ def find_objects(url: str, *, recursive: bool = True) -> list[RemoteObject]:
         DriverMissing, InvalidRequest: The URL cannot be reached from here.
         AccessDenied, StoreUnreachable, StorageFailed: The source refused.
     """
+    found = _found(url, recursive=recursive)
+    if not found:
+        raise PathNotFound(f"There is nothing at {redacted(url)}.", "Check the URL.")
+    return found
+
+
+def list_objects(url: str) -> list[RemoteObject]:
+    """As `find_objects`; an empty folder has none, and where there are no folders, so has a prefix without objects.
+
+    Raises:
+        PathNotFound: There is no such folder, or no such bucket.
+        DriverMissing, InvalidRequest, AccessDenied, StoreUnreachable, StorageFailed: As `find_objects`.
+    """
+    found = _found(url, recursive=True)
+    if not found and scheme_of(url) not in _FLAT:
+        with _using("look at", url) as (filesystem, path):
+            filesystem.info(path)
+    return found
+
+
+def _found(url: str, *, recursive: bool) -> list[RemoteObject]:
     if not url.endswith("/"):
         with suppress(PathNotFound):
             return [describe_object(url)]
@@ -136,8 +161,6 @@ def find_objects(url: str, *, recursive: bool = True) -> list[RemoteObject]:
         for path, info in rows.items()
         if path.startswith(f"{folder}/") and not path.endswith("/") and (one := _listed(url, folder, path, info))
     ]
-    if not found:
-        raise PathNotFound(f"There is nothing at {redacted(url)}.", "Check the URL.")
     return sorted(found, key=lambda one: one.name)
 
 

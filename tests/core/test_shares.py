@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_store.core.entries import concat
-from dataset_store.core.shares import read_share, share_of
+from dataset_store.core.shares import read_share, share_numbers, share_of
 from dataset_store.core.tree import build
 from dataset_store.testing.trees import MemoryNodes, entries_of
 
@@ -24,6 +24,8 @@ def test_shares_are_contiguous_and_together_everything(sizes, parts):
     entries = table(sizes)
     shares = [share_of(entries, part, parts) for part in range(parts)]
     assert concat(shares).keys == entries.keys
+    numbers = [part for part, share in enumerate(shares) for _ in share.keys]
+    assert share_numbers(entries, parts).tolist() == numbers
     most = max(sizes, default=0) + 1
     for share in shares:
         weight = int(share.sizes.sum()) + len(share)

@@ -470,3 +470,25 @@ def test_looking_for_plain_text_finds_what_the_expression_means(names, text, fra
         catalog._families[str(number)] = type("Family", (), {"value": name})()
     pattern = re.compile(frame.format(re.escape(text) if escaped else text))
     assert sorted(_names(catalog, pattern)) == sorted(name for name in names if pattern.search(name))
+
+
+def test_a_plain_text_given_to_add_tags_is_a_tag_for_each_word(home):
+    draft = Dataset.create(dataset_name="d", dataset_tags="two words")
+    for final in (False, True):
+        draft.add_tags("train  latest")
+        draft.add_tags(["a b"])
+        assert draft.tags == ["a b", "latest", "train", "two words"]
+        with pytest.raises(InvalidRequest):
+            draft.add_tags("")
+        if not final:
+            draft.tags = ["two words"]
+            draft.finalize()
+
+
+@pytest.mark.parametrize(("given", "kept"), [(2, "2"), (1.5, "1.5"), (" 1.0.0\n", "1.0.0")])
+def test_a_version_number_may_be_a_number_and_have_spaces_around_it(home, given, kept):
+    draft = Dataset.create(dataset_name="d")
+    draft.version = given
+    assert draft.version == kept
+    draft.finalize()
+    assert Dataset.get(draft.id).version == kept

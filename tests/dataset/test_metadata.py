@@ -1,5 +1,8 @@
 """Metadata: values that come back as they were, of drafts and of final versions, on any machine."""
 
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -29,13 +32,40 @@ VALUES = {
     "large array": np.random.default_rng(0).random((200, 300)),
     "frame": FRAME,
     "table": pa.table({"a": [1, 2]}),
+    "times": {
+        "at": datetime(2020, 1, 1, 12, 30, 0, 5),  # noqa: DTZ001
+        "aware": [datetime(2020, 1, 1, tzinfo=timezone(timedelta(hours=2)))],
+        "day": date(2020, 1, 1),
+        "hour": time(12, 30),
+    },
+    "a dict like a mark": {"dataset_store.date": "no date"},
+    "series": pd.Series([1.5, 2.5], index=["a", "b"], name="weights"),
+    "series of dicts": pd.Series([{"x": 1}, [1, "y"]], name=("two", 2)),
+    "frame of dicts": pd.DataFrame({"a": [{"x": 1}, {"y": 2}], "n": [1, 2]}),
+    "frame of mixed cells": pd.DataFrame({"a": pd.Series([1, "x", None, float("nan"), 1.0, True], dtype=object)}),
+    "frame of lists and tuples": pd.DataFrame({"a": [[1, 2], (3, {4: date(2020, 1, 1)})]}),
+    "columns of one name": pd.DataFrame([[1, {"x": 1}], [2, {"y": 2}]], columns=["a", "a"]),
+    "names of several kinds": pd.DataFrame([[1, 2, 3]], columns=["a", 1, ("b", 2)]),
+    "names on two levels": pd.DataFrame(
+        [[1, "x"]], columns=pd.MultiIndex.from_tuples([("a", 1), ("a", 1)], names=["k", None])
+    ),
+    "rows of mixed labels": pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", 1], dtype=object, name="row")),
+    "rows of mixed labels on two levels": pd.DataFrame(
+        {"a": [1, 2]}, index=pd.MultiIndex.from_tuples([("x", 1), (1, "y")], names=["k", "n"])
+    ),
+    "rows of one label": pd.DataFrame({"a": [{"x": 1}, "y"]}, index=["r", "r"]),
 }
 
 
 def same(one, other):
     assert type(one) is type(other)
     if isinstance(one, pd.DataFrame):
-        pd.testing.assert_frame_equal(one, other)
+        pd.testing.assert_frame_equal(one, other, check_column_type="equiv")
+        for at, dtype in enumerate(other.dtypes):  # 1, 1.0 and True are equal
+            if dtype == "object":
+                assert [*map(type, one.iloc[:, at])] == [*map(type, other.iloc[:, at])]
+    elif isinstance(one, pd.Series):
+        pd.testing.assert_series_equal(one, other)
     elif isinstance(one, np.ndarray):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
@@ -116,26 +146,42 @@ class Odd:
         np.ma.masked_array([1, 2], [0, 1]),
         {1: "a", "1": "b"},
         np.array(["\ud800"]),
-        pd.DataFrame([[1, 2]], columns=["a", "a"]),
         Odd(),
         {"a": Odd()},
         np.array([Odd()]),
         {1, 2},
         b"bytes",
         pd.DataFrame({"a": [Odd()]}),
+        pd.DataFrame({"a": [{1, 2}, "x"]}),
+        pd.DataFrame({"a": ["\ud800", 1]}),
+        pd.DataFrame({"a": pd.Series([pd.Timestamp(1), "x"], dtype=object)}),
+        pd.DataFrame({"a": pd.Series([pd.NaT, "x"], dtype=object)}),
+        pd.DataFrame({"a": [1]}, index=[Odd()]),
+        pd.Series([Odd()]),
+        {"at": pd.Timestamp(1)},
+        {"at": np.datetime64("2020", "ns")},
+        Path("a"),
         {"a": "\ud800"},
     ],
     ids=[
         "masked array",
         "colliding keys",
         "array of surrogates",
-        "columns of one name",
         "object",
         "dict of objects",
         "array of objects",
         "set",
         "bytes",
         "frame of objects",
+        "frame of sets",
+        "frame of surrogates",
+        "frame of nanoseconds",
+        "frame of no time",
+        "rows called by objects",
+        "series of objects",
+        "nanoseconds",
+        "time of numpy",
+        "path",
         "surrogates",
     ],
 )
@@ -186,7 +232,56 @@ def test_bytes_that_are_no_value_are_one_typed_error(data):
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
 
-@given(st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10))
+TIMES = st.dates() | (st.datetimes(timezones=st.none() | st.just(UTC)) | st.times()).map(lambda at: at.replace(fold=0))
+CELLS = st.recursive(
+    PLAIN | TIMES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text() | st.integers() | st.just("dataset_store.date"), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=4), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_any_cells_come_back_as_they_are_or_are_refused(rows, doubled):
+    frame = pd.DataFrame({0: objects([row[0] for row in rows]), 1: objects([row[1] for row in rows])})
+    frame.columns = ["a", "a"] if doubled else ["a", "b"]
+    found = decode_value(encode_value(frame), what="it")
+    assert list(found.columns) == list(frame.columns)
+    for at in range(2):
+        assert repr(list(found.iloc[:, at])) == repr(list(frame.iloc[:, at]))
+
+
+def objects(cells):
+    held = np.empty(len(cells), object)
+    held[:] = [None] * len(cells)
+    for at, cell in enumerate(cells):
+        held[at] = cell
+    return pd.Series(held, dtype=object)
+
+
+def test_a_number_of_numpy_in_a_cell_comes_back_as_a_number():
+    frame = pd.DataFrame({"a": objects([np.int64(1), "x", np.float32(0.5)])})
+    assert list(decode_value(encode_value(frame), what="it")["a"]) == [1, "x", 0.5]
+
+
+def test_a_mark_that_nobody_knows_is_one_typed_error():
+    for data in (b'{"dataset_store.new": 1}', b'{"dataset_store.date": 1}', b'{"dataset_store.dict": 1}'):
+        with pytest.raises(CorruptObject, match="it cannot be read"):
+            decode_value(data, what="it")
+
+
+def test_without_pandas_a_frame_is_a_table(monkeypatch):
+    monkeypatch.setattr("dataset_store.dataset.arrow.find_spec", lambda name: None)
+    table = decode_value(encode_value(VALUES["frame of dicts"]), what="it")
+    assert table["0"].to_pylist() == ['{"x": 1}', '{"y": 2}']
+    assert table["1"].to_pylist() == [1, 2]
+
+
+@given(st.recursive(PLAIN | TIMES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10))
 def test_any_plain_value_comes_back(value):
     assert decode_value(encode_value(value), what="it") == value
 

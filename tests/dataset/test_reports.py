@@ -242,3 +242,30 @@ def test_what_cannot_be_kept_is_refused_and_nothing_is(home, method, options, ki
 def test_the_name_of_reports_is_kept_for_them(home):
     with pytest.raises(InvalidRequest):
         Dataset.create("d").set_metadata({}, "dataset_store.reports/x")
+
+
+def test_vectors_and_matrices_take_the_arguments_of_clearmls_by_position(home):
+    dataset = Dataset.create("d", "p")
+    logger = dataset.get_logger()
+    logger.report_vector("v", "s", [1, 2], 0, None, ["a", "b"], "x", "y", "stack", {"height": 6})
+    logger.report_histogram("v", "s", [1, 2], 0, None, ["a", "b"], "x", "y", "stack", {}, {"height": 6})
+    logger.report_matrix("m", "s", np.eye(2), 0, "x", "y", ["a", "b"], ["c", "d"], False, {"height": 6})
+    logger.report_confusion_matrix("m", "s", np.eye(2), 0, "x", "y", ["a", "b"], ["c", "d"], False, None, {"height": 6})
+    vector, histogram, matrix, confusion = shown(dataset)
+    assert vector == histogram
+    assert matrix == confusion
+    assert vector[-1]["layout"] == matrix[-1]["layout"] == {"height": 6}
+
+
+def test_settings_of_a_logger_are_told_again_and_change_nothing(home):
+    dataset = Dataset.create("d", "p")
+    logger = dataset.get_logger()
+    assert logger.get_default_upload_destination() == dataset.get_default_storage()
+    logger.set_default_upload_destination("s3://bucket/debug")
+    assert logger.get_default_upload_destination() == "s3://bucket/debug"
+    logger.set_default_debug_sample_history(5)
+    assert logger.get_default_debug_sample_history() == 5
+    logger.set_flush_period(10.0)
+    assert logger.get_flush_period() is None
+    logger.report_text("kept")
+    assert [one.value for one in Dataset.get(dataset.id).reports] == ["kept"]

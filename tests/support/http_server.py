@@ -2,9 +2,10 @@
 
 import hashlib
 import re
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,6 +17,11 @@ class _Folder(BaseHTTPRequestHandler):
     etags = True
     lengths = True
     protocol_version = "HTTP/1.1"
+    connections: list[socket.socket]
+
+    def setup(self):
+        super().setup()
+        self.connections.append(self.connection)
 
     def do_HEAD(self):
         self._serve(body=False)
@@ -64,7 +70,8 @@ class _Folder(BaseHTTPRequestHandler):
 @contextmanager
 def http_server(root: Path, *, ranges: bool = True, etags: bool = True, lengths: bool = True) -> Iterator[str]:
     """Serve `root`, with ranges, etags and lengths or without; yields the URL of its top."""
-    handler = type("Folder", (_Folder,), {"root": root, "ranges": ranges, "etags": etags, "lengths": lengths})
+    told = {"root": root, "ranges": ranges, "etags": etags, "lengths": lengths, "connections": []}
+    handler = type("Folder", (_Folder,), told)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -74,4 +81,7 @@ def http_server(root: Path, *, ranges: bool = True, etags: bool = True, lengths:
     finally:
         server.shutdown()
         server.server_close()
+        for connection in handler.connections:  # clients keep them open, and would be answered on
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         thread.join()
