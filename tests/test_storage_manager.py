@@ -226,6 +226,8 @@ def test_a_folder_is_sent_and_fetched_as_it_is_nested(writable, home):
     StorageManager.upload_folder(str(source), f"{writable}/some", match_wildcard="*.txt")
     some = sorted(os.path.basename(name) for name in StorageManager.list(f"{writable}/some"))
     assert some == ["a b.txt", "one.txt", "three.txt"]
+    StorageManager.upload_folder(str(source), f"{writable}/again", match_wildcard="**/*.txt")
+    assert len(StorageManager.list(f"{writable}/again")) == 3
     StorageManager.download_folder(target, str(home / "few"), match_wildcard="*/two.bin")
     assert [path.name for path in (home / "few").rglob("*") if path.is_file()] == ["two.bin"]
 

@@ -56,13 +56,15 @@ _RESERVED: Final = frozenset(
 _WINDOWS_CHARACTERS: Final = frozenset('<>:"|?*\\' + "".join(map(chr, range(32))))
 
 
-def directory_key(path: str | None) -> PathKey:
-    """The directory of a dataset that a user names: `./a//b/` is `a/b`; nothing, `/` and `.` are the root.
+def directory_key(path: object) -> PathKey:
+    """The directory of a dataset that a user names by text or a path object.
+
+    `./a//b/` is `a/b`; nothing, `/` and `.` are the root.
 
     Raises:
         InvalidPath: It is none; `..` is never resolved.
     """
-    names = [name for name in (path or "").split("/") if name not in {"", "."}]
+    names = [name for name in str(path or "").split("/") if name not in {"", "."}]
     return to_key("/".join(names)) if names else ROOT
 
 

@@ -25,7 +25,7 @@ def is_wildcard(text: str) -> bool:
 
 def matching(paths: Sequence[str], pattern: str | None, *, recursive: bool = True) -> list[bool]:
     """Whether each path is meant; no pattern, or an empty one, means all."""
-    wanted = (pattern or "").strip("/")
+    wanted = str(pattern or "").strip("/")  # scripts give path objects too
     if not wanted or (wanted == "*" and recursive):
         return [True] * len(paths)
     if is_wildcard(wanted):

@@ -14,7 +14,7 @@ from dataset_store.core.tag_filters import parse_tags
 from dataset_store.dataset import beginning, catalog_changes, deleting, offline
 from dataset_store.dataset.importing import take_in
 from dataset_store.dataset.labelling import Labelling, labels
-from dataset_store.dataset.limits import require_name_text
+from dataset_store.dataset.limits import require_name_text, version_text
 from dataset_store.dataset.making import Making
 from dataset_store.dataset.overview import latest_draft
 from dataset_store.dataset.reading import Reading
@@ -40,7 +40,7 @@ class Dataset(Making, Reading, Labelling):
         dataset_tags: Sequence[str] | None = None,
         parent_datasets: "str | Dataset | Sequence[str | Dataset] | None" = None,
         use_current_task: bool = False,
-        dataset_version: str | None = None,
+        dataset_version: str | float | None = None,
         output_uri: str | None = None,
         description: str | None = None,
     ) -> "Dataset":
@@ -73,7 +73,7 @@ class Dataset(Making, Reading, Labelling):
         new = beginning.NewVersion(
             project,
             name,
-            dataset_version,
+            version_text(dataset_version),
             tuple(parents),
             tuple(labels(dataset_tags)),
             description,
@@ -95,7 +95,7 @@ class Dataset(Making, Reading, Labelling):
         include_archived: bool = False,
         auto_create: bool = False,
         writable_copy: bool = False,
-        dataset_version: str | None = None,
+        dataset_version: str | float | None = None,
         alias: str | None = None,
         overridable: bool = False,
         shallow_search: bool = False,
@@ -135,14 +135,14 @@ class Dataset(Making, Reading, Labelling):
         # Scripts pass on settings that may be empty, and a version beside an id.
         dataset_id, dataset_project, dataset_name = dataset_id or None, dataset_project or None, dataset_name or None
         require_one_way(dataset_id, (dataset_project, dataset_name))
-        tags = labels(dataset_tags)
-        if not any((dataset_id, dataset_project, dataset_name, dataset_version, tags)):
+        tags, number = labels(dataset_tags), version_text(dataset_version) or None
+        if not any((dataset_id, dataset_project, dataset_name, number, tags)):
             raise InvalidRequest("Nothing was asked for.", "Give an id, a project, a name or tags.")
         workspace = open_workspace(create=auto_create)
         query = Query(
             project=dataset_project,
             name=dataset_name,
-            version=dataset_version or None,
+            version=number,
             tags=parse_tags(tags),
             only_published=only_published,
             include_archived=include_archived,
@@ -150,7 +150,7 @@ class Dataset(Making, Reading, Labelling):
         try:
             if dataset_id is not None:
                 found = cls._by_id(workspace, dataset_id, drafts=not only_completed)
-                found._require_number(dataset_version)
+                found._require_number(number)
             else:
                 found = cls(workspace, None, workspace.resolve(query).id)
         except DatasetNotFound:
@@ -158,7 +158,7 @@ class Dataset(Making, Reading, Labelling):
             if begun is None and (not auto_create or dataset_id is not None):
                 raise
             if begun is None:
-                return cls.create(dataset_name, dataset_project, query.tags.present, dataset_version=dataset_version)
+                return cls.create(dataset_name, dataset_project, query.tags.present, dataset_version=number)
             found = cls._by_id(workspace, begun, drafts=True)
         if writable_copy:
             return cls.create(found.name, found.project, found.tags, [found])

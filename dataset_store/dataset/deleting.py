@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dataset_store.core.catalog import Catalog, Query, Series, Version
 from dataset_store.dataset import beginning, catalog_changes
 from dataset_store.dataset.externals import remove_unlinked, urls_of
+from dataset_store.dataset.overview import draft_is_meant, drafts_of
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import DatasetNotFound, InvalidRequest
 
@@ -52,13 +53,28 @@ def delete(
     choose = _chosen_by_id(dataset_id) if dataset_id is not None else _chosen_by_name(query, several=entire_dataset)
     deleted = catalog_changes.delete_versions(workspace, choose, force=force)
     if not deleted:
-        what = f"the id {dataset_id!r}" if dataset_id is not None else query.in_words()
-        raise DatasetNotFound(f"No version has {what}.", "Nothing was deleted.")
+        return _draft_deleted(workspace, dataset_id, query)
     versions = [workspace.version(version_id) for version_id in deleted]
     if external_files:
         remove_unlinked(workspace, urls_of(workspace, versions))
     series = workspace.catalog.series(versions[0].series) or Series(versions[0].series, "", "", 0)
     return Deleted(series.project, series.name, len(versions), versions[0].number if len(versions) == 1 else "")
+
+
+def _draft_deleted(workspace: Workspace, dataset_id: str | None, query: Query) -> Deleted:
+    """Where no version matched: discard the draft that does, if there is exactly one."""
+    drafts = [row for row in drafts_of(workspace) if dataset_id is None and draft_is_meant(row, query)]
+    if not drafts:
+        what = f"the id {dataset_id!r}" if dataset_id is not None else query.in_words()
+        raise DatasetNotFound(f"No version has {what}.", "Nothing was deleted.")
+    if len(drafts) > 1:
+        raise InvalidRequest(
+            f"{len(drafts)} drafts have {query.in_words()}.", "Give the id of one; nothing was deleted."
+        )
+    draft = beginning.open_draft(workspace, drafts[0].id)
+    if draft is not None:
+        draft.discard()
+    return Deleted(drafts[0].project, drafts[0].name, 0)
 
 
 def _chosen_by_id(version_id: str) -> Callable[[Catalog], Sequence[Version]]:

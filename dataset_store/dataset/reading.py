@@ -186,7 +186,7 @@ class Reading(Handle):
             recursive: Let a wildcard reach into directories.
             dataset_id: Only files that this version of the lineage introduced.
         """
-        entries = self._entries() if dataset_id is None else self._introduced_by(dataset_id)
+        entries = self._introduced_by(dataset_id) if dataset_id else self._entries()
         return paths_of(entries, dataset_path, recursive=recursive)
 
     @property

@@ -495,7 +495,7 @@ def test_no_password_goes_to_another_process_with_a_dataset_object(home, monkeyp
 
 def test_the_directory_of_the_dataset_may_be_written_with_dots_and_slashes(home):
     write(home / "in", {"a": b"1"})
-    for form in ("./images", "images/", "/images/", "images/."):
+    for form in ("./images", "images/", "/images/", "images/.", Path("images")):
         dataset = Dataset.create("d", "p")
         dataset.add_files(home / "in", dataset_path=form)
         assert dataset.list_files() == ["images/a"]
@@ -518,3 +518,25 @@ def test_changes_against_ones_own_id_are_those_against_the_parents(home):
     assert [changes(own) for own in (child.id, "", None)] == [(["new"], ["b"], ["a"])] * 3
     child.finalize(auto_upload=True)
     assert [changes(own) for own in (child.id, "", None)] == [(["new"], ["b"], ["a"])] * 3
+
+
+def test_numbers_and_path_objects_are_taken_for_their_texts(home):
+    write(home / "in", {"a": b"1"})
+    dataset = Dataset.create("d", "p", dataset_version=2)
+    assert dataset.version == "2"
+    dataset.sync_folder(home / "in", Path("below"))
+    assert dataset.list_files(Path("below")) == ["below/a"]
+    dataset.finalize(auto_upload=True)
+    assert Dataset.get(dataset_name="d", dataset_version=2) == dataset
+    assert Dataset.create("e", "p", dataset_version=" 1.0.0 ").version == "1.0.0"
+
+
+def test_the_only_draft_of_a_name_can_be_deleted_by_it(home):
+    draft = Dataset.create("d", "p")
+    Dataset.delete(dataset_project="p", dataset_name="d")
+    with pytest.raises(DatasetNotFound):
+        Dataset.get(draft.id)
+    for _ in range(2):
+        Dataset.create("d", "p")
+    with pytest.raises(InvalidRequest, match="2 drafts"):
+        Dataset.delete(dataset_project="p", dataset_name="d")
