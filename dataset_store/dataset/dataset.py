@@ -20,7 +20,7 @@ from dataset_store.dataset.overview import latest_draft
 from dataset_store.dataset.reading import Reading
 from dataset_store.dataset.searching import Search, found_as_dict, search
 from dataset_store.dataset.workspace import Workspace, open_workspace
-from dataset_store.errors import DatasetNotFound, InvalidRequest, StoreNotFound
+from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFound, StoreNotFound
 
 __all__ = ["Dataset", "require_one_way"]
 
@@ -296,10 +296,11 @@ class Dataset(Making, Reading, Labelling):
         """Delete a version, or all versions of a dataset.
 
         Versions that have it as a parent can be read as before. Its name, number and tags are free again; local copies
-        of it stay until they are evicted; what no version needs any more is left to gc. Drafts are deleted by id.
+        of it stay until they are evicted; what no version needs any more is left to gc. A draft is deleted by id, or by
+        name where nothing else has it.
 
         Args:
-            dataset_id: Excludes the project and name. Empty texts are as if they were not given.
+            dataset_id: Excludes the project, name and version.
             dataset_project: The project.
             dataset_name: The name; without an id it is needed, and may leave no choice between projects.
             force: Delete it although other versions have it as a parent. Needed for `entire_dataset`.
@@ -310,7 +311,7 @@ class Dataset(Making, Reading, Labelling):
             delete_external_files: Remove what its links lead to, but for what another live version links to.
 
         Raises:
-            DatasetNotFound: Nothing matches.
+            DatasetNotFound: Nothing matches; with `entire_dataset` that is a warning only.
             Conflict: Other versions have it as a parent, and `force` is not set; or several projects have the name.
             InvalidRequest: Several versions match, or no dataset is named, or arguments exclude each other.
         """
@@ -318,14 +319,19 @@ class Dataset(Making, Reading, Labelling):
         named = (dataset_project, dataset_name, dataset_version)
         require_one_way(dataset_id, named)
         query = Query(project=dataset_project, name=dataset_name, version=dataset_version, include_archived=True)
-        deleting.delete(
-            open_workspace(),
-            dataset_id,
-            query,
-            force=force,
-            entire_dataset=entire_dataset,
-            external_files=delete_external_files,
-        )
+        try:
+            deleting.delete(
+                open_workspace(),
+                dataset_id,
+                query,
+                force=force,
+                entire_dataset=entire_dataset,
+                external_files=delete_external_files,
+            )
+        except NotFound as error:
+            if not entire_dataset:
+                raise
+            _log.warning("%s", error)  # scripts delete whatever there is, and make it anew
 
     @classmethod
     def is_offline(cls) -> bool:

@@ -492,3 +492,13 @@ def test_a_version_number_may_be_a_number_and_have_spaces_around_it(home, given,
     assert draft.version == kept
     draft.finalize()
     assert Dataset.get(draft.id).version == kept
+
+
+def test_what_is_deleted_before_it_is_made_anew_may_not_be_there_yet(home, caplog):
+    for _ in range(3):
+        Dataset.delete(dataset_project="p", dataset_name="fresh", entire_dataset=True, force=True)
+        Dataset.create("fresh", "p").finalize()
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert [row["version"] for row in Dataset.list_datasets(partial_name="fresh")] == ["1.0.0"]
+    with pytest.raises(DatasetNotFound):
+        Dataset.delete(dataset_project="p", dataset_name="none", force=True)
