@@ -521,18 +521,27 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(tag=st.sampled_from(TAGS), name=st.sampled_from([None, "one", "two"]), number=st.sampled_from(NUMBERS))
     def find(self, tag, name, number):
         found = [v for v in self.model.final() if (name is None or v.name == name) and tag in v.tags]
+        begun = [v for v in self.model.drafts() if (name is None or v.name == name) and tag in v.tags]
         latest = max(found, key=lambda version: version.slot, default=None)
-        self.expect(latest, dataset_name=name, dataset_tags=tag)
-        found = [v for v in self.model.series(name or "one") if number is None or v.number == number]
+        self.expect(latest, begun, dataset_name=name, dataset_tags=tag)
+        name = name or "one"
+        found = [v for v in self.model.series(name) if number is None or v.number == number]
+        begun = [v for v in self.model.drafts() if v.name == name]
+        begun = [v for v in begun if number is None or (v.number or self.model.next_number(name)) == number]
         highest = self.model.highest(found) if found else None
-        self.expect(highest, dataset_project="p", dataset_name=name or "one", dataset_version=number)
+        self.expect(highest, begun, dataset_project="p", dataset_name=name, dataset_version=number)
 
-    def expect(self, version, **asked):
-        if version is None:
+    def expect(self, version, begun, **asked):
+        """The version is found; where there is none, the draft that was begun last."""
+        expected = version or (begun[-1] if begun else None)
+        if expected is None:
             with pytest.raises(DatasetNotFound):
                 Dataset.get(**asked)
         else:
-            assert Dataset.get(**asked).id == version.id
+            assert Dataset.get(**asked).id == expected.id
+        if version is None:
+            with pytest.raises(DatasetNotFound):
+                Dataset.get(only_completed=True, **asked)
 
     @precondition(lambda self: self.model.final())
     @rule(pick=_picks)
