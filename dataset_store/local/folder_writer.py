@@ -179,26 +179,27 @@ class FolderWriter:
             raise
         self.close_file(opened, key, mtime_ns)
 
-    def hard_link(self, source: bytes, key: PathKey) -> bool:
-        """Let a file of the folder be another name of `source`, which lies outside it.
+    def hard_links(self, sources: Sequence[bytes], keys: Sequence[PathKey]) -> list[bool]:
+        """Let files of the folder be other names of files that lie outside it; fastest where keys ascend.
+
+        Args:
+            sources: n paths.
+            keys: The name that each gets.
 
         Returns:
-            False if that is not possible (too many names, another file system, forbidden, no such source): the
-            caller makes the file in another way. Nothing was made then.
+            For each False if that is not possible (too many names, another file system, forbidden, no such source):
+            the caller makes the file in another way. Nothing was made then.
 
         Raises:
             TargetNotEmpty: Something of that name is there.
             DiskFull, StorageFailed: The disk refused.
         """
-        with self._naming(key), _Cursor(self._directories) as cursor:
-            parent = cursor.at(key)
-            try:
-                os.link(source, key.rpartition(b"\0")[2], dst_dir_fd=parent, follow_symlinks=False)
-            except OSError as error:
-                if error.errno in _NO_LINK:
-                    return False
-                raise
-        return True
+        linked = []
+        with _Cursor(self._directories) as cursor:
+            for source, key in zip(sources, keys, strict=True):
+                with self._naming(key):
+                    linked.append(_link(source, key.rpartition(b"\0")[2], cursor.at(key)))
+        return linked
 
     def make_directory(self, key: PathKey) -> None:
         """Make an empty directory, and those above it, where missing.
@@ -237,6 +238,16 @@ class FolderWriter:
 
     def _naming(self, key: PathKey) -> "_Naming":
         return _Naming(self._root, key)
+
+
+def _link(source: bytes, name: bytes, directory: int) -> bool:
+    try:
+        os.link(source, name, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        raise
+    return True
 
 
 class _Naming:

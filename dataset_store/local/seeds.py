@@ -25,11 +25,12 @@ from dataset_store.local.folder_writer import FolderWriter
 
 __all__ = ["ChunkReuse", "Seed", "copy_unchanged", "link_unchanged"]
 
-_TIME_UNITS = (1, 100, 1_000, 1_000_000, 10**9, 2 * 10**9)
+_TIME_UNITS = (100, 1_000, 1_000_000, 10**9, 2 * 10**9)
 """Of times of modification on file systems, in ns."""
 
 _SMALL = 256 * 1024
 _BATCH = 256
+_LINKS = 4_096
 _SLICE = 65_536
 """Rows that are Python numbers at a time."""
 
@@ -45,7 +46,7 @@ class Seed:
 
     def file(self, row: int) -> bytes:
         """The path of one of its files."""
-        return os.path.join(self.path, to_path(self.entries.keys[row]))
+        return b"%b/%b" % (self.path, to_path(self.entries.keys[row]))
 
 
 def _matches(entries: Entries, seed: Entries, wanted: Bool) -> Iterator[tuple[int, int]]:
@@ -86,10 +87,17 @@ def _moved(entries: Entries, seed: Entries, rows: Sequence[int]) -> list[tuple[i
 def link_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:
     """Link what the seed has unchanged; the rows that are done now, shape (n,)."""
     done = done.copy()
+    rows: list[int] = []
+    sources: list[bytes] = []
     for row, there in _matches(entries, seed.entries, ~done):
         source = seed.file(there)
-        if _is_as_made(source, int(entries.sizes[row]), int(entries.mtimes[row])):
-            done[row] = writer.hard_link(source, entries.keys[row])
+        if _is_as_made(source, entries.sizes.item(row), entries.mtimes.item(row)):
+            rows.append(row)
+            sources.append(source)
+        if len(rows) == _LINKS:
+            done[rows] = writer.hard_links(sources, [entries.keys[row] for row in rows])
+            rows, sources = [], []
+    done[rows] = writer.hard_links(sources, [entries.keys[row] for row in rows])
     return done
 
 
@@ -99,8 +107,9 @@ def _is_as_made(path: bytes, size: int, mtime_ns: int) -> bool:
         found = os.lstat(path)
     except OSError:
         return False
-    kept = (mtime_ns - mtime_ns % unit for unit in _TIME_UNITS)
-    return stat.S_ISREG(found.st_mode) and found.st_size == size and found.st_mtime_ns in kept
+    if found.st_size != size or not stat.S_ISREG(found.st_mode):
+        return False
+    return found.st_mtime_ns == mtime_ns or found.st_mtime_ns in [mtime_ns - mtime_ns % unit for unit in _TIME_UNITS]
 
 
 def copy_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:

@@ -179,7 +179,7 @@ def test_a_file_is_never_overwritten(root, writer):
     with pytest.raises(TargetNotEmpty):
         writer.create_file(to_key("a/f"), executable=False)
     with pytest.raises(TargetNotEmpty):
-        writer.hard_link(os.fsencode(root / "a" / "f"), to_key("a/f"))
+        writer.hard_links([os.fsencode(root / "a" / "f")], [to_key("a/f")])
     with pytest.raises(TargetNotEmpty):
         writer.symlinks([to_key("a/f")], [b"g"])
     assert (root / "a" / "f").read_bytes() == b"first"
@@ -221,19 +221,19 @@ def test_several_threads_write_different_files(root, writer):
 
 
 def test_a_hard_link_shares_the_file(root, writer, outside):
-    assert writer.hard_link(os.fsencode(outside / "precious"), to_key("a/f"))
+    assert writer.hard_links([os.fsencode(outside / "precious")], [to_key("a/f")]) == [True]
     assert os.path.samefile(root / "a" / "f", outside / "precious")
 
 
 def test_a_link_that_cannot_be_made_is_left_to_the_caller(root, writer, outside, monkeypatch):
-    assert not writer.hard_link(os.fsencode(outside / "nothing"), to_key("a/f"))
+    assert writer.hard_links([os.fsencode(outside / "nothing")], [to_key("a/f")]) == [False]
     for number in (errno.EMLINK, errno.EXDEV, errno.EPERM):
 
         def refuse(*_, number=number, **__):
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(folder_writer.os, "link", refuse)
-        assert not writer.hard_link(os.fsencode(outside / "precious"), to_key("a/f"))
+        assert writer.hard_links([os.fsencode(outside / "precious")], [to_key("a/f")]) == [False]
     assert files_below(root) == set()
     write_one(writer, "a/f")
 
@@ -248,7 +248,8 @@ def test_the_limit_of_names_of_one_file_is_met_without_an_error(root, writer, ou
 
     monkeypatch.setattr(folder_writer.os, "link", limited)
     source = os.fsencode(outside / "precious")
-    assert [writer.hard_link(source, to_key(f"{number}")) for number in range(5)] == [True] * 3 + [False] * 2
+    keys = [to_key(f"{number}") for number in range(5)]
+    assert writer.hard_links([source] * 5, keys) == [True] * 3 + [False] * 2
 
 
 # Symbolic links
@@ -282,7 +283,7 @@ def test_nothing_is_written_below_a_link(root, writer, outside):
         with pytest.raises(StorageFailed):
             writer.make_directory(to_key(path))
         with pytest.raises(StorageFailed):
-            writer.hard_link(os.fsencode(outside / "precious"), to_key(f"{path}/f"))
+            writer.hard_links([os.fsencode(outside / "precious")], [to_key(f"{path}/f")])
         with pytest.raises(StorageFailed):
             writer.symlinks([to_key(f"{path}/f")], [b"g"])
     assert os.listdir(outside) == ["precious"]
