@@ -67,8 +67,10 @@ def mutable_copy(
     wanted = os.path.abspath(target)
     folder = os.path.realpath(wanted)  # a link to a folder means the folder
     with naming_writes(wanted):
+        own = [os.path.realpath(path) for path in workspace.own_paths()]
+        _require_apart(wanted, folder, own)
         if _require_vacant(wanted, folder, overwrite=overwrite):
-            _require_replaceable(wanted, folder, workspace.own_paths())
+            _require_replaceable(wanted, folder, own)
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         stays = os.path.isdir(folder) and _must_stay(folder)
         private = _beside(os.path.join(folder, ".new") if stays else folder)
@@ -104,6 +106,17 @@ def _require_vacant(wanted: str, folder: str, *, overwrite: bool) -> bool:
     return occupied
 
 
+def _require_apart(wanted: str, folder: str, own: Sequence[str]) -> None:
+    """See to it that a copy does not come to lie in the store or the cache, such as behind a link to a local copy.
+
+    Raises:
+        TargetNotEmpty: It would.
+    """
+    for path in own:
+        if folder.startswith(f"{path}/"):
+            raise TargetNotEmpty(f"{wanted!r} lies in {path}.", "Choose another folder; nothing was changed.")
+
+
 def _require_replaceable(wanted: str, folder: str, own: Sequence[str]) -> None:
     """See to it that what a folder holds can be no more than an older copy.
 
@@ -113,7 +126,7 @@ def _require_replaceable(wanted: str, folder: str, own: Sequence[str]) -> None:
     if folder in {"/", os.path.realpath(os.path.expanduser("~"))}:
         raise TargetNotEmpty(f"{wanted!r} is no folder to replace.", "Choose another; nothing was changed.")
     for path in own:
-        if f"{os.path.realpath(path)}/".startswith(f"{folder}/"):
+        if f"{path}/".startswith(f"{folder}/"):
             raise TargetNotEmpty(f"The folder {wanted!r} holds {path}.", "Choose another; nothing was changed.")
 
 

@@ -114,3 +114,14 @@ def test_ones_home_and_the_root_of_everything_are_never_replaced(home, version, 
 def test_an_empty_path_is_no_folder(version):
     with pytest.raises(InvalidRequest):
         version.get_mutable_local_copy("", overwrite=True)
+
+
+def test_a_link_to_a_local_copy_is_no_way_into_the_cache(home, version):
+    copy = Path(version.get_local_copy())
+    (home / "link").symlink_to(copy)
+    for overwrite in (False, True):
+        for target in ("link", copy, copy / "new", home / "store" / "new"):
+            with pytest.raises(TargetNotEmpty, match="lies in"):
+                version.get_mutable_local_copy(target, overwrite=overwrite)
+    assert read(version.get_local_copy()) == FILES
+    assert not (home / "store" / "new").exists()
