@@ -26,7 +26,7 @@ from dataset_store.core.entries import KIND_BITS, Changes, Entries, overlay
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import VersionEntry
 from dataset_store.core.packfile import pack_key
-from dataset_store.core.paths import to_path, to_text
+from dataset_store.core.paths import to_text
 from dataset_store.core.tree import read_all
 from dataset_store.dataset import (
     beginning,
@@ -58,7 +58,7 @@ from dataset_store.errors import (
     UnsupportedFileType,
     VersionIsFinal,
 )
-from dataset_store.local import current_draft
+from dataset_store.local import current_draft, folder_writer
 from dataset_store.local.chunk_index import ChunkIndex
 from dataset_store.local.drafts import Batch, Draft, Labels, Opened, Output
 from dataset_store.local.folder import Folder
@@ -556,11 +556,11 @@ def locks_of_other_processes_do_not_count(monkeypatch):
 
 @plant("D46")
 def a_copy_points_into_that_of_its_parent(monkeypatch):
-    def link(writer, source, key):
-        os.symlink(source, os.path.join(writer._root, to_path(key)))
+    def link(source, name, directory):
+        os.symlink(source, name, dir_fd=directory)
         return True
 
-    monkeypatch.setattr(FolderWriter, "hard_link", link)
+    monkeypatch.setattr(folder_writer, "_link", link)
 
 
 # --- deleting and renaming -----------------------------------------------------------------------------------------
