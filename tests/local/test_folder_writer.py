@@ -1,6 +1,7 @@
 """Writing entries into a private folder and removing folders: what comes out, and that nothing else is touched."""
 
 import errno
+import itertools
 import os
 import stat
 import threading
@@ -314,8 +315,10 @@ def test_nothing_appears_outside_while_directories_are_swapped_for_links(root, o
     swaps = []
 
     def swap():
-        while not done.is_set():
-            kept = root / f"kept{len(swaps)}"
+        for attempt in itertools.count():
+            if done.is_set():
+                return
+            kept = root / f"kept{attempt}"  # one that could not be put back is in the way of the next of its name
             with suppress(OSError):
                 os.rename(root / "d", kept)
                 os.symlink(outside, root / "d")
