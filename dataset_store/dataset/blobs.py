@@ -1,11 +1,15 @@
 """Blobs: bytes too long for a log entry, kept in packs like the content of a file."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from dataset_store.core.chunking import cut_ends
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.log_entries import Blob, SegmentRow
 from dataset_store.core.packfile import PackRef, Place
-from dataset_store.core.segments import ChunkHit, SegmentBuilder
+from dataset_store.core.segments import ChunkHit, SegmentBuilder, reused_runs
+from dataset_store.dataset.finding import ChunkFinder
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject, InvalidRequest
 from dataset_store.storage.packs import PackWriter
@@ -14,6 +18,12 @@ __all__ = ["MOST_BLOB_BYTES", "is_short", "packs_of", "read_blob", "require_boun
 
 MOST_BLOB_BYTES = 256 << 20
 _MOST_SHORT_BYTES = 512
+_MOST_REUSED_RUNS = 128
+"""A blob has 512 segments at most; what lies in more runs than this is stored anew."""
+
+
+def _finds_nothing(ids: Sequence[ChunkId]) -> list[ChunkHit | None]:
+    return [None] * len(ids)
 
 
 def is_short(data: bytes) -> bool:
@@ -40,8 +50,14 @@ def require_bounded(length: int) -> None:
         )
 
 
-def write_blob(workspace: Workspace, writer: PackWriter, data: bytes) -> Blob:
+def write_blob(workspace: Workspace, writer: PackWriter, data: bytes, find: ChunkFinder = _finds_nothing) -> Blob:
     """Append a blob's chunks to packs; it is there once the writer was flushed.
+
+    Args:
+        workspace: The store.
+        writer: Of packs.
+        data: The blob.
+        find: Tells which chunks are in the store already.
 
     Raises:
         InvalidRequest: It is too long.
@@ -49,14 +65,19 @@ def write_blob(workspace: Workspace, writer: PackWriter, data: bytes) -> Blob:
     """
     require_bounded(len(data))
     codec, builder = FrameCodec(), SegmentBuilder()
-    view, start = memoryview(data), 0
+    ends = cut_ends(data, workspace.repository.chunker, final=True).tolist()
+    chunks = [memoryview(data)[start:end] for start, end in pairwise((0, *ends))]
+    ids = [ChunkId(hash32(chunk)) for chunk in chunks]
+    hits = find(ids)
+    if len(reused_runs(hits)) > _MOST_REUSED_RUNS:
+        hits = _finds_nothing(ids)
     # Each chunk is a frame of its own, and comes before nodes in its pack.
-    for end in cut_ends(data, workspace.repository.chunker, final=True).tolist():
-        chunk = view[start:end]
-        chunk_id = ChunkId(hash32(chunk))
-        (place,) = writer.append([codec.encode_frame(FrameKind.DATA, [chunk], [chunk_id])])
-        builder.add(chunk_id, ChunkHit(place.pack, place.offset, place.stored, 0, len(chunk), alone=True))
-        start = end
+    for chunk, chunk_id, known in zip(chunks, ids, hits, strict=True):
+        hit = known
+        if hit is None:
+            (place,) = writer.append([codec.encode_frame(FrameKind.DATA, [chunk], [chunk_id])])
+            hit = ChunkHit(place.pack, place.offset, place.stored, 0, len(chunk), alone=True)
+        builder.add(chunk_id, hit)
     rows = []
     for one in builder.finish().rows:
         digest = one.digest if any(one.digest) else _digest_of_one(data)
