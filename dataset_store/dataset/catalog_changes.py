@@ -96,8 +96,14 @@ def publish(workspace: Workspace, version_id: str) -> None:
     commit_entry(workspace, entry)
 
 
-def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> None:
+def set_archived(workspace: Workspace, version_id: str, *, archived: bool, commit: str | None = None) -> None:
     """Hide a final version from searches by name and tag, or show it again.
+
+    Args:
+        workspace: The store.
+        version_id: The version.
+        archived: Whether it is to be hidden.
+        commit: As in `commit_entry`.
 
     Raises:
         DatasetNotFound: There is no such version.
@@ -108,7 +114,7 @@ def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> No
             return None
         return ArchiveEntry(commit=commit, time=now_ns(), version=version_id, archived=archived)
 
-    commit_entry(workspace, entry)
+    commit_entry(workspace, entry, commit)
 
 
 def move_series(
@@ -248,17 +254,28 @@ class _NothingToDo(DatasetStoreError):
     """Gives a commit up; it counts, as any reason to give up, only in the state at the end of the log."""
 
 
-def commit_entry(workspace: Workspace, make: Callable[[Catalog, str], Entry | None]) -> Entry | None:
-    """Append what `make` gives for the state before the slot and a commit id; None where that is nothing."""
-    commit = new_commit_id()
+def commit_entry(
+    workspace: Workspace, make: Callable[[Catalog, str], Entry | None], commit: str | None = None
+) -> Entry | None:
+    """Append what `make` gives for the state before the slot and a commit id; None where that is nothing.
+
+    Args:
+        workspace: The store.
+        make: Gives the entry.
+        commit: The commit id of an intention that others may have as well: it is carried out once, and where it was
+            before, nothing is done; by default a new one.
+    """
+    commit_id = commit or new_commit_id()
     sent: list[Entry] = []
 
     def entry(catalog: Catalog) -> Entry:
-        if catalog.slot_of(commit) is None:
-            made = make(catalog, commit)
+        if catalog.slot_of(commit_id) is None:
+            made = make(catalog, commit_id)
             if made is None:
                 raise _NothingToDo("There is nothing to change.")
             sent.append(made)
+        elif not sent:
+            raise _NothingToDo("That was done before.")
         return sent[-1]
 
     try:
