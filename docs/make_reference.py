@@ -35,6 +35,7 @@ VALUES = [
     Logger,
     Report,
 ]
+WITH_MEMBERS = {DatasetDiff, Lineage, Logger, TransferReport}
 REFERENCE = """\
 # Reference
 
