@@ -19,8 +19,8 @@ from dataset_store.core.log_entries import (
     PublishEntry,
     TagsEntry,
 )
-from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
-from dataset_store.errors import Conflict, DatasetNotFound, DatasetStoreError, VersionExists
+from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.errors import Conflict, DatasetNotFound, VersionExists
 
 __all__ = [
     "change_tags",
@@ -244,25 +244,12 @@ def _shown(project: str | None, name: str) -> str:
     return f"{project}/{name}" if project else name
 
 
-class _NothingToDo(DatasetStoreError):
-    """Gives a commit up; it counts, as any reason to give up, only in the state at the end of the log."""
-
-
 def commit_entry(workspace: Workspace, make: Callable[[Catalog, str], Entry | None]) -> Entry | None:
     """Append what `make` gives for the state before the slot and a commit id; None where that is nothing."""
-    commit = new_commit_id()
-    sent: list[Entry] = []
+    made: list[Entry | None] = []
 
-    def entry(catalog: Catalog) -> Entry:
-        if catalog.slot_of(commit) is None:
-            made = make(catalog, commit)
-            if made is None:
-                raise _NothingToDo("There is nothing to change.")
-            sent.append(made)
-        return sent[-1]
+    def entry(catalog: Catalog, commit: str) -> Entry | None:
+        made.append(make(catalog, commit))
+        return made[-1]
 
-    try:
-        workspace.repository.catalog.commit(entry)
-    except _NothingToDo:
-        return None
-    return sent[-1]
+    return made[-1] if workspace.repository.catalog.change(entry) is not None else None

@@ -9,12 +9,12 @@ from dataset_store.core.entries import Changes, Entries, overlay
 from dataset_store.core.log_entries import PackRow, SeriesName, Statistics, VersionEntry
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.tree import lookup
-from dataset_store.dataset.blobs import packs_of
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.reports import pieces_of
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import CommitOutcomeUnknown, Conflict, DatasetStoreError, VersionExists
 from dataset_store.local.drafts import Committing, Draft, Sent
+from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.trees import root_of, size_of
 
 __all__ = ["finalize_draft", "require_usable"]

@@ -18,6 +18,7 @@ from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.catalog_cache import CatalogCache, CatalogView
 from dataset_store.storage.log import Log
 from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.standings import Standings
 from dataset_store.storage.storages import Storages, require_create_if_absent
 from dataset_store.storage.trees import NodeKeeper, StoredNodes
 
@@ -69,6 +70,7 @@ class Repository:
     packs: PackReader
     nodes: StoredNodes
     storages: Storages
+    standings: Standings
 
     @property
     def store_id(self) -> StoreId:
@@ -80,7 +82,9 @@ class Repository:
         """How files are cut in this store."""
         return ChunkerParams.parse(self.config.chunker)
 
-    def pack_writer(self, storage: int, on_written: Callable[[PackRef, Footer], object]) -> PackWriter:
+    def pack_writer(
+        self, storage: int, on_written: Callable[[PackRef, Footer], object] = lambda _ref, _footer: None
+    ) -> PackWriter:
         """A writer of new packs in the storage of that number; `on_written` is told of each."""
         return PackWriter(
             self.storages[storage],
@@ -108,5 +112,7 @@ def open_repository(backend: Backend, config_object: bytes, catalog_directory: s
     catalog = CatalogView(Log(backend, object_digest(config_object)), CatalogCache(catalog_directory))
     store_id = StoreId(bytes.fromhex(config.store))
     storages = Storages(backend, store_id, lambda: catalog.catalog.storages)
-    packs = PackReader(store_id, storages.__getitem__, hole_bytes=backend.traits.hole_bytes)
-    return Repository(backend, config, catalog, packs, StoredNodes(packs, keeper), storages)
+    hole_bytes = backend.traits.hole_bytes
+    standings = Standings(catalog, PackReader(store_id, storages.__getitem__, hole_bytes=hole_bytes), keeper)
+    packs = PackReader(store_id, storages.__getitem__, hole_bytes=hole_bytes, whereabouts=standings)
+    return Repository(backend, config, catalog, packs, StoredNodes(packs, keeper), storages, standings)
