@@ -6,7 +6,7 @@ refer to a frame that does not stand; a place that the fold resolves may be refe
 A standing is a value: what later entries say does not change it.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +31,7 @@ class Standing:
     """
 
     slot: int
-    condemned: Container[PackRef]
+    condemned: frozenset[PackRef]
     relocations: Relocations
 
     def hits(self, found: Sequence[ChunkHit | None]) -> list[ChunkHit | None]:

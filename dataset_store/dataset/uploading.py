@@ -10,37 +10,52 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dataset_store.core.digest import ChunkId, ContentId, PackName, hash32
-from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Changes, Entries, concat
-from dataset_store.core.frames import FrameCodec, FrameKind
+from dataset_store.core.diff import Difference, diff_entries
+from dataset_store.core.digest import ChunkId, ContentId
+from dataset_store.core.entries import (
+    KIND_BITS,
+    LISTED,
+    ONE_CHUNK,
+    Bool,
+    Changes,
+    Entries,
+    Segments,
+    concat,
+    overlay,
+    sort_rows,
+)
 from dataset_store.core.kinds import Kind
-from dataset_store.core.log_entries import TreeRootRow
-from dataset_store.core.packfile import TRAILER_SIZE, Footer, PackRef
+from dataset_store.core.log_entries import Blob, Statistics, TreeRootRow
 from dataset_store.core.segments import (
-    MOST_SEGMENTS,
     ChunkHit,
     FileSegments,
-    Segment,
     decode_segment_list,
     encode_segment_list,
     segment_chunks,
     segment_columns,
     segment_rows,
     segments_of,
+    with_segments_at,
 )
+from dataset_store.core.standing import Standing
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.blobs import is_short, write_blob
+from dataset_store.dataset.holding import HeldNames
+from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.links import as_linked, as_stored
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.outputs import number_of
 from dataset_store.dataset.progress import progress_bar
+from dataset_store.dataset.rechecking import fallen_rows, has_lost_packs, own_changes
 from dataset_store.dataset.reports import pieces_of
+from dataset_store.dataset.salvaging import can_be_read, salvage
+from dataset_store.dataset.sending import Sender
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import CorruptObject
-from dataset_store.local.drafts import Draft, Sent, pending_rows
+from dataset_store.errors import Corrupt, CorruptObject
+from dataset_store.local.drafts import Draft, pending_rows
 from dataset_store.local.ingest import Ingested, SegmentAssembler, SourceFile, ingest
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.repository import new_pack_name
 from dataset_store.storage.trees import root_of, size_of, write_tree
 
 __all__ = ["UploadReport", "upload_draft"]
@@ -75,95 +90,112 @@ class UploadReport:
         return f"{files}; {_counted(self.stored, 'byte')} sent in {_counted(self.packs, 'pack')}"
 
 
-class _Sender:
-    """One upload's packs: places what is appended, and indexes every pack once it was put."""
-
-    def __init__(self, workspace: Workspace, condemned: frozenset[PackRef], storage: int) -> None:
-        self.workspace = workspace
-        self.condemned = condemned
-        self.packs = 0
-        self.stored = 0
-        self.new_bytes = 0
-        self.writer: PackWriter = workspace.repository.pack_writer(storage, self._on_written)
-
-    def _on_written(self, pack: PackRef, footer: Footer) -> None:
-        self.workspace.chunks.add_footer(pack, footer, self.condemned)
-        self.packs += 1
-        self.stored += footer.frames_end + len(footer.encode()) + TRAILER_SIZE
-
-    def finish_list(self, found: FileSegments) -> FileSegments:
-        """A file of many segments gets them as a list frame of its own."""
-        if len(found.rows) <= MOST_SEGMENTS:
-            return found
-        plain = encode_segment_list(segment_columns(found.rows))
-        frame = FrameCodec().encode_frame(FrameKind.LIST, [plain], [ChunkId(hash32(plain))])
-        return FileSegments.listed(self.writer.append([frame])[0], plain)
-
-
 def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> UploadReport:
-    """Send a draft's contents and tree, and record both in the draft.
+    """Send what a draft names and the store does not have, or not any more, and its tree; and record both in the draft.
 
     Raises:
         FileChanged: A file is not what it was when it was added.
+        ChunksLost: What was sent or found before was collected, and is not to be had again; the draft is as it was.
         StorageFailed: The store refused; repeat.
     """
-    catalog = workspace.refresh()
-    catalog.require("write")
+    while True:
+        catalog = workspace.refresh()
+        catalog.require("write")
+        head = catalog.head
+        try:
+            return _upload(workspace, draft, show_progress=show_progress)
+        except Corrupt:
+            # What is missing may have been deleted by right, with a version that lived when this began.
+            if workspace.refresh().head == head:
+                raise
+
+
+def _upload(workspace: Workspace, draft: Draft, *, show_progress: bool) -> UploadReport:
     storage = number_of(workspace, draft.output)
-    slot = catalog.head
-    condemned = frozenset(PackRef(row.storage, PackName(bytes.fromhex(row.pack))) for row in catalog.condemned)
-    sender = _Sender(workspace, condemned, storage)
+    standing = workspace.repository.standings.now()
+    own = own_changes(workspace, draft)
+    pending = pending_rows(own.changes.entries)
+    fallen = fallen_rows(workspace, own.changes.entries, standing)
+    held = fallen.any() or has_lost_packs(draft, standing)
+    sender = Sender(workspace, standing, storage, HeldNames(workspace, draft).draw if held else new_pack_name)
+    metadata = _send_metadata(draft, sender)
+    rows, total = _send_rows(draft, own.changes.entries, pending, fallen, sender, show_progress=show_progress)
+    tree = _send_tree(own.base, Changes(with_rows(own.changes.entries, rows), own.changes.removed), sender)
+    _remember(workspace, rows)
+    placed = rows if own.changes is draft.changes else rows.take(draft.changes.entries.find_many(rows.keys) >= 0)
+    draft.record_sent(placed, sender.sent(tree, metadata, _statistics(workspace, draft, tree)))
+    return UploadReport(int(pending.sum()), total, sender.new_bytes, sender.stored, len(sender.packs))
+
+
+def _send_rows(
+    draft: Draft, entries: Entries, pending: Bool, fallen: Bool, sender: Sender, *, show_progress: bool
+) -> tuple[Entries, int]:
+    """The rows that were not sent yet, or do not stand any more, with their segments; and the bytes of the former.
+
+    What is to be had from files is, the rest from the packs that it lies in while these exist.
+    """
+    readable = np.zeros(len(entries), np.bool_)
+    if fallen.any():
+        readable[fallen] = can_be_read(draft, entries.take(fallen))
+    bare = {row: FileSegments() for row in np.flatnonzero(readable).tolist()}
+    from_files = with_segments_at(entries, bare).take(pending | readable)
+    rows, total = _send_contents(draft, from_files, sender, show_progress=show_progress)
+    salvaged = salvage(entries.take(fallen & ~readable), sender)
+    return (sort_rows(concat([rows, salvaged])) if len(salvaged) else rows), total
+
+
+def _send_metadata(draft: Draft, sender: Sender) -> dict[str, Blob]:
+    """Append the pieces of a draft's metadata that are too long for its entry."""
     long = {name: data for name, data in pieces_of(draft).items() if not is_short(data)}
-    metadata = {name: write_blob(workspace, sender.writer, data) for name, data in long.items()}
-    rows, total = _located(draft, sender, show_progress=show_progress)
-    changes = Changes(_replaced(draft.changes.entries, rows), draft.changes.removed)
-    base = draft.opened.base
-    tree = base if base is not None and not len(changes) else _write(workspace, base, changes, sender)
+    return {name: write_blob(sender.workspace, sender.writer, data) for name, data in long.items()}
+
+
+def _send_tree(base: TreeRootRow | None, changes: Changes, sender: Sender) -> TreeRootRow:
+    """Append the nodes of the tree that is `base` changed, and put everything that was appended."""
+    tree = base
+    if base is None or len(changes):
+        tree = write_tree(base, changes, sender.writer, sender.workspace.repository.nodes)
     sender.writer.flush()
-    if len(rows):
-        draft.change(Changes(rows, []))
-        _remember(workspace, rows)
-    draft.append(Sent(tree, slot, metadata))
-    return UploadReport(len(rows), total, sender.new_bytes, sender.stored, sender.packs)
+    assert tree is not None  # noqa: S101  (either there was one, or one was written)
+    return tree
 
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _write(workspace: Workspace, base: TreeRootRow | None, changes: Changes, sender: _Sender) -> TreeRootRow:
-    return write_tree(base, changes, sender.writer, workspace.repository.nodes)
-
-
-def _replaced(entries: Entries, rows: Entries) -> Entries:
-    """`entries` with those that are pending replaced by `rows`, which are the same with segments."""
-    pending = np.flatnonzero(pending_rows(entries))
-    if len(pending) == len(entries):
+def with_rows(entries: Entries, rows: Entries) -> Entries:
+    """`entries` with some of them replaced by `rows`, which have the same keys."""
+    if len(rows) == len(entries):
         return rows
     order = np.arange(len(entries))
-    order[pending] = len(entries) + np.arange(len(rows))
+    order[entries.find_many(rows.keys)] = len(entries) + np.arange(len(rows))
     return concat([entries, rows]).take(order)
 
 
-def _located(draft: Draft, sender: _Sender, *, show_progress: bool) -> tuple[Entries, int]:
-    """The pending rows with their segments, contents that the store lacks being sent; and the bytes of all of them."""
-    own = draft.pending()
+def _send_contents(draft: Draft, own: Entries, sender: Sender, *, show_progress: bool) -> tuple[Entries, int]:
+    """Rows of a draft with their segments, contents that the store lacks being sent; and the bytes of all of them.
+
+    Raises:
+        FileChanged: A file is not what it was when it was added.
+        StorageFailed: The store refused.
+    """
     if not len(own):
         return own, 0
     pending = as_stored(own, draft)
-    workspace, condemned = sender.workspace, sender.condemned
+    workspace, standing = sender.workspace, sender.standing
     located = Located(pending)
     base = _base_rows(workspace, draft, pending)
-    located.add_from(base, condemned)
-    located.add_from(draft.changes.entries, condemned)
-    _locate_by_index(workspace, located, condemned)
+    located.add_from(base, standing)
+    located.add_from(draft.changes.entries, standing)
+    _locate_by_index(workspace, located, standing)
     missing = located.missing()
     earlier = _earlier_chunks(workspace, base, pending, missing.tolist())
     sending = _Sending(located, sender)
     total = int(pending.sizes[missing].sum())
     with progress_bar("uploading", total, len(missing), show=show_progress) as advance:
         sources = _sources(draft, pending, missing)
-        for unit in ingest(sources, workspace.repository.chunker, _finder(workspace, earlier, condemned)):
+        for unit in ingest(sources, workspace.repository.chunker, _finder(workspace, earlier, standing)):
             sending.take(unit)
             advance(len(unit.complete), sum(piece.length for piece in unit.pieces))
     sending.finish()
@@ -173,7 +205,7 @@ def _located(draft: Draft, sender: _Sender, *, show_progress: bool) -> tuple[Ent
 class _Sending:
     """Appends what ingest gives to packs, and notes where contents came to lie."""
 
-    def __init__(self, located: Located, sender: _Sender) -> None:
+    def __init__(self, located: Located, sender: Sender) -> None:
         self.located = located
         self.sender = sender
         self.assembler = SegmentAssembler()
@@ -215,19 +247,52 @@ def _sources(draft: Draft, pending: Entries, rows: npt.NDArray[np.int64]) -> Ite
         yield SourceFile(row, source.path_of(key), int(pending.sizes[row]), content_id, source.links.get(key))
 
 
+def _statistics(workspace: Workspace, draft: Draft, tree: TreeRootRow) -> Statistics:
+    """Totals from the root node, and what differs from the merged parents under the keys that the draft touches."""
+    nodes = workspace.repository.nodes
+    entries, size = size_of(root_of(tree), nodes)
+    if not draft.opened.parents:
+        return Statistics(files=entries, bytes=size, added=entries, modified=0, removed=0)
+    try:
+        difference = _difference(workspace, draft)
+    except Corrupt:
+        # A parent was deleted and its tree collected: there is nothing any more to compare with.
+        return Statistics(files=entries, bytes=size, added=entries, modified=0, removed=0)
+    return Statistics(
+        files=entries,
+        bytes=size,
+        added=len(difference.added),
+        modified=len(difference.modified_new),
+        removed=len(difference.removed),
+    )
+
+
+def _difference(workspace: Workspace, draft: Draft) -> Difference:
+    """What differs from the merged parents under the keys that the draft touches."""
+    nodes, changes = workspace.repository.nodes, draft.changes
+    before = Entries.empty()
+    if draft.opened.base is not None:
+        before = lookup(root_of(draft.opened.base), sorted({*changes.entries.keys, *changes.removed}), nodes)
+    after = overlay(before, changes)
+    if len(draft.opened.parents) > 1:
+        before = overlay(before, merged_parents(workspace, draft.opened.parents))
+        after = overlay(before, changes)
+    return diff_entries(before, after)
+
+
 def _slices(rows: npt.NDArray[np.int64]) -> Iterator[list[int]]:
     return (rows[at : at + _SLICE].tolist() for at in range(0, len(rows), _SLICE))
 
 
 def _finder(
-    workspace: Workspace, earlier: Mapping[ChunkId, ChunkHit], condemned: frozenset[PackRef]
+    workspace: Workspace, earlier: Mapping[ChunkId, ChunkHit], standing: Standing
 ) -> Callable[[Sequence[ChunkId]], list[ChunkHit | None]]:
     """A lookup of chunks: what the file was before, else what this machine knows."""
 
     def find(ids: Sequence[ChunkId]) -> list[ChunkHit | None]:
-        found = [earlier.get(chunk) for chunk in ids]
-        others = [chunk for chunk, hit in zip(ids, found, strict=True) if hit is None or hit.pack in condemned]
-        indexed = dict(zip(others, workspace.chunks.find_many(others, condemned), strict=True))
+        found = standing.hits([earlier.get(chunk) for chunk in ids])
+        others = [chunk for chunk, hit in zip(ids, found, strict=True) if hit is None]
+        indexed = dict(zip(others, standing.hits(workspace.chunks.find_many(others)), strict=True))
         return [indexed.get(chunk, hit) for chunk, hit in zip(ids, found, strict=True)]
 
     return find
@@ -247,30 +312,32 @@ def _base_rows(workspace: Workspace, draft: Draft, pending: Entries) -> Entries:
     return lookup(root_of(base), sorted({*draft.changes.removed, *pending.keys}), nodes)
 
 
-def _locate_by_index(workspace: Workspace, located: Located, condemned: frozenset[PackRef]) -> None:
+def _locate_by_index(workspace: Workspace, located: Located, standing: Standing) -> None:
     """Locate what this machine knows from packs that it has written or read."""
     sizes = located.pending.sizes
     missing = located.missing()
     is_short = sizes[missing] <= workspace.repository.chunker.minimum
     for part in _slices(missing[is_short]):
-        found = workspace.chunks.find_many(_content_ids(located, part), condemned)
+        found = standing.hits(workspace.chunks.find_many(_content_ids(located, part)))
         hits = [(row, hit) for row, hit in zip(part, found, strict=True) if hit is not None]
         located.add_hits([row for row, _ in hits], [hit for _, hit in hits])
     for part in _slices(missing[~is_short]):
         plains = workspace.chunks.find_contents(_content_ids(located, part))
         for row, plain in zip(part, plains, strict=True):
-            rows = _decoded(plain, int(sizes[row])) if plain is not None else None
-            if rows is not None and not any(one.pack in condemned for one in rows):
-                located.add(row, FileSegments(rows))
+            segments = _decoded(plain, int(sizes[row])) if plain is not None else None
+            if segments is not None:
+                now, stands = standing.segments(segments)
+                if stands.all():
+                    located.add(row, FileSegments(segment_rows(now)))
 
 
 def _content_ids(located: Located, rows: Sequence[int]) -> list[bytes]:
     return [content_id.tobytes() for content_id in located.pending.content_ids[rows]]
 
 
-def _decoded(plain: bytes, size: int) -> tuple[Segment, ...] | None:
+def _decoded(plain: bytes, size: int) -> Segments | None:
     try:
-        return segment_rows(decode_segment_list(plain, size, what="of the chunk index"))
+        return decode_segment_list(plain, size, what="of the chunk index")
     except CorruptObject:
         return None
 
@@ -292,7 +359,7 @@ def _earlier_chunks(
 
 
 def _remember(workspace: Workspace, rows: Entries) -> None:
-    """Note where contents of several chunks are, for the next draft that has them under any name."""
+    """Note where contents of several chunks were put, for the next draft that has them under any name."""
     # Of an external link the segments hold its record, though its content id may be that of the file.
     files = (rows.kinds & (ONE_CHUNK | LISTED | KIND_BITS)) == Kind.FILE
     several = np.flatnonzero(files & (rows.segment_counts > 0)).tolist()

@@ -25,7 +25,7 @@ from dataset_store.core.log_entries import (
 )
 from dataset_store.core.packfile import PackRef, pack_key
 from dataset_store.core.standing import Standing
-from dataset_store.errors import CorruptObject, DatasetStoreError
+from dataset_store.errors import Corrupt, CorruptObject, DatasetStoreError
 from dataset_store.storage.backend import Key, ObjectInfo
 from dataset_store.storage.blobs import packs_of, write_blob
 from dataset_store.storage.liveness import Reach, SummaryKeeper, reach_versions
@@ -149,7 +149,13 @@ def at_one_state(repository: Repository, compute: Callable[[], _T]) -> _T:
     """What `compute` gives for one state of the catalog: again where reading moved the catalog on meanwhile."""
     while True:
         head = repository.catalog.catalog.head
-        found = compute()
+        try:
+            found = compute()
+        except Corrupt:
+            # What is missing may have been deleted by right: a version that lived in this state is gone in a later one.
+            if repository.catalog.catalog.head == head and not repository.catalog.refresh():
+                raise
+            continue
         if repository.catalog.catalog.head == head:
             return found
 

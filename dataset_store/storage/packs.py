@@ -78,8 +78,10 @@ class PackWriter:
         self._packs: deque[PackBuilder] = deque()
         """Packs not put yet; all but the last are full."""
 
-    def append(self, frames: Sequence[EncodedFrame]) -> list[Place]:
+    def append(self, frames: Sequence[EncodedFrame], *, together: bool = False) -> list[Place]:
         """Take frames; the place of each, valid once its pack was put, at the latest by `flush`.
+
+        With `together` they come to stand one after another in one pack, which may grow beyond its target for it.
 
         Full packs are put first. Frames come in the order of their files' keys, and data before segment lists
         before nodes: a frame of an earlier kind than the one before it begins another pack.
@@ -88,7 +90,7 @@ class PackWriter:
             StorageFailed: A full pack could not be put. None of `frames` was taken; call again.
         """
         self._put_packs(keep=1)
-        return [self._place(frame) for frame in frames]
+        return [self._place(frame, begin=not (together and row)) for row, frame in enumerate(frames)]
 
     def flush(self) -> None:
         """Put all that was taken; the next frame begins another pack.
@@ -98,8 +100,9 @@ class PackWriter:
         """
         self._put_packs(keep=0)
 
-    def _place(self, frame: EncodedFrame) -> Place:
-        if not self._packs or self._is_full(self._packs[-1]) or not self._packs[-1].takes(frame):
+    def _place(self, frame: EncodedFrame, *, begin: bool) -> Place:
+        """Put a frame behind the others; `begin` a pack for it where the last one is full."""
+        if not self._packs or (begin and self._is_full(self._packs[-1])) or not self._packs[-1].takes(frame):
             self._packs.append(PackBuilder(self._store_id, self._new_name()))
         pack = self._packs[-1]
         offset = pack.append(frame)

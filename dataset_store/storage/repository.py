@@ -22,7 +22,7 @@ from dataset_store.storage.standings import Standings
 from dataset_store.storage.storages import Storages, require_create_if_absent
 from dataset_store.storage.trees import NodeKeeper, StoredNodes
 
-__all__ = ["Repository", "create_config", "fetch_config", "open_repository"]
+__all__ = ["Repository", "create_config", "fetch_config", "new_pack_name", "open_repository"]
 
 CONFIG_KEY = Key("config")
 
@@ -60,6 +60,11 @@ def create_config(backend: Backend, new_id: Callable[[int], bytes] = secrets.tok
     return made
 
 
+def new_pack_name() -> PackName:
+    """A name that no pack ever had."""
+    return PackName(secrets.token_bytes(16))
+
+
 @dataclass(frozen=True, slots=True)
 class Repository:
     """One store: where its objects, its history and its trees are."""
@@ -83,16 +88,13 @@ class Repository:
         return ChunkerParams.parse(self.config.chunker)
 
     def pack_writer(
-        self, storage: int, on_written: Callable[[PackRef, Footer], object] = lambda _ref, _footer: None
+        self,
+        storage: int,
+        on_written: Callable[[PackRef, Footer], object] = lambda _ref, _footer: None,
+        new_name: Callable[[], PackName] = new_pack_name,
     ) -> PackWriter:
         """A writer of new packs in the storage of that number; `on_written` is told of each."""
-        return PackWriter(
-            self.storages[storage],
-            self.store_id,
-            storage,
-            lambda: PackName(secrets.token_bytes(16)),
-            on_written=on_written,
-        )
+        return PackWriter(self.storages[storage], self.store_id, storage, new_name, on_written=on_written)
 
 
 def open_repository(backend: Backend, config_object: bytes, catalog_directory: str, keeper: NodeKeeper) -> Repository:
