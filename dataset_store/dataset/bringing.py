@@ -6,9 +6,6 @@ the content digest of the source's. Only then the one log entry is appended, by 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
-
-import numpy as np
 
 from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.diff import changes_between
@@ -18,20 +15,19 @@ from dataset_store.core.packfile import PackRef
 from dataset_store.core.shares import ranges_of
 from dataset_store.core.tree import read_range
 from dataset_store.dataset.arriving import Naming, arrival, piece_bytes, version_entry
-from dataset_store.dataset.blobs import packs_of, write_blob
-from dataset_store.dataset.committing import require_usable
+from dataset_store.dataset.blobs import write_blob
 from dataset_store.dataset.finding import finder, remember_contents
 from dataset_store.dataset.outputs import number_of
 from dataset_store.dataset.progress import Told
 from dataset_store.dataset.relaying import relay, wanted
-from dataset_store.dataset.sending import PackSender, condemned_packs
+from dataset_store.dataset.sending import Sender
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import Conflict, CorruptObject
+from dataset_store.errors import Conflict, CorruptObject, DatasetStoreError
+from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.trees import root_of, write_tree
 
 __all__ = ["Bases", "Bringing", "changes_in_parts", "is_live", "require_same"]
 
-_AGAIN: Final = "Repeat the same command: what was sent is found again, and versions that are there are passed over."
 _MOST_ENTRIES = 1_000_000
 """Entries of a whole tree that are worked on together; of each some hundred bytes are kept meanwhile."""
 
@@ -105,13 +101,13 @@ class Bringing:
         self.target = target
         self.version = version
         self.naming = naming
-        self.slot = target.catalog.head
-        self.sender = PackSender(target, condemned_packs(target.catalog), number_of(target, output))
+        standing = target.repository.standings.now()
+        self.sender = Sender(target, standing, number_of(target, output))
         self.files = 0
         self._packs: set[PackRef] = set()
 
-    def send(self, base: Version | None, there: Version | None, told: Told) -> None:
-        """Put packs, then append the entry.
+    def send(self, base: Version | None, there: Version | None, told: Told) -> bool:
+        """Put packs, then append the entry; False where what the version would use was collected meanwhile.
 
         Args:
             base: A version of the source that is near to this one, and in the target too.
@@ -119,7 +115,7 @@ class Bringing:
             told: Told of what there is to send, and of what was done.
 
         Raises:
-            VersionExists, Conflict: As `arrival`; or packs that it uses were condemned meanwhile.
+            VersionExists, Conflict: As `arrival`.
             CorruptObject, ObjectMissing: The source is damaged; nothing was committed.
             CommitOutcomeUnknown: Repeat; it cannot land twice.
             StorageFailed: A store refused; repeat.
@@ -127,13 +123,13 @@ class Bringing:
         metadata = self._metadata()
         tree = self._tree(base, there, told)
         self._packs |= {pack for piece in metadata.values() if isinstance(piece, Blob) for pack in packs_of(piece)}
-        self._commit(tree, metadata, there)
+        return self._commit(tree, metadata, there)
 
     def _metadata(self) -> Mapping[str, str | Blob]:
         """The metadata that the version's entry will hold, long pieces sent."""
         place = arrival(self.source.catalog, self.target.catalog, self.version, self.naming)
         as_it_is = version_entry(self.version, place, self.version.entry.tree, self.version.metadata)
-        find = finder(self.target, {}, self.sender.condemned)
+        find = finder(self.target, {}, self.sender.standing)
         return {
             name: write_blob(self.target, self.sender.writer, piece_bytes(self.source, piece), find)
             if isinstance(piece, Blob)
@@ -146,16 +142,16 @@ class Bringing:
         before = there.entry.tree if there is not None else None
         tree, size = before, 0
         for changes in changes_in_parts(self.source, base, self.version):
-            found = wanted(self.source, self.target, before, changes, self.sender.condemned)
+            found = wanted(self.source, self.target, before, changes, self.sender.standing)
             self.files += found.files
             size += found.bytes
             told.expect(self.files, size)
-            brought = relay(self.source, self.sender, found, told)
+            brought, packs = relay(self.source, self.sender, found, told)
             tree = write_tree(tree, brought, self.sender.writer, self.target.repository.nodes)
             # The next part is written into nodes of this one, which must be there to be read.
             self.sender.writer.flush()
             remember_contents(self.target, brought.entries)
-            self._packs |= _packs_of(brought)
+            self._packs |= packs
         assert tree is not None  # noqa: S101  (there is at least one part)
         self._packs.add(root_of(tree).ref.place.pack)
         if tree.digest != self.version.entry.tree.digest:
@@ -165,20 +161,37 @@ class Bringing:
             )
         return tree
 
-    def _commit(self, tree: TreeRootRow, metadata: Mapping[str, str | Blob], base: Version | None) -> None:
-        packs = frozenset(self._packs)
-
+    def _commit(self, tree: TreeRootRow, metadata: Mapping[str, str | Blob], base: Version | None) -> bool:
         def entry(catalog: Catalog) -> VersionEntry:
             standing = catalog.version(self.version.id)
             if standing is not None:
                 require_same(self.version, standing)
                 return standing.entry
-            require_usable(catalog, packs, self.slot, _AGAIN)
-            _require_base(catalog, base, self.slot)
+            if not self._stands(catalog, base):
+                raise _Fallen(self.version.id)
             place = arrival(self.source.catalog, catalog, self.version, self.naming)
             return version_entry(self.version, place, tree, metadata)
 
-        self.target.repository.catalog.commit(entry)
+        try:
+            self.target.repository.catalog.commit(entry)
+        except _Fallen:
+            return False
+        return True
+
+    def _stands(self, catalog: Catalog, base: Version | None) -> bool:
+        """Whether nothing that the version would use was condemned after the state from which it was taken.
+
+        What its tree shares with that of a version that lives needs no look.
+        """
+        last = catalog.packs.last_condemnation
+        if last is None or last < self.sender.standing.slot:
+            return True
+        condemned = self.target.repository.standings.now().condemned
+        return condemned.isdisjoint(self._packs) and (base is None or is_live(catalog, base.id))
+
+
+class _Fallen(DatasetStoreError):
+    """Gives an attempt up; it counts only in the state at the end of the log."""
 
 
 def is_live(catalog: Catalog, version_id: str) -> bool:
@@ -198,22 +211,3 @@ def require_same(version: Version, there: Version) -> None:
             f"The id {version.id} names other files there than in the source.",
             "One of them is not what was finalized under it; nothing was changed. Run `dataset-store verify` on both.",
         )
-
-
-def _packs_of(changes: Changes) -> set[PackRef]:
-    """The packs that rows use; a table of segments may list more."""
-    segments = changes.entries.segments
-    return {segments.packs[number] for number in np.unique(segments.pack).tolist()}
-
-
-def _require_base(catalog: Catalog, base: Version | None, slot: int) -> None:
-    """The version whose nodes a tree shares must have kept its packs from being condemned.
-
-    Raises:
-        Conflict: It was deleted, and packs were condemned, after the state from which it was taken.
-    """
-    if base is None or is_live(catalog, base.id):
-        return
-    condemned = catalog.packs.last_condemnation
-    if condemned is not None and condemned >= slot:
-        raise Conflict(f"The version {base.id}, whose tree this one shares, was deleted meanwhile.", _AGAIN)

@@ -3,19 +3,17 @@
 What is not found here may well be in the store; then it is stored once more, and nothing is wrong.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from dataset_store.core.digest import ChunkId, ContentId
-from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Bool, Entries
+from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Bool, Entries, Segments
 from dataset_store.core.kinds import Kind
-from dataset_store.core.packfile import PackRef
 from dataset_store.core.segments import (
     ChunkHit,
     FileSegments,
-    Segment,
     decode_segment_list,
     encode_segment_list,
     segment_chunks,
@@ -23,12 +21,14 @@ from dataset_store.core.segments import (
     segment_rows,
     segments_of,
 )
+from dataset_store.core.standing import Standing
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject
+from dataset_store.storage.blobs import ChunkFinder
 
-__all__ = ["SEARCHED_WHOLE", "ChunkFinder", "earlier_chunks", "finder", "locate_by_index", "remember_contents"]
+__all__ = ["SEARCHED_WHOLE", "earlier_chunks", "finder", "locate_by_index", "remember_contents"]
 
 SEARCHED_WHOLE = 100_000
 """Entries of a base tree up to which all of it is searched for contents, whatever the number of new files."""
@@ -36,35 +36,34 @@ SEARCHED_WHOLE = 100_000
 _SLICE = 65_536
 """Rows that are looked up together."""
 
-ChunkFinder = Callable[[Sequence[ChunkId]], list[ChunkHit | None]]
-"""Where chunks are in the store, for each id or None."""
 
-
-def locate_by_index(workspace: Workspace, located: Located, one_chunk: Bool, condemned: frozenset[PackRef]) -> None:
-    """Locate what this machine knows from packs that it has written or read.
+def locate_by_index(workspace: Workspace, located: Located, one_chunk: Bool, standing: Standing) -> None:
+    """Locate what this machine knows from packs that it has written or read, where it stands.
 
     Args:
         workspace: The store.
         located: What is searched.
         one_chunk: Its rows whose content is known to be one chunk.
-        condemned: Packs that must not be used.
+        standing: What may be referred to.
     """
     sizes = located.pending.sizes
     missing = located.missing()
     for part in _slices(missing[one_chunk[missing]]):
-        found = workspace.chunks.find_many(_content_ids(located, part), condemned)
+        found = standing.hits(workspace.chunks.find_many(_content_ids(located, part)))
         hits = [(row, hit) for row, hit in zip(part, found, strict=True) if hit is not None]
         located.add_hits([row for row, _ in hits], [hit for _, hit in hits])
     for part in _slices(missing[~one_chunk[missing]]):
         plains = workspace.chunks.find_contents(_content_ids(located, part))
         for row, plain in zip(part, plains, strict=True):
-            rows = _decoded(plain, int(sizes[row])) if plain is not None else None
-            if rows is not None and not any(one.pack in condemned for one in rows):
-                located.add(row, FileSegments(rows))
+            segments = _decoded(plain, int(sizes[row])) if plain is not None else None
+            if segments is not None:
+                now, stands = standing.segments(segments)
+                if stands.all():
+                    located.add(row, FileSegments(segment_rows(now)))
 
 
 def remember_contents(workspace: Workspace, rows: Entries) -> None:
-    """Note where contents of several chunks are, for the next draft that has them under any name."""
+    """Note where contents of several chunks were put, for the next draft that has them under any name."""
     # Of an external link the segments hold its record, though its content id may be that of the file.
     files = (rows.kinds & (ONE_CHUNK | LISTED | KIND_BITS)) == Kind.FILE
     several = np.flatnonzero(files & (rows.segment_counts > 0)).tolist()
@@ -90,13 +89,13 @@ def earlier_chunks(
     return {chunk: hit for segment in segments for chunk, hit in segment_chunks(segment, footers[segment.pack])}
 
 
-def finder(workspace: Workspace, earlier: Mapping[ChunkId, ChunkHit], condemned: frozenset[PackRef]) -> ChunkFinder:
-    """A lookup of chunks: what the file was before, else what this machine knows."""
+def finder(workspace: Workspace, earlier: Mapping[ChunkId, ChunkHit], standing: Standing) -> ChunkFinder:
+    """A lookup of chunks: what the file was before, else what this machine knows; where they stand."""
 
     def find(ids: Sequence[ChunkId]) -> list[ChunkHit | None]:
-        found = [earlier.get(chunk) for chunk in ids]
-        others = [chunk for chunk, hit in zip(ids, found, strict=True) if hit is None or hit.pack in condemned]
-        indexed = dict(zip(others, workspace.chunks.find_many(others, condemned), strict=True))
+        found = standing.hits([earlier.get(chunk) for chunk in ids])
+        others = [chunk for chunk, hit in zip(ids, found, strict=True) if hit is None]
+        indexed = dict(zip(others, standing.hits(workspace.chunks.find_many(others)), strict=True))
         return [indexed.get(chunk, hit) for chunk, hit in zip(ids, found, strict=True)]
 
     return find
@@ -110,8 +109,8 @@ def _content_ids(located: Located, rows: Sequence[int]) -> list[bytes]:
     return [content_id.tobytes() for content_id in located.pending.content_ids[rows]]
 
 
-def _decoded(plain: bytes, size: int) -> tuple[Segment, ...] | None:
+def _decoded(plain: bytes, size: int) -> Segments | None:
     try:
-        return segment_rows(decode_segment_list(plain, size, what="of the chunk index"))
+        return decode_segment_list(plain, size, what="of the chunk index")
     except CorruptObject:
         return None

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.log_entries import Blob, MetadataEntry
 from dataset_store.dataset import describing
-from dataset_store.dataset.blobs import is_short, packs_of, read_blob, write_blob
+from dataset_store.dataset.blobs import is_short, read_blob, write_blob
 from dataset_store.dataset.catalog_changes import commit_entry, require_live
 from dataset_store.dataset.committing import require_usable
 from dataset_store.dataset.reports import REPORTS, Report, decode_reports
 from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
 from dataset_store.errors import InvalidRequest
 from dataset_store.local.drafts import Draft
+from dataset_store.storage.blobs import packs_of
 
 __all__ = ["add_report", "metadata_names", "piece_of", "report_lines", "reports_of", "require_name", "set_piece"]
 

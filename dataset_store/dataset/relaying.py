@@ -42,11 +42,11 @@ from dataset_store.core.segments import (
     segment_chunks,
     segments_of,
 )
+from dataset_store.core.standing import Standing
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.contents import stored_contents
 from dataset_store.dataset.finding import (
     SEARCHED_WHOLE,
-    ChunkFinder,
     earlier_chunks,
     finder,
     locate_by_index,
@@ -55,9 +55,10 @@ from dataset_store.dataset.links import as_linked, link_rows, with_records
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.progress import Told
-from dataset_store.dataset.sending import PackSender
+from dataset_store.dataset.sending import Sender
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.local.ingest import FIRST_RUNS, RUNS_PER_READ
+from dataset_store.storage.blobs import ChunkFinder
 from dataset_store.storage.trees import root_of, size_of
 
 __all__ = ["Wanted", "relay", "wanted"]
@@ -106,7 +107,7 @@ def wanted(
     target: Workspace | None,
     base: TreeRootRow | None,
     changes: Changes,
-    condemned: frozenset[PackRef] = frozenset(),
+    standing: Standing,
 ) -> Wanted:
     """Find what of the contents of changes a target has: in its base tree, and by what this machine knows.
 
@@ -115,7 +116,7 @@ def wanted(
         target: Where they are to go; None where there is no store yet, which has nothing.
         base: The tree in the target to which they apply; None is the empty tree.
         changes: With places of the source.
-        condemned: Packs of the target that must not be used.
+        standing: What of the target may be referred to.
     """
     own = changes.entries.take(changes.entries.segment_counts > 0)
     stored = _with_records(source, own)
@@ -129,15 +130,15 @@ def wanted(
     if target is None:
         return Wanted(changes, stored, located, Entries.empty())
     found = Wanted(changes, stored, located, _near(target, base, changes))
-    located.add_from(found.near, condemned)
+    located.add_from(found.near, standing)
     one_chunk: Bool = (stored.kinds & ONE_CHUNK) != 0
-    locate_by_index(target, located, one_chunk, condemned)
+    locate_by_index(target, located, one_chunk, standing)
     if base is not None and found.files:
         nodes = target.repository.nodes
         entries, _ = size_of(root_of(base), nodes)
         # All of the tree is worth reading where that takes less than sending again what may stand elsewhere in it.
         if entries <= max(SEARCHED_WHOLE, 16 * len(stored)) and entries * _NODE_BYTES < found.bytes:
-            located.add_from(read_all(root_of(base), nodes), condemned)
+            located.add_from(read_all(root_of(base), nodes), standing)
     return found
 
 
@@ -167,8 +168,12 @@ def _with_records(source: Workspace, own: Entries) -> Entries:
 # --- sending it ------------------------------------------------------------------------------------------------------
 
 
-def relay(source: Workspace, sender: PackSender, found: Wanted, told: Told) -> Changes:
-    """Send what a target lacks; the changes with places of the target, valid once the sender's writer was flushed.
+def relay(source: Workspace, sender: Sender, found: Wanted, told: Told) -> tuple[Changes, set[PackRef]]:
+    """Send what a target lacks.
+
+    Returns:
+        The changes with places of the target, valid once the sender's writer was flushed; and all packs that they use,
+        also those that new lists of segments name.
 
     Raises:
         CorruptObject, ObjectMissing: The source is damaged.
@@ -180,9 +185,12 @@ def relay(source: Workspace, sender: PackSender, found: Wanted, told: Told) -> C
     target = sender.workspace
     missing = found.located.missing().tolist()
     earlier = earlier_chunks(target, found.near, found.located.pending, missing)
-    _Relay(source, sender, found, finder(target, earlier, sender.condemned), told).run()
+    relaying = _Relay(source, sender, found, finder(target, earlier, sender.standing), told)
+    relaying.run()
     located = as_linked(found.located.entries(), replace(own, kinds=own.kinds & np.uint8(IDENTITY_BITS)))
-    return Changes(sort_rows(concat([rows.take(~has_content), located])), found.changes.removed)
+    segments = located.segments
+    packs = relaying.packs | {segments.packs[number] for number in np.unique(segments.pack).tolist()}
+    return Changes(sort_rows(concat([rows.take(~has_content), located])), found.changes.removed), packs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,7 +232,7 @@ _Frames = Mapping[Place, memoryview]
 class _Relay:
     """One version's contents on their way. Belongs to one thread, but for a second one that reads ahead."""
 
-    def __init__(self, source: Workspace, sender: PackSender, found: Wanted, find: ChunkFinder, told: Told) -> None:
+    def __init__(self, source: Workspace, sender: Sender, found: Wanted, find: ChunkFinder, told: Told) -> None:
         self.source = source
         self.sender = sender
         self.stored = found.stored
@@ -236,6 +244,7 @@ class _Relay:
         self.several: list[tuple[int, FileSegments]] = []
         self.block: list[tuple[int, memoryview]] = []
         self.block_bytes = 0
+        self.packs: set[PackRef] = set()
 
     def run(self) -> None:
         """Send all that is missing; lists follow all data, as the order of frames in a pack asks."""
@@ -246,6 +255,7 @@ class _Relay:
                     self._take(item, frames)
             self._end_block()
         for row, found in self.several:
+            self.packs.update(segment.pack for segment in found.rows)
             self.located.add(row, self.sender.finish_list(found))
 
     # --- what to read ---
@@ -365,7 +375,8 @@ class _Relay:
 
     def _append(self, frame: EncodedFrame) -> Place:
         self.sender.new_bytes += frame.plain
-        return self.sender.writer.append([frame])[0]
+        (place,) = self.sender.writer.append([frame])
+        return place
 
     def _decoded(self, place: Place, data: memoryview) -> Frame:
         what = f"The frame at {place.offset} of {pack_key(place.pack.name)}"

@@ -17,18 +17,22 @@ import numpy as np
 
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.merge import parents_first
+from dataset_store.core.relocation import Relocations
+from dataset_store.core.standing import Standing
 from dataset_store.core.version_numbers import title_of
 from dataset_store.dataset.arriving import Arrival, Naming, arrival, complete, differs, make_equal
 from dataset_store.dataset.bringing import Bases, Bringing, changes_in_parts, is_live, require_same
 from dataset_store.dataset.lineage import ancestors_of
 from dataset_store.dataset.outputs import output_of, storage_url
-from dataset_store.dataset.progress import progress_bar
+from dataset_store.dataset.progress import Told, progress_bar
 from dataset_store.dataset.relaying import wanted
-from dataset_store.dataset.sending import condemned_packs
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Conflict, InvalidRequest
 
 __all__ = ["Terms", "TransferReport", "Transferred", "chosen", "transfer"]
+
+_ATTEMPTS = 8
+_NONE = Standing(0, frozenset(), Relocations())
 
 Outcome = Literal["sent", "to send", "there", "deleted there"]
 
@@ -110,7 +114,7 @@ class TransferReport:
         return sum(row.packs for row in self.versions)
 
 
-Told = Callable[[Transferred], object]
+Done = Callable[[Transferred], object]
 
 
 def chosen(source: Workspace, ids: Sequence[str], query: Query, *, every: bool) -> list[str]:
@@ -136,7 +140,7 @@ def transfer(
     terms: Terms,
     *,
     show_progress: bool = False,
-    told: Told = lambda _row: None,
+    told: Done = lambda _row: None,
 ) -> TransferReport:
     """Bring versions, and by default their ancestors, into another store.
 
@@ -255,25 +259,37 @@ class _Transfer:
 
     def _sent(self, version: Version, which: str) -> Transferred:
         target = self._open_target()
-        base = self.bases.nearest(version, lambda one: is_live(target.catalog, one))
-        there = target.version(base.id) if base is not None else None
-        bringing = Bringing(self.source, target, version, self.naming, self._output(version))
         with progress_bar(f"sending {which} {self._title(version)}", 0, 0, show=self.show_progress) as bar:
-            bringing.send(base, there, bar)
+            bringing = self._brought(version, bar)
         complete(self.source, target, version)
         sent = bringing.sender
         row = target.version(version.id)
-        return self._row(row, target.catalog, "sent", bringing.files, (sent.new_bytes, sent.stored, sent.packs))
+        return self._row(row, target.catalog, "sent", bringing.files, (sent.new_bytes, sent.stored, len(sent.packs)))
+
+    def _brought(self, version: Version, bar: Told) -> Bringing:
+        """Bring a version; where what it would use was collected meanwhile, that is sent again."""
+        target = self._open_target()
+        for _ in range(_ATTEMPTS):
+            base = self.bases.nearest(version, lambda one: is_live(target.catalog, one))
+            there = target.version(base.id) if base is not None else None
+            bringing = Bringing(self.source, target, version, self.naming, self._output(version))
+            with self.source.reading(version.id, *([base.id] if base is not None else [])):
+                if bringing.send(base, there, bar):
+                    return bringing
+        raise Conflict(
+            f"What was sent of the version {version.id} was collected {_ATTEMPTS} times before it could be committed.",
+            "Repeat the command, and collect with a --min-age that leaves it time.",
+        )
 
     def _measured(self, version: Version) -> Transferred:
         """What would be sent, with what earlier versions of this call would bring."""
         catalog = self.there
         base = self.bases.nearest(version, lambda one: one in self.planned or is_live(catalog, one))
         there = catalog.version(base.id) if base is not None else None
-        condemned = condemned_packs(catalog)
+        standing = _NONE if self.target is None else self.target.repository.standings.now()
         files = size = 0
         for changes in changes_in_parts(self.source, base, version):
-            found = wanted(self.source, self.target, there.entry.tree if there else None, changes, condemned)
+            found = wanted(self.source, self.target, there.entry.tree if there else None, changes, standing)
             missing = found.located.missing()
             ids = [found.stored.content_ids[row].tobytes() for row in missing.tolist()]
             fresh = [row for row, content in zip(missing.tolist(), ids, strict=True) if content not in self.seen]

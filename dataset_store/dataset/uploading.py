@@ -10,22 +10,39 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import ContentId
-from dataset_store.core.entries import Bool, Changes, Entries, concat
-from dataset_store.core.log_entries import TreeRootRow
-from dataset_store.core.segments import FileSegments
+from dataset_store.core.entries import (
+    Bool,
+    Changes,
+    Entries,
+    concat,
+    overlay,
+    sort_rows,
+)
+from dataset_store.core.log_entries import Blob, Statistics, TreeRootRow
+from dataset_store.core.segments import (
+    FileSegments,
+    with_segments_at,
+)
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.blobs import is_short, write_blob
 from dataset_store.dataset.finding import SEARCHED_WHOLE, earlier_chunks, finder, locate_by_index, remember_contents
+from dataset_store.dataset.holding import HeldNames
+from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.links import as_linked, as_stored
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.outputs import number_of
 from dataset_store.dataset.progress import progress_bar
+from dataset_store.dataset.rechecking import fallen_rows, has_lost_packs, own_changes
 from dataset_store.dataset.reports import pieces_of
-from dataset_store.dataset.sending import PackSender, condemned_packs
+from dataset_store.dataset.salvaging import can_be_read, salvage
+from dataset_store.dataset.sending import Sender
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.local.drafts import Draft, Sent, pending_rows
+from dataset_store.errors import Corrupt
+from dataset_store.local.drafts import Draft, pending_rows
 from dataset_store.local.ingest import Ingested, SegmentAssembler, SourceFile, ingest
+from dataset_store.storage.repository import new_pack_name
 from dataset_store.storage.trees import root_of, size_of, write_tree
 
 __all__ = ["UploadReport", "upload_draft"]
@@ -55,69 +72,112 @@ class UploadReport:
 
 
 def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> UploadReport:
-    """Send a draft's contents and tree, and record both in the draft.
+    """Send what a draft names and the store does not have, or not any more, and its tree; and record both in the draft.
 
     Raises:
         FileChanged: A file is not what it was when it was added.
+        ChunksLost: What was sent or found before was collected, and is not to be had again; the draft is as it was.
         StorageFailed: The store refused; repeat.
     """
-    catalog = workspace.refresh()
-    catalog.require("write")
+    while True:
+        catalog = workspace.refresh()
+        catalog.require("write")
+        head = catalog.head
+        try:
+            return _upload(workspace, draft, show_progress=show_progress)
+        except Corrupt:
+            # What is missing may have been deleted by right, with a version that lived when this began.
+            if workspace.refresh().head == head:
+                raise
+
+
+def _upload(workspace: Workspace, draft: Draft, *, show_progress: bool) -> UploadReport:
     storage = number_of(workspace, draft.output)
-    slot = catalog.head
-    sender = PackSender(workspace, condemned_packs(catalog), storage)
+    standing = workspace.repository.standings.now()
+    own = own_changes(workspace, draft)
+    pending = pending_rows(own.changes.entries)
+    fallen = fallen_rows(workspace, own.changes.entries, standing)
+    held = fallen.any() or has_lost_packs(draft, standing)
+    sender = Sender(workspace, standing, storage, HeldNames(workspace, draft).draw if held else new_pack_name)
+    metadata = _send_metadata(draft, sender)
+    rows, total = _send_rows(draft, own.changes.entries, pending, fallen, sender, show_progress=show_progress)
+    tree = _send_tree(own.base, Changes(with_rows(own.changes.entries, rows), own.changes.removed), sender)
+    remember_contents(workspace, rows)
+    placed = rows if own.changes is draft.changes else rows.take(draft.changes.entries.find_many(rows.keys) >= 0)
+    draft.record_sent(placed, sender.sent(tree, metadata, _statistics(workspace, draft, tree)))
+    return UploadReport(int(pending.sum()), total, sender.new_bytes, sender.stored, len(sender.packs))
+
+
+def _send_rows(
+    draft: Draft, entries: Entries, pending: Bool, fallen: Bool, sender: Sender, *, show_progress: bool
+) -> tuple[Entries, int]:
+    """The rows that were not sent yet, or do not stand any more, with their segments; and the bytes of the former.
+
+    What is to be had from files is, the rest from the packs that it lies in while these exist.
+    """
+    readable = np.zeros(len(entries), np.bool_)
+    if fallen.any():
+        readable[fallen] = can_be_read(draft, entries.take(fallen))
+    bare = {row: FileSegments() for row in np.flatnonzero(readable).tolist()}
+    from_files = with_segments_at(entries, bare).take(pending | readable)
+    rows, total = _send_contents(draft, from_files, sender, show_progress=show_progress)
+    salvaged = salvage(entries.take(fallen & ~readable), sender)
+    return (sort_rows(concat([rows, salvaged])) if len(salvaged) else rows), total
+
+
+def _send_metadata(draft: Draft, sender: Sender) -> dict[str, Blob]:
+    """Append the pieces of a draft's metadata that are too long for its entry."""
     long = {name: data for name, data in pieces_of(draft).items() if not is_short(data)}
-    metadata = {name: write_blob(workspace, sender.writer, data) for name, data in long.items()}
-    rows, total = _located(draft, sender, show_progress=show_progress)
-    changes = Changes(_replaced(draft.changes.entries, rows), draft.changes.removed)
-    base = draft.opened.base
-    tree = base if base is not None and not len(changes) else _write(workspace, base, changes, sender)
+    return {name: write_blob(sender.workspace, sender.writer, data) for name, data in long.items()}
+
+
+def _send_tree(base: TreeRootRow | None, changes: Changes, sender: Sender) -> TreeRootRow:
+    """Append the nodes of the tree that is `base` changed, and put everything that was appended."""
+    tree = base
+    if base is None or len(changes):
+        tree = write_tree(base, changes, sender.writer, sender.workspace.repository.nodes)
     sender.writer.flush()
-    if len(rows):
-        draft.change(Changes(rows, []))
-        remember_contents(workspace, rows)
-    draft.append(Sent(tree, slot, metadata))
-    return UploadReport(len(rows), total, sender.new_bytes, sender.stored, sender.packs)
+    assert tree is not None  # noqa: S101  (either there was one, or one was written)
+    return tree
 
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _write(workspace: Workspace, base: TreeRootRow | None, changes: Changes, sender: PackSender) -> TreeRootRow:
-    return write_tree(base, changes, sender.writer, workspace.repository.nodes)
-
-
-def _replaced(entries: Entries, rows: Entries) -> Entries:
-    """`entries` with those that are pending replaced by `rows`, which are the same with segments."""
-    pending = np.flatnonzero(pending_rows(entries))
-    if len(pending) == len(entries):
+def with_rows(entries: Entries, rows: Entries) -> Entries:
+    """`entries` with some of them replaced by `rows`, which have the same keys."""
+    if len(rows) == len(entries):
         return rows
     order = np.arange(len(entries))
-    order[pending] = len(entries) + np.arange(len(rows))
+    order[entries.find_many(rows.keys)] = len(entries) + np.arange(len(rows))
     return concat([entries, rows]).take(order)
 
 
-def _located(draft: Draft, sender: PackSender, *, show_progress: bool) -> tuple[Entries, int]:
-    """The pending rows with their segments, contents that the store lacks being sent; and the bytes of all of them."""
-    own = draft.pending()
+def _send_contents(draft: Draft, own: Entries, sender: Sender, *, show_progress: bool) -> tuple[Entries, int]:
+    """Rows of a draft with their segments, contents that the store lacks being sent; and the bytes of all of them.
+
+    Raises:
+        FileChanged: A file is not what it was when it was added.
+        StorageFailed: The store refused.
+    """
     if not len(own):
         return own, 0
     pending = as_stored(own, draft)
-    workspace, condemned = sender.workspace, sender.condemned
+    workspace, standing = sender.workspace, sender.standing
     located = Located(pending)
     base = _base_rows(workspace, draft, pending)
-    located.add_from(base, condemned)
-    located.add_from(draft.changes.entries, condemned)
+    located.add_from(base, standing)
+    located.add_from(draft.changes.entries, standing)
     short: Bool = pending.sizes <= workspace.repository.chunker.minimum
-    locate_by_index(workspace, located, short, condemned)
+    locate_by_index(workspace, located, short, standing)
     missing = located.missing()
     earlier = earlier_chunks(workspace, base, pending, missing.tolist())
     sending = _Sending(located, sender)
     total = int(pending.sizes[missing].sum())
     with progress_bar("uploading", total, len(missing), show=show_progress) as advance:
         sources = _sources(draft, pending, missing)
-        for unit in ingest(sources, workspace.repository.chunker, finder(workspace, earlier, condemned)):
+        for unit in ingest(sources, workspace.repository.chunker, finder(workspace, earlier, standing)):
             sending.take(unit)
             advance(len(unit.complete), sum(piece.length for piece in unit.pieces))
     sending.finish()
@@ -127,7 +187,7 @@ def _located(draft: Draft, sender: PackSender, *, show_progress: bool) -> tuple[
 class _Sending:
     """Appends what ingest gives to packs, and notes where contents came to lie."""
 
-    def __init__(self, located: Located, sender: PackSender) -> None:
+    def __init__(self, located: Located, sender: Sender) -> None:
         self.located = located
         self.sender = sender
         self.assembler = SegmentAssembler()
@@ -167,6 +227,42 @@ def _sources(draft: Draft, pending: Entries, rows: npt.NDArray[np.int64]) -> Ite
         key = pending.keys[row]
         content_id = ContentId(pending.content_ids[row].tobytes())
         yield SourceFile(row, source.path_of(key), int(pending.sizes[row]), content_id, source.links.get(key))
+
+
+def _statistics(workspace: Workspace, draft: Draft, tree: TreeRootRow) -> Statistics:
+    """Totals from the root node, and what differs from the merged parents under the keys that the draft touches."""
+    nodes = workspace.repository.nodes
+    entries, size = size_of(root_of(tree), nodes)
+    if not draft.opened.parents:
+        return Statistics(files=entries, bytes=size, added=entries, modified=0, removed=0)
+    try:
+        difference = _difference(workspace, draft)
+    except Corrupt:
+        # A parent was deleted and its tree collected: there is nothing any more to compare with.
+        return Statistics(files=entries, bytes=size, added=entries, modified=0, removed=0)
+    return Statistics(
+        files=entries,
+        bytes=size,
+        added=len(difference.added),
+        modified=len(difference.modified_new),
+        removed=len(difference.removed),
+    )
+
+
+def _difference(workspace: Workspace, draft: Draft) -> Difference:
+    """What differs from the merged parents under the keys that the draft touches."""
+    nodes, changes = workspace.repository.nodes, draft.changes
+    before = Entries.empty()
+    if draft.opened.base is not None:
+        before = lookup(root_of(draft.opened.base), sorted({*changes.entries.keys, *changes.removed}), nodes)
+    after = overlay(before, changes)
+    if len(draft.opened.parents) > 1:
+        before = overlay(before, merged_parents(workspace, draft.opened.parents))
+        after = overlay(before, changes)
+    return diff_entries(before, after)
+
+
+# --- contents that the store has already ---------------------------------------------------------------------------
 
 
 def _base_rows(workspace: Workspace, draft: Draft, pending: Entries) -> Entries:
