@@ -1,11 +1,15 @@
 """Transfers that are broken off, damaged sources, random histories, and what a transfer costs."""
 
 import itertools
+import math
 import random
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,11 +18,15 @@ from versions import version_of
 
 from dataset_store import Dataset
 from dataset_store.core.digest import PackName
+from dataset_store.core.entries import Changes
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.packfile import PackRef
+from dataset_store.dataset import bringing
 from dataset_store.dataset import workspace as workspaces
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import CorruptObject, ObjectMissing, StorageFailed
+from dataset_store.storage.collecting import collect
+from dataset_store.storage.liveness import NoSummaries
 from dataset_store.storage.log import Pacing
 from dataset_store.storage.packs import PackWriter
 from dataset_store.storage.wrappers import CountingBackend
@@ -222,6 +230,21 @@ def test_bytes_that_rot_on_the_way_are_never_put(stores, wrapped, another_machin
     assert call > 2
 
 
+def test_a_tree_that_comes_out_as_another_is_not_committed(stores, monkeypatch, refused):
+    first, second = two_versions(stores.home)
+    first.push(stores.url("b"))
+    real = bringing.relay
+
+    def loses_a_row(*arguments):
+        changes, packs = real(*arguments)
+        return Changes(changes.entries.take(np.arange(len(changes.entries) - 1)), changes.removed), packs
+
+    monkeypatch.setattr(bringing, "relay", loses_a_row)
+    with refused(CorruptObject, second.id):
+        second.push(stores.url("b"))
+    assert log_length(stores.url("b")) == 1
+
+
 # --- random histories ------------------------------------------------------------------------------------------------
 
 CONTENTS = [b"", b"a", b"text\n" * 3_000, random.Random(1).randbytes(90_000), random.Random(2).randbytes(200_000)]
@@ -342,3 +365,83 @@ def test_contents_elsewhere_in_the_tree_are_found_where_reading_that_costs_less_
     first.push(stores.url("b"))
     another_machine()
     assert stores.get("a", second.id).push(stores.url("b")).new_bytes == 0
+
+
+# --- beside others ---------------------------------------------------------------------------------------------------
+
+
+def collect_all(store):
+    """Condemn and delete every pack that nothing live needs, as another machine would, however young."""
+    repository = open_workspace(store).repository
+    return collect(repository, NoSummaries(), older_than=math.inf, now_ns=lambda: 1)
+
+
+@pytest.mark.parametrize("when", ["before the tree is written", "before the entry is appended"])
+def test_what_is_collected_before_it_is_committed_is_sent_again(
+    stores, small_packs, monkeypatch, another_machine, when
+):
+    first, second = two_versions(stores.home)
+    first.push(stores.url("b"))
+    collected = []
+
+    def beside(real):
+        def call(*arguments):
+            if len(collected) < 2:
+                collected.append(collect_all(stores.url("b")))
+            return real(*arguments)
+
+        return call
+
+    owner, name = (bringing, "write_tree") if when == "before the tree is written" else (bringing.Bringing, "_commit")
+    monkeypatch.setattr(owner, name, beside(getattr(owner, name)))
+    second.push(stores.url("b"))
+    second.push(stores.url("c"))
+    assert all(one.deleted for one in collected)
+    collect_all(stores.url("b"))
+    another_machine()
+    for version in (first, second):
+        same(stores.url("a"), stores.url("b"), version.id)
+
+
+def test_a_base_that_is_deleted_and_collected_meanwhile_is_done_without(stores, monkeypatch, another_machine):
+    first, second = two_versions(stores.home)
+    first.push(stores.url("b"))
+    commit, collected = bringing.Bringing._commit, []
+
+    def beside(*arguments):
+        if not collected:
+            stores.use("b")
+            Dataset.delete(first.id)
+            collected.append(collect_all(stores.url("b")))
+        return commit(*arguments)
+
+    monkeypatch.setattr(bringing.Bringing, "_commit", beside)
+    report = second.push(stores.url("b"))
+    assert [row.outcome for row in report.versions] == ["there", "sent"]
+    assert collected[0].deleted
+    collect_all(stores.url("b"))
+    another_machine()
+    same(stores.url("a"), stores.url("b"), second.id)
+
+
+PUSH = """
+import sys
+from dataset_store import Dataset
+sys.stdin.readline()
+for _ in range(2):
+    Dataset.get(sys.argv[1]).push(sys.argv[2])
+"""
+
+
+def test_processes_that_push_the_same_at_once_agree(stores):
+    first, second = two_versions(stores.home)
+    Dataset.clone_store(stores.url("a"), stores.url("b"), dataset_tags="none")
+    words = [sys.executable, "-c", PUSH, second.id, stores.url("b")]
+    running = [subprocess.Popen(words, stdin=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in running:
+        process.stdin.write("go\n")
+        process.stdin.close()
+    assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
+    assert log_length(stores.url("b")) == 3
+    for version in (first, second):
+        same(stores.url("a"), stores.url("b"), version.id)
