@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import random
 import subprocess
 import sys
@@ -91,9 +92,8 @@ def folder(home):
 
 def two_versions(home):
     first = version_of(folder(home), dataset_tags=["t"])
-    second = version_of(
-        write(home / "in", {"long1": b"new" + random.Random(1).randbytes(150_000)}), parent_datasets=[first]
-    )
+    more = {"long1": b"new" + random.Random(1).randbytes(150_000), "long9": random.Random(99).randbytes(250_000)}
+    second = version_of(write(home / "in", more), parent_datasets=[first])
     second.set_metadata("x" * 50_000, "long")
     second.publish()
     return first, second
@@ -370,10 +370,10 @@ def test_contents_elsewhere_in_the_tree_are_found_where_reading_that_costs_less_
 # --- beside others ---------------------------------------------------------------------------------------------------
 
 
-def collect_all(store):
-    """Condemn and delete every pack that nothing live needs, as another machine would, however young."""
+def collect_all(store, older_than=math.inf):
+    """Condemn and delete every pack that nothing live needs, by default however young."""
     repository = open_workspace(store).repository
-    return collect(repository, NoSummaries(), older_than=math.inf, now_ns=lambda: 1)
+    return collect(repository, NoSummaries(), older_than=older_than, now_ns=lambda: 1)
 
 
 @pytest.mark.parametrize("when", ["before the tree is written", "before the entry is appended"])
@@ -404,15 +404,16 @@ def test_what_is_collected_before_it_is_committed_is_sent_again(
 
 
 def test_a_base_that_is_deleted_and_collected_meanwhile_is_done_without(stores, monkeypatch, another_machine):
-    first, second = two_versions(stores.home)
-    first.push(stores.url("b"))
+    first, second = two_of_many(stores, 1_500)
+    for path in (stores.home / "b" / "packs").glob("*/*"):
+        os.utime(path, (1, 1))
     commit, collected = bringing.Bringing._commit, []
 
     def beside(*arguments):
         if not collected:
             stores.use("b")
             Dataset.delete(first.id)
-            collected.append(collect_all(stores.url("b")))
+            collected.append(collect_all(stores.url("b"), older_than=1_000.0))  # but for what was put just now
         return commit(*arguments)
 
     monkeypatch.setattr(bringing.Bringing, "_commit", beside)
