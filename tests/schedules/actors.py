@@ -38,7 +38,7 @@ from dataset_store.storage.trees import root_of
 
 CONTENTS = [bytes([65 + number]) * size for number, size in enumerate((20, 40, 60, 90, 110))]
 CONTENTS += [bytes(range(256))[:200] + b"x" * 300, bytes(range(255, -1, -1)) * 2]
-KEYS = [b"d%d\0f%d" % (at // 4, at % 4) for at in range(8)]
+KEYS = [b"d%d\0f%d" % (at // 3, at % 3) for at in range(6)]
 PATIENCE = 4
 
 
