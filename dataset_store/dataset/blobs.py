@@ -36,15 +36,17 @@ def require_bounded(length: int) -> None:
         )
 
 
-def write_blob(workspace: Workspace, writer: PackWriter, data: bytes) -> Blob:
-    """Append a blob's chunks to packs; it is there once the writer was flushed.
+def write_blob(
+    workspace: Workspace, writer: PackWriter, data: bytes, find: blobs.ChunkFinder = blobs.finds_nothing
+) -> Blob:
+    """Append a blob's chunks to packs, but for those that `find` finds; it is there once the writer was flushed.
 
     Raises:
         InvalidRequest: It is too long.
         StorageFailed: A full pack could not be put.
     """
     require_bounded(len(data))
-    return blobs.write_blob(data, writer, workspace.repository.chunker)
+    return blobs.write_blob(data, writer, workspace.repository.chunker, find)
 
 
 def read_blob(workspace: Workspace, blob: Blob) -> bytes:

@@ -96,8 +96,8 @@ def publish(workspace: Workspace, version_id: str) -> None:
     commit_entry(workspace, entry)
 
 
-def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> None:
-    """Hide a final version from searches by name and tag, or show it again.
+def set_archived(workspace: Workspace, version_id: str, *, archived: bool, commit: str | None = None) -> None:
+    """Hide a final version from searches by name and tag, or show it again; `commit` is as in `commit_entry`.
 
     Raises:
         DatasetNotFound: There is no such version.
@@ -108,7 +108,7 @@ def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> No
             return None
         return ArchiveEntry(commit=commit, time=now_ns(), version=version_id, archived=archived)
 
-    commit_entry(workspace, entry)
+    commit_entry(workspace, entry, commit)
 
 
 def move_series(
@@ -244,12 +244,17 @@ def _shown(project: str | None, name: str) -> str:
     return f"{project}/{name}" if project else name
 
 
-def commit_entry(workspace: Workspace, make: Callable[[Catalog, str], Entry | None]) -> Entry | None:
-    """Append what `make` gives for the state before the slot and a commit id; None where that is nothing."""
+def commit_entry(
+    workspace: Workspace, make: Callable[[Catalog, str], Entry | None], commit: str | None = None
+) -> Entry | None:
+    """Append what `make` gives for the state before the slot and a commit id; None where that is nothing.
+
+    With `commit`, the commit id of an intention that others may have as well, nothing is done where it stands already.
+    """
     made: list[Entry | None] = []
 
-    def entry(catalog: Catalog, commit: str) -> Entry | None:
-        made.append(make(catalog, commit))
+    def entry(catalog: Catalog, commit_id: str) -> Entry | None:
+        made.append(make(catalog, commit_id))
         return made[-1]
 
-    return made[-1] if workspace.repository.catalog.change(entry) is not None else None
+    return made[-1] if workspace.repository.catalog.change(entry, commit) is not None else None

@@ -32,8 +32,15 @@ def require_name(name: str) -> str:
     return name
 
 
-def set_piece(workspace: Workspace, version_id: str, draft: Draft | None, name: str, data: bytes | None) -> None:
-    """Set a piece of metadata, or remove it.
+def set_piece(
+    workspace: Workspace,
+    version_id: str,
+    draft: Draft | None,
+    name: str,
+    data: bytes | None,
+    commit: str | None = None,
+) -> None:
+    """Set a piece of metadata, or remove it; `commit` is as in `commit_entry`.
 
     Raises:
         DatasetNotFound: There is no such version.
@@ -56,7 +63,7 @@ def set_piece(workspace: Workspace, version_id: str, draft: Draft | None, name: 
             blob = _sent(workspace, version_id, data)  # it lay unused when a collection looked
         return MetadataEntry(commit=commit, time=now_ns(), version=version_id, name=name, value=value, blob=blob)
 
-    commit_entry(workspace, entry)
+    commit_entry(workspace, entry, commit)
 
 
 def piece_of(workspace: Workspace, version_id: str, draft: Draft | None, name: str) -> bytes | None:

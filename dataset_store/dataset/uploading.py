@@ -4,46 +4,33 @@ Readers see nothing of it before the commit. What was sent before a failure is f
 repeated upload goes on where the first one stopped.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from dataset_store.core.diff import Difference, diff_entries
-from dataset_store.core.digest import ChunkId, ContentId
+from dataset_store.core.digest import ContentId
 from dataset_store.core.entries import (
-    KIND_BITS,
-    LISTED,
-    ONE_CHUNK,
     Bool,
     Changes,
     Entries,
-    Segments,
     concat,
     overlay,
     sort_rows,
 )
-from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import Blob, Statistics, TreeRootRow
 from dataset_store.core.segments import (
-    ChunkHit,
     FileSegments,
-    decode_segment_list,
-    encode_segment_list,
-    segment_chunks,
-    segment_columns,
-    segment_rows,
-    segments_of,
     with_segments_at,
 )
-from dataset_store.core.standing import Standing
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.blobs import is_short, write_blob
+from dataset_store.dataset.finding import SEARCHED_WHOLE, earlier_chunks, finder, locate_by_index, remember_contents
 from dataset_store.dataset.holding import HeldNames
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.links import as_linked, as_stored
-from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.outputs import number_of
 from dataset_store.dataset.progress import progress_bar
@@ -52,19 +39,13 @@ from dataset_store.dataset.reports import pieces_of
 from dataset_store.dataset.salvaging import can_be_read, require_nothing_lost, salvage
 from dataset_store.dataset.sending import Sender
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import Corrupt, CorruptObject
+from dataset_store.errors import Corrupt
 from dataset_store.local.drafts import Draft, pending_rows
 from dataset_store.local.ingest import Ingested, SegmentAssembler, SourceFile, ingest
 from dataset_store.storage.repository import new_pack_name
 from dataset_store.storage.trees import root_of, size_of, write_tree
 
 __all__ = ["UploadReport", "upload_draft"]
-
-_ALL_WHEN_FEWER = 100_000
-"""Entries of a base tree up to which all of it is searched for contents, whatever the number of new files."""
-
-_SLICE = 65_536
-"""Rows that are looked up together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +103,7 @@ def _upload(workspace: Workspace, draft: Draft, *, show_progress: bool) -> Uploa
     metadata = _send_metadata(draft, sender)
     rows, total = _send_rows(draft, own, pending, fallen, sender, show_progress=show_progress)
     tree = _send_tree(own.base, Changes(with_rows(own.changes.entries, rows), own.changes.removed), sender)
-    _remember(workspace, rows)
+    remember_contents(workspace, rows)
     placed = rows if own.changes is draft.changes else rows.take(draft.changes.entries.find_many(rows.keys) >= 0)
     draft.record_sent(placed, sender.sent(tree, metadata, _statistics(workspace, draft, tree)))
     return UploadReport(int(pending.sum()), total, sender.new_bytes, sender.stored, len(sender.packs))
@@ -195,14 +176,15 @@ def _send_contents(
     before = _base_rows(workspace, draft, base, pending)
     located.add_from(before, standing)
     located.add_from(draft.changes.entries, standing)
-    _locate_by_index(workspace, located, standing)
+    short: Bool = pending.sizes <= workspace.repository.chunker.minimum
+    locate_by_index(workspace, located, short, standing)
     missing = located.missing()
-    earlier = _earlier_chunks(workspace, before, pending, missing.tolist())
+    earlier = earlier_chunks(workspace, before, pending, missing.tolist())
     sending = _Sending(located, sender)
     total = int(pending.sizes[missing].sum())
     with progress_bar("uploading", total, len(missing), show=show_progress) as advance:
         sources = _sources(draft, pending, missing)
-        for unit in ingest(sources, workspace.repository.chunker, _finder(workspace, earlier, standing)):
+        for unit in ingest(sources, workspace.repository.chunker, finder(workspace, earlier, standing)):
             sending.take(unit)
             advance(len(unit.complete), sum(piece.length for piece in unit.pieces))
     sending.finish()
@@ -287,24 +269,6 @@ def _difference(workspace: Workspace, draft: Draft) -> Difference:
     return diff_entries(before, after)
 
 
-def _slices(rows: npt.NDArray[np.int64]) -> Iterator[list[int]]:
-    return (rows[at : at + _SLICE].tolist() for at in range(0, len(rows), _SLICE))
-
-
-def _finder(
-    workspace: Workspace, earlier: Mapping[ChunkId, ChunkHit], standing: Standing
-) -> Callable[[Sequence[ChunkId]], list[ChunkHit | None]]:
-    """A lookup of chunks: what the file was before, else what this machine knows."""
-
-    def find(ids: Sequence[ChunkId]) -> list[ChunkHit | None]:
-        found = standing.hits([earlier.get(chunk) for chunk in ids])
-        others = [chunk for chunk, hit in zip(ids, found, strict=True) if hit is None]
-        indexed = dict(zip(others, standing.hits(workspace.chunks.find_many(others)), strict=True))
-        return [indexed.get(chunk, hit) for chunk, hit in zip(ids, found, strict=True)]
-
-    return find
-
-
 # --- contents that the store has already ---------------------------------------------------------------------------
 
 
@@ -313,63 +277,6 @@ def _base_rows(workspace: Workspace, draft: Draft, base: TreeRootRow | None, pen
     if base is None:
         return Entries.empty()
     nodes = workspace.repository.nodes
-    if size_of(root_of(base), nodes)[0] <= max(_ALL_WHEN_FEWER, 16 * len(pending)):
+    if size_of(root_of(base), nodes)[0] <= max(SEARCHED_WHOLE, 16 * len(pending)):
         return read_all(root_of(base), nodes)
     return lookup(root_of(base), sorted({*draft.changes.removed, *pending.keys}), nodes)
-
-
-def _locate_by_index(workspace: Workspace, located: Located, standing: Standing) -> None:
-    """Locate what this machine knows from packs that it has written or read."""
-    sizes = located.pending.sizes
-    missing = located.missing()
-    is_short = sizes[missing] <= workspace.repository.chunker.minimum
-    for part in _slices(missing[is_short]):
-        found = standing.hits(workspace.chunks.find_many(_content_ids(located, part)))
-        hits = [(row, hit) for row, hit in zip(part, found, strict=True) if hit is not None]
-        located.add_hits([row for row, _ in hits], [hit for _, hit in hits])
-    for part in _slices(missing[~is_short]):
-        plains = workspace.chunks.find_contents(_content_ids(located, part))
-        for row, plain in zip(part, plains, strict=True):
-            segments = _decoded(plain, int(sizes[row])) if plain is not None else None
-            if segments is not None:
-                now, stands = standing.segments(segments)
-                if stands.all():
-                    located.add(row, FileSegments(segment_rows(now)))
-
-
-def _content_ids(located: Located, rows: Sequence[int]) -> list[bytes]:
-    return [content_id.tobytes() for content_id in located.pending.content_ids[rows]]
-
-
-def _decoded(plain: bytes, size: int) -> Segments | None:
-    try:
-        return decode_segment_list(plain, size, what="of the chunk index")
-    except CorruptObject:
-        return None
-
-
-def _earlier_chunks(
-    workspace: Workspace, base: Entries, pending: Entries, missing: Sequence[int]
-) -> dict[ChunkId, ChunkHit]:
-    """The chunks of what large changed files were before, where they lie in the base tree.
-
-    They come before what the chunk index knows, so that a file that is edited again and again keeps its layout.
-    """
-    minimum = workspace.repository.chunker.minimum
-    at = base.find_many([pending.keys[row] for row in missing if pending.sizes[row] > minimum])
-    earlier = with_lists(base.take(np.unique(at[at >= 0])), workspace.repository.nodes)
-    large = np.flatnonzero(earlier.sizes > minimum).tolist()
-    segments = [segment for row in large for segment in segments_of(earlier, row)]
-    footers = workspace.footers({segment.pack for segment in segments})
-    return {chunk: hit for segment in segments for chunk, hit in segment_chunks(segment, footers[segment.pack])}
-
-
-def _remember(workspace: Workspace, rows: Entries) -> None:
-    """Note where contents of several chunks were put, for the next draft that has them under any name."""
-    # Of an external link the segments hold its record, though its content id may be that of the file.
-    files = (rows.kinds & (ONE_CHUNK | LISTED | KIND_BITS)) == Kind.FILE
-    several = np.flatnonzero(files & (rows.segment_counts > 0)).tolist()
-    workspace.chunks.add_contents(
-        (ContentId(rows.content_ids[row].tobytes()), encode_segment_list(segment_columns(segments_of(rows, row))))
-        for row in several
-    )

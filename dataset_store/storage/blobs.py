@@ -3,33 +3,58 @@
 A blob is checked as a whole and chunk by chunk. Its chunks are frames of their own and come before nodes in their pack.
 """
 
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
 from dataset_store.core.chunking import ChunkerParams, cut_ends
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
 from dataset_store.core.extents import Extents, extents_of_places
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.log_entries import Blob, SegmentRow
 from dataset_store.core.packfile import PackRef, Place
-from dataset_store.core.segments import ChunkHit, Segment, SegmentBuilder
+from dataset_store.core.segments import ChunkHit, Segment, SegmentBuilder, reused_runs
 from dataset_store.errors import CorruptObject
 from dataset_store.storage.packs import PackReader, PackWriter
 
-__all__ = ["extents_of_blob", "packs_of", "read_blob", "write_blob"]
+__all__ = ["ChunkFinder", "extents_of_blob", "finds_nothing", "packs_of", "read_blob", "write_blob"]
+
+ChunkFinder = Callable[[Sequence[ChunkId]], list[ChunkHit | None]]
+"""Where chunks are in a store, for each id or None."""
+
+_MOST_REUSED_RUNS = 128
+"""A blob has 512 segments at most; what lies in more runs than this is stored anew."""
 
 
-def write_blob(data: bytes, writer: PackWriter, chunker: ChunkerParams) -> Blob:
+def finds_nothing(ids: Sequence[ChunkId]) -> list[ChunkHit | None]:
+    """A `ChunkFinder` that knows of no chunk."""
+    return [None] * len(ids)
+
+
+def write_blob(data: bytes, writer: PackWriter, chunker: ChunkerParams, find: ChunkFinder = finds_nothing) -> Blob:
     """Append a blob's chunks to packs; it is there once the writer was flushed.
+
+    Args:
+        data: The blob.
+        writer: Of packs.
+        chunker: How it is cut.
+        find: Tells which chunks are in the store already.
 
     Raises:
         StorageFailed: A full pack could not be put.
     """
     codec, builder = FrameCodec(), SegmentBuilder()
-    view, start = memoryview(data), 0
-    for end in cut_ends(data, chunker, final=True).tolist():
-        chunk = view[start:end]
-        chunk_id = ChunkId(hash32(chunk))
-        (place,) = writer.append([codec.encode_frame(FrameKind.DATA, [chunk], [chunk_id])])
-        builder.add(chunk_id, ChunkHit(place.pack, place.offset, place.stored, 0, len(chunk), alone=True))
-        start = end
+    ends = cut_ends(data, chunker, final=True).tolist()
+    chunks = [memoryview(data)[start:end] for start, end in pairwise((0, *ends))]
+    ids = [ChunkId(hash32(chunk)) for chunk in chunks]
+    hits = find(ids)
+    if len(reused_runs(hits)) > _MOST_REUSED_RUNS:
+        hits = finds_nothing(ids)
+    for chunk, chunk_id, known in zip(chunks, ids, hits, strict=True):
+        hit = known
+        if hit is None:
+            (place,) = writer.append([codec.encode_frame(FrameKind.DATA, [chunk], [chunk_id])])
+            hit = ChunkHit(place.pack, place.offset, place.stored, 0, len(chunk), alone=True)
+        builder.add(chunk_id, hit)
     rows = [_row(one, data) for one in builder.finish().rows]
     return Blob(id=hash32(data).hex(), size=len(data), segments=tuple(rows))
 

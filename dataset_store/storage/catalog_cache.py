@@ -146,26 +146,30 @@ class CatalogView:
         with self._lock:
             return self._log.commit(make_entry, self)
 
-    def change(self, make: Callable[[Catalog, str], LogEntry | None]) -> LogRecord | None:
-        """Append what `make` gives for the state before the slot, and a fresh commit id; None where that is nothing.
+    def change(self, make: Callable[[Catalog, str], LogEntry | None], commit: str | None = None) -> LogRecord | None:
+        """Append what `make` gives for the state before the slot, and a commit id; None where that is nothing.
 
         Args:
             make: Asked anew whenever another entry came first; what it raises, or None, counts only in the state at
                 the end of the log.
+            commit: The commit id of an intention that others may have as well: where it stands already, nothing is
+                done; by default a fresh one.
 
         Raises:
             Exception: As `Log.commit`.
         """
-        commit = secrets.token_hex(16)
+        commit_id = commit or secrets.token_hex(16)
         sent: list[LogEntry] = []
 
         def entry(catalog: Catalog) -> LogEntry:
             # Once the commit stands it is the entry that was sent, whatever would be made of the state now.
-            if catalog.slot_of(commit) is None:
-                made = make(catalog, commit)
+            if catalog.slot_of(commit_id) is None:
+                made = make(catalog, commit_id)
                 if made is None:
                     raise _NothingToDo("There is nothing to change.")
                 sent.append(made)
+            elif not sent:
+                raise _NothingToDo("That was done before.")
             return sent[-1]
 
         try:
