@@ -64,8 +64,8 @@ class Moved:
         """Whether the frames of each run of rows, none of them empty, stand one after another now."""
         stop = self.new_offset.astype(np.uint64) + self.stored
         apart = (self.pack[1:] != self.pack[:-1]) | (self.new_offset[1:] != stop[:-1])
-        breaks = np.concatenate(([0], np.cumsum(apart)))
-        none: Bool = breaks[np.maximum(last, first + 1) - 1] == breaks[np.minimum(first, len(self) - 1)]
+        breaks = np.concatenate(([0], np.cumsum(apart), [-1]))  # the last for runs that begin behind all rows
+        none: Bool = breaks[np.maximum(last, first + 1) - 1] == breaks[first]
         return none
 
     def all_in(self, usable: Bool, first: I64, last: I64) -> Bool:

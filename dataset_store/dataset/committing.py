@@ -1,11 +1,9 @@
 """Finalizing a draft: the one log entry that makes a version visible."""
 
 import secrets
-from collections.abc import Iterable
 
 from dataset_store.core.catalog import Catalog
-from dataset_store.core.log_entries import PackRow, SeriesName, VersionEntry
-from dataset_store.core.packfile import PackRef
+from dataset_store.core.log_entries import SeriesName, VersionEntry
 from dataset_store.dataset.rechecking import still_stands
 from dataset_store.dataset.reports import pieces_of
 from dataset_store.dataset.uploading import upload_draft
@@ -13,7 +11,7 @@ from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import CommitOutcomeUnknown, Conflict, DatasetStoreError, VersionExists
 from dataset_store.local.drafts import Committing, Draft, Sent
 
-__all__ = ["finalize_draft", "require_usable"]
+__all__ = ["finalize_draft"]
 
 _UPLOAD_AGAIN = "Upload again, then finalize: what was lost is sent again from the files."
 
@@ -98,18 +96,3 @@ def _entry(catalog: Catalog, draft: Draft, sent: Sent, new_series: str, time: in
         metadata={name: sent.metadata.get(name) or data.decode() for name, data in pieces_of(draft).items()},
         producer=opened.producer,
     )
-
-
-def require_usable(catalog: Catalog, packs: Iterable[PackRef], slot: int, next_step: str) -> None:
-    """No pack in use may have been condemned after the state from which it was taken.
-
-    Raises:
-        Conflict: One was; `next_step` says what to do.
-    """
-    for pack in packs:
-        condemned = catalog.condemned.get(PackRow(pack.storage, pack.name.hex()))
-        if condemned is not None and condemned >= slot:
-            raise Conflict(
-                f"The pack {pack.name.hex()} that this version uses was condemned meanwhile.",
-                next_step,
-            )

@@ -14,14 +14,18 @@ from dataset_store.local.drafts import Draft, Held
 from dataset_store.storage.repository import new_pack_name
 from dataset_store.storage.standings import pack_row
 
-__all__ = ["HeldNames", "release_hold"]
+__all__ = ["HeldNames", "discard_draft"]
 
 _NAMES_AT_ONCE = 16
 """Pack names that one hold entry draws; about 1 GiB of packs."""
 
 
-def release_hold(workspace: Workspace, draft: Draft) -> None:
-    """End the hold of a draft that is about to be discarded, if it ever had one."""
+def discard_draft(workspace: Workspace, draft: Draft) -> None:
+    """Forget a draft; what it sent is left to gc, also where the log holds it.
+
+    Raises:
+        CommitOutcomeUnknown, StorageFailed: Its hold could not be ended; the draft is kept.
+    """
     if draft.held:
         hold = draft.opened.id
 
@@ -31,6 +35,7 @@ def release_hold(workspace: Workspace, draft: Draft) -> None:
             return ReleaseEntry(commit=commit, time=now_ns(), hold=hold)
 
         workspace.repository.catalog.change(entry)
+    draft.discard()
 
 
 class HeldNames:

@@ -24,7 +24,7 @@ from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.liveness import NoSummaries, reach_trees
 from dataset_store.storage.trees import root_of
 
-__all__ = ["OwnChanges", "fallen_rows", "has_lost_packs", "own_changes", "still_stands"]
+__all__ = ["OwnChanges", "base_is_live", "fallen_rows", "has_lost_packs", "own_changes", "still_stands"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def still_stands(workspace: Workspace, draft: Draft, sent: Sent) -> bool:
         return False
     if any(pack in standing.condemned for blob in sent.metadata.values() for pack in packs_of(blob)):
         return False
-    if not _base_is_live(workspace, draft):
+    if not base_is_live(workspace, draft):
         try:
             named = reach_trees([sent.tree], workspace.repository.nodes, NoSummaries()).named
         except Corrupt:
@@ -73,7 +73,7 @@ def own_changes(workspace: Workspace, draft: Draft) -> OwnChanges:
         ChunksLost: The entries of that tree cannot be read any more.
     """
     base = draft.opened.base
-    if _base_is_live(workspace, draft):
+    if base_is_live(workspace, draft):
         return OwnChanges(base, draft.changes)
     assert base is not None  # noqa: S101  (no tree is always live)
     try:
@@ -104,7 +104,7 @@ def _touches_fallen(entries: Entries, standing: Standing) -> Bool:
     return fallen
 
 
-def _base_is_live(workspace: Workspace, draft: Draft) -> bool:
+def base_is_live(workspace: Workspace, draft: Draft) -> bool:
     """Whether the tree that the draft changes is that of a live version, or of none."""
     base = draft.opened.base
     return base is None or any(version.entry.tree == base for version in workspace.catalog.live_versions())

@@ -12,7 +12,7 @@ from dataset_store.core.entries import EXECUTABLE, KIND_BITS, LISTED, Bool, Entr
 from dataset_store.core.frames import FrameCodec
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import Place
-from dataset_store.core.paths import to_text
+from dataset_store.core.paths import PathKey, to_text
 from dataset_store.core.segments import FileSegments, segments_of, with_segments_at
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.sending import Sender
@@ -20,7 +20,7 @@ from dataset_store.errors import ChunksLost, Corrupt
 from dataset_store.local.drafts import Draft
 from dataset_store.local.reading import content_id_at
 
-__all__ = ["can_be_read", "salvage"]
+__all__ = ["can_be_read", "require_nothing_lost", "salvage"]
 
 _TOLD_AT_MOST = 5
 
@@ -40,27 +40,32 @@ def can_be_read(draft: Draft, entries: Entries) -> Bool:
     return found
 
 
-def salvage(entries: Entries, sender: Sender) -> Entries:
-    """Rows with their frames copied out of the packs that they lie in, while these exist.
-
-    Raises:
-        ChunksLost: They do not exist any more.
-    """
+def salvage(entries: Entries, sender: Sender) -> tuple[Entries, list[PathKey]]:
+    """Rows with their frames copied out of the packs that they lie in; and the keys of those that are not there."""
     found: dict[int, FileSegments] = {}
-    lost: list[str] = []
+    lost: list[PathKey] = []
     for row in range(len(entries)):
         try:
             found[row] = _copied(entries.rows(row, row + 1), sender)
         except Corrupt:
-            lost.append(to_text(entries.keys[row]))
-    if lost:
+            lost.append(entries.keys[row])
+    return with_segments_at(entries, found), lost
+
+
+def require_nothing_lost(draft: Draft) -> None:
+    """Refuse to go on with a draft of which contents are nowhere.
+
+    Raises:
+        ChunksLost: There are some.
+    """
+    if draft.lost:
+        lost = [to_text(key) for key in sorted(draft.lost)]
         more = len(lost) - _TOLD_AT_MOST
         told = ", ".join(lost[:_TOLD_AT_MOST]) + (f" and {more} more" if more > 0 else "")
         raise ChunksLost(
             f"What this draft had of {len(lost)} files was collected, and they are not there to be read again: {told}.",
-            "The draft is kept: add or sync these files again, then finalize. `gc --min-age` protects slow drafts.",
+            "The draft is kept: add or sync these files again, or remove them, then finalize.",
         )
-    return with_segments_at(entries, found)
 
 
 def _copied(entry: Entries, sender: Sender) -> FileSegments:

@@ -34,9 +34,9 @@ from dataset_store.dataset.links import as_linked, as_stored
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.outputs import number_of
 from dataset_store.dataset.progress import progress_bar
-from dataset_store.dataset.rechecking import fallen_rows, has_lost_packs, own_changes
+from dataset_store.dataset.rechecking import OwnChanges, fallen_rows, has_lost_packs, own_changes
 from dataset_store.dataset.reports import pieces_of
-from dataset_store.dataset.salvaging import can_be_read, salvage
+from dataset_store.dataset.salvaging import can_be_read, require_nothing_lost, salvage
 from dataset_store.dataset.sending import Sender
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Corrupt
@@ -92,6 +92,7 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
 
 
 def _upload(workspace: Workspace, draft: Draft, *, show_progress: bool) -> UploadReport:
+    require_nothing_lost(draft)
     storage = number_of(workspace, draft.output)
     standing = workspace.repository.standings.now()
     own = own_changes(workspace, draft)
@@ -100,7 +101,7 @@ def _upload(workspace: Workspace, draft: Draft, *, show_progress: bool) -> Uploa
     held = fallen.any() or has_lost_packs(draft, standing)
     sender = Sender(workspace, standing, storage, HeldNames(workspace, draft).draw if held else new_pack_name)
     metadata = _send_metadata(draft, sender)
-    rows, total = _send_rows(draft, own.changes.entries, pending, fallen, sender, show_progress=show_progress)
+    rows, total = _send_rows(draft, own, pending, fallen, sender, show_progress=show_progress)
     tree = _send_tree(own.base, Changes(with_rows(own.changes.entries, rows), own.changes.removed), sender)
     remember_contents(workspace, rows)
     placed = rows if own.changes is draft.changes else rows.take(draft.changes.entries.find_many(rows.keys) >= 0)
@@ -109,19 +110,23 @@ def _upload(workspace: Workspace, draft: Draft, *, show_progress: bool) -> Uploa
 
 
 def _send_rows(
-    draft: Draft, entries: Entries, pending: Bool, fallen: Bool, sender: Sender, *, show_progress: bool
+    draft: Draft, own: OwnChanges, pending: Bool, fallen: Bool, sender: Sender, *, show_progress: bool
 ) -> tuple[Entries, int]:
     """The rows that were not sent yet, or do not stand any more, with their segments; and the bytes of the former.
 
     What is to be had from files is, the rest from the packs that it lies in while these exist.
     """
+    entries = own.changes.entries
     readable = np.zeros(len(entries), np.bool_)
     if fallen.any():
         readable[fallen] = can_be_read(draft, entries.take(fallen))
     bare = {row: FileSegments() for row in np.flatnonzero(readable).tolist()}
     from_files = with_segments_at(entries, bare).take(pending | readable)
-    rows, total = _send_contents(draft, from_files, sender, show_progress=show_progress)
-    salvaged = salvage(entries.take(fallen & ~readable), sender)
+    rows, total = _send_contents(draft, own.base, from_files, sender, show_progress=show_progress)
+    salvaged, lost = salvage(entries.take(fallen & ~readable), sender)
+    if lost:
+        draft.lose(lost)
+        require_nothing_lost(draft)
     return (sort_rows(concat([rows, salvaged])) if len(salvaged) else rows), total
 
 
@@ -154,7 +159,9 @@ def with_rows(entries: Entries, rows: Entries) -> Entries:
     return concat([entries, rows]).take(order)
 
 
-def _send_contents(draft: Draft, own: Entries, sender: Sender, *, show_progress: bool) -> tuple[Entries, int]:
+def _send_contents(
+    draft: Draft, base: TreeRootRow | None, own: Entries, sender: Sender, *, show_progress: bool
+) -> tuple[Entries, int]:
     """Rows of a draft with their segments, contents that the store lacks being sent; and the bytes of all of them.
 
     Raises:
@@ -166,13 +173,13 @@ def _send_contents(draft: Draft, own: Entries, sender: Sender, *, show_progress:
     pending = as_stored(own, draft)
     workspace, standing = sender.workspace, sender.standing
     located = Located(pending)
-    base = _base_rows(workspace, draft, pending)
-    located.add_from(base, standing)
+    before = _base_rows(workspace, draft, base, pending)
+    located.add_from(before, standing)
     located.add_from(draft.changes.entries, standing)
     short: Bool = pending.sizes <= workspace.repository.chunker.minimum
     locate_by_index(workspace, located, short, standing)
     missing = located.missing()
-    earlier = earlier_chunks(workspace, base, pending, missing.tolist())
+    earlier = earlier_chunks(workspace, before, pending, missing.tolist())
     sending = _Sending(located, sender)
     total = int(pending.sizes[missing].sum())
     with progress_bar("uploading", total, len(missing), show=show_progress) as advance:
@@ -265,9 +272,8 @@ def _difference(workspace: Workspace, draft: Draft) -> Difference:
 # --- contents that the store has already ---------------------------------------------------------------------------
 
 
-def _base_rows(workspace: Workspace, draft: Draft, pending: Entries) -> Entries:
+def _base_rows(workspace: Workspace, draft: Draft, base: TreeRootRow | None, pending: Entries) -> Entries:
     """Entries of the base tree in which contents are searched: all, or those under the keys that the draft touches."""
-    base = draft.opened.base
     if base is None:
         return Entries.empty()
     nodes = workspace.repository.nodes

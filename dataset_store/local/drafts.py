@@ -34,6 +34,7 @@ __all__ = [
     "Draft",
     "Held",
     "Labels",
+    "Lost",
     "Metadata",
     "Opened",
     "Output",
@@ -152,6 +153,12 @@ class Sent(msgspec.Struct, frozen=True, tag="sent"):
     packs: list[tuple[int, bytes]] = []
 
 
+class Lost(msgspec.Struct, frozen=True, tag="lost"):
+    """From here on the contents of these entries, removed with this, are nowhere; they are to be added again."""
+
+    keys: list[PathKey]
+
+
 class Held(msgspec.Struct, frozen=True, tag="held"):
     """The log may hold packs for this draft, whose hold is to be released when it is discarded."""
 
@@ -165,7 +172,7 @@ class Committing(msgspec.Struct, frozen=True, tag="committing"):
     active: bool = True
 
 
-Record = Opened | Labels | Batch | Output | Metadata | Reported | Sent | Committing | Held
+Record = Opened | Labels | Batch | Output | Metadata | Reported | Sent | Committing | Held | Lost
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
@@ -211,6 +218,7 @@ class Draft:
         self.sent: Sent | None = None
         self.committing = False
         self.held = False
+        self.lost: frozenset[PathKey] = frozenset()
         self.changes = Changes.none()
         self._sources: list[tuple[Source, int]] = []  # with the offsets of their records
         self._end = 0  # bytes of the journal that this state is the fold of
@@ -252,7 +260,9 @@ class Draft:
         except FileNotFoundError:
             return False
 
-    def append(self, *records: Opened | Labels | Output | Metadata | Reported | Sent | Committing | Held) -> None:
+    def append(
+        self, *records: Opened | Labels | Output | Metadata | Reported | Sent | Committing | Held | Lost
+    ) -> None:
         """Make records durable, then part of the state.
 
         Raises:
@@ -288,6 +298,18 @@ class Draft:
         for batch in batches:
             self._fold(batch, at, placed)
         self._fold(sent, at)
+
+    def lose(self, keys: Sequence[PathKey]) -> None:
+        """Record that the contents of entries are nowhere any more: they count as removed until they are added again.
+
+        Raises:
+            Conflict, DatasetNotFound: As `append`.
+        """
+        removed = Changes(Entries.empty(), sorted(keys))
+        batch, lost = Batch.of(removed, None), Lost(sorted(self.lost.union(keys)))
+        at = self._write([batch, lost])
+        self._fold(batch, at, removed)
+        self._fold(lost, at)
 
     def relabel(self, labels: Labels) -> None:
         """Give the draft other tags and another description. Raises as `change`."""
@@ -390,11 +412,14 @@ class Draft:
             self.committing = record.active
         elif isinstance(record, Held):
             self.held = True
+        elif isinstance(record, Lost):
+            self.lost = frozenset(record.keys)
         else:
             self._fold_words(record)
 
     def _fold_batch(self, record: Batch, at: int, changes: Changes) -> None:
         self.changes = compose(self.changes, changes)
+        self.lost -= set(changes.entries.keys)
         self.sent = None
         if record.root or record.links:
             self._sources.append((Source(record.root, record.below, record.links), at))

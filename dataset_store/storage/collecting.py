@@ -27,7 +27,7 @@ from dataset_store.core.packfile import PackRef, pack_key
 from dataset_store.core.standing import Standing
 from dataset_store.errors import Corrupt, CorruptObject, DatasetStoreError
 from dataset_store.storage.backend import Key, ObjectInfo
-from dataset_store.storage.blobs import packs_of, write_blob
+from dataset_store.storage.blobs import write_blob
 from dataset_store.storage.liveness import Reach, SummaryKeeper, reach_versions
 from dataset_store.storage.repository import Repository
 from dataset_store.storage.standings import pack_row
@@ -43,7 +43,6 @@ __all__ = [
     "list_packs",
     "live_extents",
     "put_blob",
-    "stands",
     "survey",
 ]
 
@@ -254,15 +253,9 @@ class PackList:
         rows = tuple(map(pack_row, sorted(packs)))
         if len(rows) <= MAX_PACK_ROWS:
             return rows, None
-        if self._blob is None or packs != self._listed or not stands(self._repository, self._blob):
+        if self._blob is None or packs != self._listed or not self._repository.standings.stands(self._blob):
             self._listed, self._blob = packs, put_blob(self._repository, encode_pack_list(rows))
         return None, self._blob
-
-
-def stands(repository: Repository, blob: Blob) -> bool:
-    """Whether no pack of a blob is condemned."""
-    condemned = repository.standings.now().condemned
-    return not any(pack in condemned for pack in packs_of(blob))
 
 
 def put_blob(repository: Repository, data: bytes) -> Blob:

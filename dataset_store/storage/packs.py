@@ -186,7 +186,7 @@ class PackReader:
 
     def read_frames(self, places: Sequence[Place]) -> list[memoryview]:
         """As `read_ranges`, all at once and in memory together."""
-        return self._read_window(places)
+        return self._current(partial(self._read_window, places))
 
     def read_nodes(self, nodes: Sequence[tuple[Place, NodeId]]) -> list[bytes]:
         """The plain bytes of nodes, checked against their node ids, in the order asked.

@@ -15,7 +15,7 @@ from dataset_store.core.log_entries import Blob, PackRow, decode_pack_list
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.relocation import Moved, Relocations, decode_table
 from dataset_store.core.standing import Standing
-from dataset_store.storage.blobs import read_blob
+from dataset_store.storage.blobs import packs_of, read_blob
 from dataset_store.storage.catalog_cache import CatalogView
 from dataset_store.storage.packs import PackReader
 from dataset_store.storage.trees import NodeKeeper
@@ -66,6 +66,11 @@ class Standings:
             self._read_lists()
             holds = self._view.catalog.packs.holds
             return {hold: frozenset(map(pack_ref, rows)) for hold, rows in holds.items()}
+
+    def stands(self, blob: Blob) -> bool:
+        """Whether no pack of a blob is condemned. Raises as `now`."""
+        condemned = self.now().condemned
+        return not any(pack in condemned for pack in packs_of(blob))
 
     def moved(self, places: Sequence[Place]) -> list[list[Place]]:
         """For each place those whose bytes, one after another, are its own now; where none are known, the place."""

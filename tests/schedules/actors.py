@@ -17,9 +17,9 @@ from dataset_store.core.tree import read_all
 from dataset_store.dataset import catalog_changes
 from dataset_store.dataset.beginning import NewVersion, begin
 from dataset_store.dataset.committing import finalize_draft
-from dataset_store.dataset.holding import release_hold
+from dataset_store.dataset.holding import discard_draft
 from dataset_store.dataset.lists import with_lists
-from dataset_store.dataset.metadata import set_piece
+from dataset_store.dataset.metadata import piece_of, set_piece
 from dataset_store.dataset.uploading import upload_draft
 from dataset_store.errors import (
     ChunksLost,
@@ -29,15 +29,16 @@ from dataset_store.errors import (
     DatasetNotFound,
     FileChanged,
     StorageFailed,
+    VersionDeleted,
 )
 from dataset_store.local.drafts import Draft, Metadata, Source
-from dataset_store.storage.blobs import read_blob
-from dataset_store.storage.collecting import collect, put_blob, stands
+from dataset_store.storage.collecting import collect, list_packs, put_blob
+from dataset_store.storage.repacking import candidates, repack
 from dataset_store.storage.trees import root_of
 
 CONTENTS = [bytes([65 + number]) * size for number, size in enumerate((20, 40, 60, 90, 110))]
 CONTENTS += [bytes(range(256))[:200] + b"x" * 300, bytes(range(255, -1, -1)) * 2]
-KEYS = [b"d%d\0f%d" % (at // 4, at % 4) for at in range(8)]
+KEYS = [b"d%d\0f%d" % (at // 3, at % 3) for at in range(6)]
 PATIENCE = 4
 
 
@@ -145,10 +146,9 @@ class Writer:
                 return
         if not draft.committing:
             try:
-                release_hold(workspace, draft)
+                discard_draft(workspace, draft)
             except (StorageFailed, Conflict):
-                return
-            draft.discard()
+                self.world.count("a draft could not be discarded")
 
 
 def _entries(workspace, draft, parents):
@@ -218,7 +218,7 @@ def _keep(machine, data):
     task, blobs = "task", []
 
     def entry(_catalog, commit):
-        if not blobs or not stands(repository, blobs[-1]):
+        if not blobs or not repository.standings.stands(blobs[-1]):
             blobs.append(put_blob(repository, data))
         return ArtifactEntry(commit=commit, time=1, task=task, name="output", blob=blobs[-1])
 
@@ -239,6 +239,24 @@ def collect_now(machine):
     return collect(machine.workspace.repository, machine.summaries, older_than=math.inf, now_ns=lambda: 1)
 
 
+def repacker(machine, times):
+    """Repacks some packs that hold something live, whatever of it is dead."""
+
+    def work():
+        for _ in range(times):
+            _patiently(machine.world, partial(repack_now, machine))
+
+    return work
+
+
+def repack_now(machine):
+    repository = machine.workspace.repository
+    repository.catalog.refresh()
+    found = [one.pack for one in candidates(repository, list_packs(repository), machine.summaries)]
+    victims = frozenset(machine.rng.sample(found, min(len(found), machine.rng.randint(1, 3))))
+    repack(repository, machine.summaries, victims, now_ns=lambda: 1)
+
+
 def reader(machine, times):
     """Reads whole versions, slowly; only one that was deleted meanwhile may fail."""
 
@@ -257,10 +275,9 @@ def read_version(machine, version_id):
     try:
         entries = read_all(root_of(version.entry.tree), repository.nodes)
         found = contents_of(machine.workspace, entries)
-        for piece in version.metadata.values():
-            if not isinstance(piece, str):
-                read_blob(piece, repository.packs, what="metadata")
-    except Corrupt as error:
+        for name in version.metadata:
+            piece_of(machine.workspace, version_id, None, name)
+    except (Corrupt, VersionDeleted) as error:
         if version_id in machine.world.fold.live:
             raise Violation(f"the live version {version_id} could not be read: {error}") from error
         machine.world.count("a reader met a deleted version")

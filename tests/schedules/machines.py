@@ -97,7 +97,7 @@ def machines(rng):
         mock.patch.object(secrets, "token_bytes", rng.randbytes),
         mock.patch.object(secrets, "token_hex", lambda count: rng.randbytes(count).hex()),
         mock.patch.object(os, "fsync"),
-        mock.patch.dict(packs.PackWriter.__init__.__kwdefaults__, {"target": 300}),
+        mock.patch.dict(packs.PackWriter.__init__.__kwdefaults__, {"target": 450}),
         # Trees of a few entries have several leaves.
         mock.patch.object(shape, "LEAF", shape.Shape(2, 4, 2**31)),
         mock.patch.object(shape, "INNER", shape.Shape(2, 4, 2**31)),

@@ -11,7 +11,7 @@ import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from actors import Writer, annotator, collect_now, collector, deleter, reader
+from actors import Writer, annotator, collect_now, collector, deleter, reader, repacker
 from machines import Machine, machines
 from schedule import Scheduler, Violation
 from world import World
@@ -41,7 +41,7 @@ def history(machine: Machine) -> None:
     """What was there before: versions, deleted ones, collections, as one machine did it."""
     Writer(machine, 1)()
     for _ in range(machine.rng.randint(1, 4)):
-        act = machine.rng.choice((Writer, Writer, deleter, collector))
+        act = machine.rng.choice((Writer, Writer, deleter, collector, repacker))
         act(machine, 1)()
 
 
@@ -59,8 +59,8 @@ def cast(scheduler: Scheduler, veteran: Machine, folder) -> None:
     write(veteran, 2)
     for _ in range(rng.randint(0, 1)):
         write(another(), 2)
-    others = [(deleter, 2), (collector, 3), (collector, 2), (reader, 2), (annotator, 2)]
-    for act, times in rng.sample(others, rng.randint(2, 4)):
+    others = [(deleter, 2), (collector, 3), (collector, 2), (repacker, 2), (repacker, 2), (reader, 2), (annotator, 2)]
+    for act, times in rng.sample(others, rng.randint(2, 5)):
         scheduler.start(act.__name__, act(another(), times))
 
 
