@@ -292,11 +292,15 @@ class _Relay:
                 require(bool(chunks), what, "names other chunks than a version does")
                 yield row, chunks
 
-    def _read_ahead(self, windows: Iterable[list[_Item]]) -> Iterator[tuple[list[_Item], _Frames]]:
+    def _read_ahead(self, windows: Iterator[list[_Item]]) -> Iterator[tuple[list[_Item], _Frames]]:
         """Windows with the frames that they need; the next one is read while one is worked on."""
+        first = list(islice(windows, 2))
+        if len(first) < 2:
+            yield from ((window, self._read(window)) for window in first)
+            return
         with ThreadPoolExecutor(1, "relay") as pool:
             before: tuple[list[_Item], Future[_Frames]] | None = None
-            for window in windows:
+            for window in chain(first, windows):
                 following = (window, pool.submit(self._read, window))
                 if before is not None:
                     yield before[0], before[1].result()
