@@ -15,7 +15,7 @@ from dataset_store.cli import main
 from dataset_store.cli.arguments import build_parser
 
 MAKING = ["create", "add", "remove", "sync", "upload", "close"]
-KEEPING = ["tag", "archive", "set-description", "rename", "move", "squash", "delete"]
+KEEPING = ["tag", "archive", "set-description", "rename", "move", "squash", "delete", "expire", "gc", "repack"]
 SHARING = ["push", "pull", "clone"]
 COMMANDS = [
     *MAKING,
