@@ -26,6 +26,7 @@ from dataset_store.core.log_entries import Blob, Producer, TreeRootRow
 from dataset_store.core.nodes import decode_node, encode_node
 from dataset_store.core.paths import ROOT, PathKey, to_path
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
+from dataset_store.local.durable import flush_folder, make_folder
 from dataset_store.local.os_errors import naming_writes, reading_error, writing_error
 
 __all__ = [
@@ -211,9 +212,9 @@ class Draft:
         """Begin a draft in a folder that does not exist yet."""
         parent = os.path.dirname(directory)
         with naming_writes(directory):
-            os.makedirs(parent, mode=0o700, exist_ok=True)
+            make_folder(parent)
             os.mkdir(directory, 0o700)
-            _sync_directory(parent)
+            flush_folder(parent)
         draft = Draft(directory)
         draft.append(opened, labels, output)
         return draft
@@ -334,7 +335,7 @@ class Draft:
                 raise
             finally:
                 os.close(descriptor)
-            _sync_directory(self.directory)
+            flush_folder(self.directory)
         self._end = end
         return begin
 
@@ -489,11 +490,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

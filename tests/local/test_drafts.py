@@ -174,6 +174,20 @@ def test_a_change_that_could_not_be_made_durable_is_not_there(tmp_path, monkeypa
     assert Draft.load(draft.directory).changes.entries.keys == [b"b"]
 
 
+def test_a_draft_is_not_lost_with_the_folders_that_were_made_for_it(tmp_path, monkeypatch):
+    flushed = []
+    fsync = os.fsync
+
+    def noted(descriptor):
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    directory = tmp_path / "own" / "drafts" / "store" / "one"
+    Draft.create(str(directory), opened(), Labels([], None), Output(None))
+    assert {tmp_path, tmp_path / "own", *directory.parents[:2], directory} <= set(flushed)
+
+
 def test_a_draft_behind_which_a_broken_off_call_left_something_can_be_finalized(tmp_path):
     draft = create(tmp_path)
     with open(draft.path, "ab") as file:
