@@ -10,6 +10,7 @@ import argparse
 import errno
 import gc
 import json
+import os
 import signal
 import sys
 import time
