@@ -72,7 +72,8 @@ static int is_below(int folder, const char *path)
     return folder != AT_FDCWD && is_watched(folder);
 }
 
-/* Kinds: w writes bytes, o makes a file, n makes another name, g makes room, s flushes, u takes away, m changes metadata. */
+/* Kinds: w writes bytes, o makes a file, n makes another name, g makes room, s flushes, u takes away, m changes metadata,
+   r opens what is there. */
 static int judge(char kind, int concerned)
 {
     long call;
@@ -330,7 +331,7 @@ static int open_by(opener *real, int folder, const char *path, int flags, mode_t
 {
     int watched = is_below(folder, path);
     int nameless = (flags & O_TMPFILE) == O_TMPFILE;
-    if (makes(flags) && judge('o', watched) > 0) return -1;
+    if (judge(makes(flags) ? 'o' : 'r', watched) > 0) return -1;
     BEGIN(watched);
     int is_new = traced && !nameless && (flags & O_CREAT) && faccessat(folder, path, F_OK, AT_SYMLINK_NOFOLLOW);
     int file = real(folder, path, flags, bits);

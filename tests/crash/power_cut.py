@@ -181,7 +181,9 @@ class Replay:
     def _store(self, store: State, _done: int) -> "Store":
         """What a store holds; see the module for what is checked."""
         objects = {path: self.disk.content(part) for path, part in store if isinstance(part, Part)}
-        acknowledged = {key.removeprefix("version "): name for key, name in self.notes.items() if " " in key}
+        acknowledged = {
+            key.removeprefix("version "): name for key, name in self.notes.items() if key.startswith("version ")
+        }
         own = {path.removeprefix("store/"): data for path, data in objects.items() if path.startswith("store/")}
         if "config" not in own:
             assert not acknowledged, "the store is gone"

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_store import Dataset
+from dataset_store.core.digest import PackName
 from dataset_store.core.envelope import object_digest
+from dataset_store.core.frames import FrameKind
 from dataset_store.core.log_entries import VersionEntry
+from dataset_store.core.packfile import PackRef
 from dataset_store.dataset.overview import drafts_of
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import StorageFailed
@@ -62,10 +65,10 @@ class Step:
     holds: Callable[[World, Notes], None]
 
 
-def create(parent: bool = False) -> Step:
+def create(parents: int = 0) -> Step:
     def run(world: World, notes: Notes) -> None:
-        parents = [notes["parent"]] if parent else None
-        notes["draft"] = Dataset.create(dataset_project="p", dataset_name="d", parent_datasets=parents).id
+        ids = [notes[f"parent {number}"] for number in range(parents)]
+        notes["draft"] = Dataset.create(dataset_project="p", dataset_name="d", parent_datasets=ids or None).id
 
     return Step("create", run, lambda _world, notes: _require(Dataset.get(notes["draft"]).id == notes["draft"]))
 
@@ -80,6 +83,25 @@ def sync(folder: str) -> Step:
         _require(Dataset.get(notes["draft"]).list_files() == sorted(world.contents[folder]))
 
     return Step("sync", run, holds)
+
+
+def keep_metadata(name: str) -> Step:
+    """A value that is too long for the version's entry, and a text."""
+
+    def value(notes: Notes) -> dict[str, object]:
+        return {"of": notes["draft"], "long": [f"{number}" for number in range(3_000)]}
+
+    def run(_world: World, notes: Notes) -> None:
+        dataset = Dataset.get(notes["draft"])
+        dataset.set_metadata(value(notes), name)
+        dataset.set_description(name)
+
+    def holds(_world: World, notes: Notes) -> None:
+        open_workspace().refresh()
+        dataset = Dataset.get(notes["draft"])
+        _require(dataset.get_metadata(name) == value(notes))
+
+    return Step(f"{name} metadata", run, holds)
 
 
 def upload(output: bool = False) -> Step:
@@ -155,7 +177,7 @@ class Sequence:
 
 def _first(folder: Path, source: random.Random) -> None:
     (folder / "d").mkdir(parents=True)
-    for number in range(8):
+    for number in range(12):
         (folder / "d" / str(number)).write_bytes(source.randbytes(700) if number % 3 else b"%d" % number * 100)
     (folder / "long").write_bytes(source.randbytes(90_000))
     (folder / "old link").symlink_to("long")
@@ -189,11 +211,11 @@ def _small(folder: Path, source: random.Random) -> None:
     (folder / "two").write_bytes(b"")
 
 
-def _parent() -> Step:
-    """What makes the version that is made so far the parent of the next."""
+def _parent(number: int = 0) -> Step:
+    """What makes the version that is made so far a parent of the next."""
 
     def run(_world: World, notes: Notes) -> None:
-        notes["parent"] = notes["draft"]
+        notes[f"parent {number}"] = notes["draft"]
 
     return Step("parent", run, lambda _world, _notes: None)
 
@@ -223,8 +245,8 @@ def _broken_off_upload() -> Step:
     return Step("broken-off upload", run, lambda _world, _notes: None)
 
 
-def _from_create(folder: str, *, parent: bool = False, output: bool = False) -> tuple[Step, ...]:
-    return (create(parent), sync(folder), upload(output), finalize(folder), *_after_finalize(folder))
+def _from_create(folder: str, *, parents: int = 0, output: bool = False) -> tuple[Step, ...]:
+    return (create(parents), sync(folder), upload(output), finalize(folder), *_after_finalize(folder))
 
 
 def _after_finalize(folder: str) -> tuple[Step, ...]:
@@ -241,14 +263,14 @@ SEQUENCES = {
             "on a parent",
             {"first": _first, "second": _second},
             _ON_A_PARENT,
-            _from_create("second", parent=True),
+            _from_create("second", parents=1),
         ),
         Sequence("several packs", {"many": _many}, (), _from_create("many"), pack_bytes=100_000),
         Sequence(
             "elsewhere",
             {"first": _first, "second": _second},
             _ON_A_PARENT,
-            _from_create("second", parent=True, output=True),
+            _from_create("second", parents=1, output=True),
         ),
         Sequence(
             "resumed",
@@ -256,6 +278,21 @@ SEQUENCES = {
             (create(), sync("many"), _broken_off_upload()),
             (upload(), finalize("many"), *_after_finalize("many")),
             pack_bytes=100_000,
+        ),
+        Sequence(
+            "two parents",
+            {"small": _small, "first": _first, "second": _second},
+            (*_ON_A_PARENT, create(), sync("small"), upload(), finalize("small"), _parent(1)),
+            _from_create("second", parents=2),
+        ),
+        Sequence(
+            "described",
+            {"first": _first},
+            (),
+            (
+                *(create(), sync("first"), keep_metadata("early"), upload(), finalize("first")),
+                *(keep_metadata("late"), *_after_finalize("first")),
+            ),
         ),
         Sequence("small", {"small": _small}, (), _from_create("small")),
     )
@@ -293,3 +330,23 @@ def verify_store(world: World, notes: Notes, machines: tuple[str, ...]) -> None:
             folder = acknowledged.get(version) or next(reversed(world.contents))
             assert read(dataset.get_local_copy()) == world.contents[folder]
     be_machine(world.home)
+
+
+def sent_again(world: World) -> int:
+    """Bytes of data that the store holds more than once."""
+    repository = open_workspace().repository
+    roots = {0: "store/packs", 1: "elsewhere/dataset-store/*/packs"}
+    packs = [
+        PackRef(number, PackName(bytes.fromhex(path.name)))
+        for number, root in roots.items()
+        for path in world.home.glob(f"{root}/??/*")
+    ]
+    seen: set[bytes] = set()
+    again = 0
+    for footer in repository.packs.read_footers(packs):
+        for chunk, frame in enumerate(footer.frame_of_chunk().tolist()):
+            if footer.kinds[frame] == FrameKind.DATA:
+                chunk_id = footer.ids[chunk].tobytes()
+                again += int(footer.lengths[chunk]) if chunk_id in seen else 0
+                seen.add(chunk_id)
+    return again

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy.ma  # noqa: F401 # is imported when first used, so by every child
 import plants
 from forking import copy_tree, in_child
-from sequences import SEQUENCES, Notes, Sequence, World, be_machine, make_inputs, verify_store
+from sequences import SEQUENCES, Notes, Sequence, World, be_machine, make_inputs, sent_again, verify_store
 from shim import Mode, Shim
 
 from dataset_store.dataset import copying
@@ -50,7 +50,7 @@ FAULTS = {
     "ENOSPC": Fault(Mode.FAIL, errno.ENOSPC),
     "disk stays full": Fault(Mode.FAIL_ON, errno.ENOSPC, "wong"),
     "EIO": Fault(Mode.FAIL, errno.EIO),
-    "EMFILE": Fault(Mode.FAIL, errno.EMFILE, "o"),
+    "EMFILE": Fault(Mode.FAIL, errno.EMFILE, "or"),
     "short write": Fault(Mode.SHORT, 0, "w"),
 }
 
@@ -167,6 +167,8 @@ class Sweep:
             self._all_hold(at + (fate == "ok"), notes)
         if fate != "ok":
             self.sequence.steps[at].run(self.world, notes)
+            if self.sequence.steps[at].name == "upload":
+                assert sent_again(self.world) <= self.sequence.pack_bytes, "more than one pack was sent again"
         until = len(self.sequence.steps) if number % TO_THE_END == 0 else at + 1
         for step in self.sequence.steps[at + 1 : until]:
             step.run(self.world, notes)

@@ -56,10 +56,11 @@ def test_what_sixteen_processes_commit_at_once_stands_in_the_log_once_each(home,
     backend = PosixBackend(str(home / "store"))
     log = Log(backend, object_digest(fetch_config(backend)))
     records = list(log.read_after(log.start))
+    lost, longest = sum(each["lost"] for each in told), max(each["longest"] for each in told)
     with capsys.disabled():
         print(
             f"\n{len(records)} entries in {seconds:.0f} s, {len(records) / seconds:.0f} a second; "
-            f"{sum(each['lost'] for each in told)} races lost, {max(each['longest'] for each in told):.1f} s the longest"
+            f"{lost} races lost, the slowest commit {longest:.1f} s"
         )
     assert [record.slot for record in records] == list(range(WRITERS * commits + 1))
     assert len({record.entry.commit for record in records}) == len(records)

@@ -1,9 +1,9 @@
 """One of several processes that commit to one store: small versions, tags and descriptions, each an entry of the log.
 
-    python writer.py WRITER COMMITS VERSION      one line for each commit once it was acknowledged; at the end JSON
+    python writer.py WRITER COMMITS VERSION      at the end a line of JSON
 
-Every commit says whose it is and the how-manieth, `3.17`, so that each can be found in the log. VERSION is a version that
-all writers describe.
+Every commit says whose it is and the how-manieth, `3.17`, so that each can be found in the log. VERSION is a version
+that all writers describe.
 """
 
 import json
@@ -13,15 +13,15 @@ import time
 from dataset_store import Dataset
 from dataset_store.storage.log import Log, Lost
 
-lost = 0
+lost = []
 append = Log.append
 
 
 def counted(log, entry, position):
-    """`Log.append`, with the races that it lost counted."""
-    global lost
+    """`Log.append`, with the races that it lost noted."""
     outcome = append(log, entry, position)
-    lost += isinstance(outcome, Lost)
+    if isinstance(outcome, Lost):
+        lost.append(position.slot)
     return outcome
 
 
@@ -48,7 +48,7 @@ def main() -> None:
         began = time.perf_counter()
         own = commit(writer, number, shared, own)
         longest = max(longest, time.perf_counter() - began)
-    print(json.dumps({"lost": lost, "longest": longest}))
+    print(json.dumps({"lost": len(lost), "longest": longest}))
 
 
 if __name__ == "__main__":
