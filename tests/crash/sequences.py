@@ -332,9 +332,8 @@ def verify_store(world: World, notes: Notes, machines: tuple[str, ...]) -> None:
     be_machine(world.home)
 
 
-def sent_again(world: World) -> int:
-    """Bytes of data that the store holds more than once."""
-    repository = open_workspace().repository
+def require_sent_once(world: World) -> None:
+    """Data that the store holds more than once is no more than one pack."""
     roots = {0: "store/packs", 1: "elsewhere/dataset-store/*/packs"}
     packs = [
         PackRef(number, PackName(bytes.fromhex(path.name)))
@@ -342,11 +341,11 @@ def sent_again(world: World) -> int:
         for path in world.home.glob(f"{root}/??/*")
     ]
     seen: set[bytes] = set()
-    again = 0
-    for footer in repository.packs.read_footers(packs):
-        for chunk, frame in enumerate(footer.frame_of_chunk().tolist()):
-            if footer.kinds[frame] == FrameKind.DATA:
-                chunk_id = footer.ids[chunk].tobytes()
-                again += int(footer.lengths[chunk]) if chunk_id in seen else 0
-                seen.add(chunk_id)
-    return again
+    largest = again = 0
+    for footer in open_workspace().repository.packs.read_footers(packs):
+        is_data = footer.kinds[footer.frame_of_chunk()] == FrameKind.DATA
+        chunks = [(footer.ids[at].tobytes(), int(footer.lengths[at])) for at in is_data.nonzero()[0].tolist()]
+        largest = max(largest, sum(length for _, length in chunks))
+        again += sum(length for chunk, length in chunks if chunk in seen)
+        seen.update(chunk for chunk, _ in chunks)
+    assert again <= largest, f"{again} bytes were sent again, and the largest pack has {largest}"

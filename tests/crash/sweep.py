@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy.ma  # noqa: F401 # is imported when first used, so by every child
 import plants
 from forking import copy_tree, in_child
-from sequences import SEQUENCES, Notes, Sequence, World, be_machine, make_inputs, sent_again, verify_store
+from sequences import SEQUENCES, Notes, Sequence, World, be_machine, make_inputs, require_sent_once, verify_store
 from shim import Mode, Shim
 
 from dataset_store.dataset import copying
@@ -168,7 +168,7 @@ class Sweep:
         if fate != "ok":
             self.sequence.steps[at].run(self.world, notes)
             if self.sequence.steps[at].name == "upload":
-                assert sent_again(self.world) <= self.sequence.pack_bytes, "more than one pack was sent again"
+                require_sent_once(self.world)
         until = len(self.sequence.steps) if number % TO_THE_END == 0 else at + 1
         for step in self.sequence.steps[at + 1 : until]:
             step.run(self.world, notes)
