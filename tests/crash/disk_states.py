@@ -75,6 +75,8 @@ class Disk:
             self._files.setdefault(inode, []).append(operation)
         elif what == "f":
             return self._flush(inode)
+        elif what == "F":
+            return self._flush_all()
         elif what == "n":
             self._files[operation.other] = []
         elif what in "cdlrsu":
@@ -106,6 +108,14 @@ class Disk:
             _apply(self._folders, each)
         self._names = [each for each in self._names if _folder_of(each) != inode]
         return bool(flushed)
+
+    def _flush_all(self) -> bool:
+        changed = any(self.pending())
+        for each in self._names:
+            _apply(self._folders, each)
+        self._names = []
+        self._durable = {inode: len(operations) for inode, operations in self._files.items()}
+        return changed
 
     # What may be there
 

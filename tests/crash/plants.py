@@ -1,15 +1,18 @@
 """Faults put into the package at run time, each by replacing one function; a test shows that each is found."""
 
 import os
+import stat
 from collections.abc import Callable
 
+from dataset_store.local import local_copies
 from dataset_store.storage import posix_backend
 from dataset_store.storage.posix_backend import PosixBackend
 
 
 def no_fsync() -> None:
     """Files of the store get their names before their bytes are flushed."""
-    posix_backend._flush = lambda _file: None  # type: ignore[attr-defined]
+    flush = posix_backend._flush  # type: ignore[attr-defined]
+    posix_backend._flush = lambda file: stat.S_ISDIR(os.fstat(file).st_mode) and flush(file)  # type: ignore[attr-defined]
 
 
 def no_directory_fsync() -> None:
@@ -52,9 +55,15 @@ def write_in_place() -> None:
     PosixBackend._write_nameless = write  # type: ignore[method-assign]
 
 
+def copies_not_flushed() -> None:
+    """A local copy is stamped before its files are flushed."""
+    local_copies.flush_tree = lambda _folder: None  # type: ignore[attr-defined]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "no fsync": no_fsync,
     "no directory fsync": no_directory_fsync,
     "log before packs": log_before_packs,
     "write in place": write_in_place,
+    "copies not flushed": copies_not_flushed,
 }

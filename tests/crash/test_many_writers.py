@@ -19,14 +19,15 @@ from dataset_store.storage.repository import fetch_config
 
 WRITER = Path(__file__).with_name("writer.py")
 WRITERS = 16
+COMMITS = 1_000
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1200)]
 
 
-def begin(home, number, commits, version):
+def begin(home, number, version):
     machine = {"DATASET_STORE_CACHE": str(home / f"cache{number}"), "DATASET_STORE_DATA": str(home / f"own{number}")}
     return subprocess.Popen(
-        [sys.executable, str(WRITER), str(number), str(commits), version],
+        [sys.executable, str(WRITER), str(number), str(COMMITS), version],
         env=os.environ | machine,
         stdout=subprocess.PIPE,
         text=True,
@@ -41,14 +42,11 @@ def names_in(entry):
     return (entry.description,)
 
 
-@pytest.mark.parametrize(
-    "commits", [pytest.param(50, marks=pytest.mark.heavy), pytest.param(1_000, marks=pytest.mark.long)]
-)
-def test_what_sixteen_processes_commit_at_once_stands_in_the_log_once_each(home, capsys, commits):
+def test_what_sixteen_processes_commit_at_once_stands_in_the_log_once_each(home, capsys):
     first = Dataset.create(dataset_project="p", dataset_name="d", description="first")
     first.finalize()
     began = time.perf_counter()
-    writers = [begin(home, number, commits, first.id) for number in range(WRITERS)]
+    writers = [begin(home, number, first.id) for number in range(WRITERS)]
     told = [writer.communicate()[0] for writer in writers]
     seconds = time.perf_counter() - began
     assert [writer.returncode for writer in writers] == [0] * WRITERS  # else one was told of a conflict
@@ -62,7 +60,7 @@ def test_what_sixteen_processes_commit_at_once_stands_in_the_log_once_each(home,
             f"\n{len(records)} entries in {seconds:.0f} s, {len(records) / seconds:.0f} a second; "
             f"{lost} races lost, the slowest commit {longest:.1f} s"
         )
-    assert [record.slot for record in records] == list(range(WRITERS * commits + 1))
+    assert [record.slot for record in records] == list(range(WRITERS * COMMITS + 1))
     assert len({record.entry.commit for record in records}) == len(records)
     stands = Counter(name for record in records for name in names_in(record.entry))
-    assert stands == Counter(["first", *(f"{n}.{at}" for n in range(WRITERS) for at in range(commits))])
+    assert stands == Counter(["first", *(f"{n}.{at}" for n in range(WRITERS) for at in range(COMMITS))])
