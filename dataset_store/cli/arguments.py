@@ -38,7 +38,7 @@ which version:
 
 exit codes:
   0 done   1 failed, or `verify --folder` found a difference   2 the call was wrong   3 not found   4 conflict
-  5 corrupt   130 interrupted   141 nobody reads what is printed
+  5 corrupt   130 interrupted   141 nobody reads what is printed   143 terminated
 
 Example:
   dataset-store sync --folder ./pictures --project data --name cats

