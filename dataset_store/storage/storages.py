@@ -17,6 +17,7 @@ from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.filesystems import is_remote, local_path, redacted
 from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.posix_backend import PosixBackend
+from dataset_store.storage.retries import RetryingBackend
 
 __all__ = ["Storages", "backend_at", "normal_url", "require_create_if_absent"]
 
@@ -33,7 +34,8 @@ def backend_at(url: str, *, single_writer: bool = False) -> Backend:
         DriverMissing: The driver is not installed.
     """
     if is_remote(url):
-        return FsspecBackend(url, single_writer=single_writer)
+        backend = FsspecBackend(url, single_writer=single_writer)
+        return RetryingBackend(backend) if backend.traits.asks_once else backend
     return PosixBackend(local_path(url))
 
 
