@@ -56,13 +56,22 @@ def s3_bucket(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture
-def s3_proxy(s3_bucket, monkeypatch):
-    """A proxy before that server, which harms nothing until it is told to; drivers opened now go through it."""
+@pytest.fixture(scope="session")
+def s3_line(s3_bucket):
+    """A proxy before that server: one for all tests, as each new address costs a new client."""
     from fault_proxy import FaultProxy
-    from fsspec.config import conf
 
     address = urlsplit(os.environ["AWS_ENDPOINT_URL"])
     with FaultProxy(address.hostname, address.port).running() as proxy:
-        monkeypatch.setitem(conf, "s3", {"endpoint_url": proxy.url})
         yield proxy
+
+
+@pytest.fixture
+def s3_proxy(s3_line, monkeypatch):
+    """The proxy, which harms nothing until it is told to; drivers opened now go through it."""
+    from fsspec.config import conf
+
+    s3_line.begin_anew()
+    monkeypatch.setitem(conf, "s3", {"endpoint_url": s3_line.url})
+    yield s3_line
+    s3_line.begin_anew()

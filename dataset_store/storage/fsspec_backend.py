@@ -399,7 +399,12 @@ class FsspecBackend:
         told = self._failure(error, f"create '{key}' in")
         if isinstance(told, AccessDenied | StoreRootMissing) or not isinstance(told, StorageFailed):
             return told  # it was refused, and not made
-        return OutcomeUnknown(f"'{key}' in {self.describe()} may or may not have been made.", "Read it back to learn.")
+        answered = " ".join(sorted(_codes(error)))
+        return OutcomeUnknown(
+            f"'{key}' in {self.describe()} may or may not have been made: "
+            f"{f'the answer was {answered}' if answered else 'no answer came'}.",
+            "Read it back to learn.",
+        )
 
     # Listing
 

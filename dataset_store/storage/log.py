@@ -114,15 +114,24 @@ class Log:
         anchor: The digest of the store's config object, which the entry in slot 0 names.
         name: Which log.
         pacing: Pauses and attempts of commits.
+        is_new: Whether the caller has just made the store: then no entry can be lost from it, and none is looked for.
     """
 
-    def __init__(self, backend: Backend, anchor: str, name: str = "catalog", pacing: Pacing | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        anchor: str,
+        name: str = "catalog",
+        pacing: Pacing | None = None,
+        *,
+        is_new: bool = False,
+    ) -> None:
         self._backend = backend
         self._name = name
         self._pacing = pacing or Pacing()
         self._checkpoints = _CheckpointWriter(backend, name)
         self._known_to_stand = -1
-        self._looked_beyond = False
+        self._looked_beyond = is_new
         self.start: Final = Position(0, anchor)
 
     def read_after(self, position: Position) -> Iterator[LogRecord]:
@@ -138,13 +147,14 @@ class Log:
             FormatTooNew: A newer version of this package wrote an entry.
             StorageFailed: The storage refused.
         """
-        reader = LogReader(self._backend, self._name, position)
+        looks_beyond = position.slot == 0 and not self._looked_beyond
+        reader = LogReader(self._backend, self._name, position, looks_beyond)
         while records := reader.next_run(position):
             position = records[-1].after
             self._stands(position.slot - 1)
             self._checkpoints.saw(records, reader.level)
             yield from records
-        self._looked_beyond |= reader.begun.slot == 0
+        self._looked_beyond |= looks_beyond
 
     def append(self, entry: LogEntry, position: Position) -> Committed | Lost:
         """Write an entry into the slot at a position, or learn what stands there.

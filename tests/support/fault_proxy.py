@@ -73,6 +73,10 @@ class Changed:
     """Headers that the server does not get, in lower case."""
     body: Callable[[bytes], bytes] = bytes
     """What becomes of the reply's body; the length it tells is that of the new one."""
+    status: int | None = None
+    """What the reply says instead of its own status."""
+    only: int | None = None
+    """Replies of another status than this are left as they are."""
 
 
 Action = Fault | Answer | Changed | None
@@ -92,11 +96,8 @@ def mixed(seed: int, rate: float, faults: Sequence[Fault]) -> Callable[[Request]
 class FaultProxy:
     """See the module. `act` may be replaced at any time, and is called by one thread."""
 
-    def __init__(self, host: str, port: int, act: Callable[[Request], Action] = lambda _request: None) -> None:
-        self.act = act
-        self.requests: list[Request] = []
-        self.done: list[tuple[Request, Action]] = []
-        """What was done with each request to which something was done."""
+    def __init__(self, host: str, port: int) -> None:
+        self.begin_anew()
         self._upstream = (host, port)
         self._loop = asyncio.new_event_loop()
         self._lines: set[asyncio.Task[None]] = set()
@@ -120,6 +121,13 @@ class FaultProxy:
             self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join()
             self._loop.close()
+
+    def begin_anew(self) -> None:
+        """Pass everything on, and forget what has passed."""
+        self.act: Callable[[Request], Action] = lambda _request: None
+        self.requests: list[Request] = []
+        self.done: list[tuple[Request, Action]] = []
+        """What was done with each request to which something was done."""
 
     async def _end(self, server: asyncio.Server) -> None:
         server.close()
@@ -155,6 +163,14 @@ class _Head:
 
     def without(self, *names: str) -> "_Head":
         return replace(self, rows=tuple(row for row in self.rows if row[0].lower() not in names))
+
+    @property
+    def status(self) -> int:
+        return int(self.first.split(" ")[1])
+
+    def with_status(self, status: int) -> "_Head":
+        version, _, reason = self.first.split(" ", 2)
+        return replace(self, first=f"{version} {status} {reason}")
 
     def with_length(self, length: int) -> "_Head":
         return replace(
@@ -216,7 +232,7 @@ class _Line:
                 self._hang_up()  # a server may end a connection that was idle
                 if not again:
                     raise
-        no_body = method == "HEAD" or told.first.split(" ")[1] in {"204", "304"}
+        no_body = method == "HEAD" or told.status in {204, 304}
         data = b"" if no_body else await _read_body(reader, told, "reply")
         if told.headers.get("connection", "").lower() == "close":
             self._hang_up()
@@ -228,9 +244,9 @@ class _Line:
         if action is Fault.FLIP and data:
             place = len(data) // 2
             data = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
-        if isinstance(action, Changed):
-            data = action.body(data)
-        if "content-length" not in told.headers or (isinstance(action, Changed) and method != "HEAD"):
+        if isinstance(action, Changed) and action.only in {None, told.status}:
+            told, data = told.with_status(action.status or told.status), action.body(data)
+        if method != "HEAD":
             told = told.without("transfer-encoding").with_length(len(data))
         if action is Fault.CUT_HEAD:
             data = b""
