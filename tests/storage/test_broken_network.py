@@ -220,11 +220,11 @@ def test_10_000_reads_at_5_percent_faults_give_the_right_bytes_or_a_typed_error_
     s3_proxy.act = mixed(2, 0.05, [*Fault])
 
     def read(number):
-        """One read of three frames, or of a pack's footer: how it ended, and the seconds it took."""
-        wanted = random.Random(number).sample([*written], 3)
+        """One read of a frame or of several, or of a pack's footer: how it ended, and the seconds it took."""
+        wanted = random.Random(number).sample([*written], 1 if number % 8 else 6)
         begun = time.monotonic()
         try:
-            if number % 4:
+            if number % 4 != 1:
                 found = packs.read_whole(FrameKind.NODE, [(place, hash32(written[place])) for place in wanted])
                 assert found == [written[place] for place in wanted]
             else:
