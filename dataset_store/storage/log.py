@@ -73,11 +73,15 @@ class Pacing:
         sleep: Called with seconds.
         jitter: Gives a number from 0 to 1, another each time, so that writers that met do not meet again.
         attempts: How many creates are sent before an unknown outcome is given up.
+        seconds: After how long no further create is sent: each may take as long as a server may say nothing.
+        now: A clock that only goes forward.
     """
 
     sleep: Callable[[float], object] = time.sleep
     jitter: Callable[[], float] = random.random
     attempts: int = 8
+    seconds: float = 120.0
+    now: Callable[[], float] = time.monotonic
     doubt_base: float = 0.1
     loss_base: float = 0.005
     ceiling: float = 2.0
@@ -250,7 +254,10 @@ class Log:
     def _settle(self, key: Key, data: bytes, commit: str) -> bytes:
         """What stands under a key after `data` was sent to it: `data` itself or the object of another."""
         in_doubt = False
+        begun = self._pacing.now()
         for attempt in range(self._pacing.attempts):
+            if attempt and self._pacing.now() - begun > self._pacing.seconds:
+                break
             if attempt:
                 self._pacing.after_doubt(attempt)
             try:

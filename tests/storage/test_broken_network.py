@@ -17,6 +17,7 @@ from dataset_store.storage import filesystems, fsspec_backend
 from dataset_store.storage.backend import Backend, Key, Span, Tail
 from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.log import Committed, Log, Pacing
+from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.packs import PackReader, PackWriter
 from dataset_store.storage.retries import Patience, RetryingBackend
 from dataset_store.storage.wrappers import Wrapper
@@ -148,6 +149,27 @@ def test_a_commit_of_which_nothing_can_be_learned_says_so_and_lands_once_when_it
         log.append(version_entry(2), first.after)
     assert isinstance(log.append(version_entry(2), first.after), Committed)
     assert [record.entry.commit for record in log.read_after(log.start)] == [id_hex(1), id_hex(2)]
+
+
+def test_a_commit_to_a_server_that_falls_silent_ends_in_time():
+    time_now = [0.0]
+
+    class Silent(Wrapper):
+        def create(self, key, buffers):
+            time_now[0] += 20
+            raise OutcomeUnknown("It says nothing.")
+
+        def get_many(self, keys):
+            if keys == ["log/catalog/000000000000"]:
+                time_now[0] += 80
+                raise StorageFailed("It says nothing.")
+            return super().get_many(keys)
+
+    pacing = Pacing(sleep=lambda _seconds: None, now=lambda: time_now[0])
+    log = Log(Silent(MemoryBackend()), hash_hex(0), pacing=pacing)
+    with pytest.raises(CommitOutcomeUnknown):
+        log.append(version_entry(1), log.start)
+    assert time_now[0] <= 120 + 20 + 80
 
 
 def test_a_part_that_comes_too_short_is_an_error_and_no_damage_of_the_object(store):
