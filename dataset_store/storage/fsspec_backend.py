@@ -13,6 +13,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Any, Final
@@ -56,6 +57,7 @@ _RANGED: Final = _DECIDED_FAR_AWAY | WEB
 _SUFFIXES: Final = S3 | {"gs", "gcs"}
 """Of those, the ones that read the end of an object without being told its size."""
 
+_DELETES_AT_ONCE: Final = 16
 _HOLE_BYTES: Final = 256 << 10
 _SINGLE_PUT: Final = 5 << 30
 _SLOWEST: Final = 64 << 10
@@ -134,15 +136,12 @@ class FsspecBackend:
         """Remove objects; see the port."""
         paths = [self._path(key) for key in keys]
         self._require_writable("delete objects")
+        if self._scheme in _DECIDED_FAR_AWAY and len(paths) > 1:
+            with ThreadPoolExecutor(min(_DELETES_AT_ONCE, len(paths))) as pool:
+                list(pool.map(self._delete, paths))
+            return
         for path in paths:
-            try:
-                with self._turn:
-                    if self._is_object(path):
-                        self._fs.rm_file(path)
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                continue
-            except Exception as error:
-                raise self._failure(error, "delete objects of") from cause(error, self._url)
+            self._delete(path)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below a prefix, read at once; see the port. What is no key is passed over."""
@@ -324,6 +323,16 @@ class FsspecBackend:
         return self._scheme in _DECIDED_FAR_AWAY or self._size(path) is not None
 
     # Writing
+
+    def _delete(self, path: str) -> None:
+        try:
+            with self._turn:
+                if self._is_object(path):
+                    self._fs.rm_file(path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return
+        except Exception as error:
+            raise self._failure(error, "delete objects of") from cause(error, self._url)
 
     def _require_writable(self, doing: str) -> None:
         if self._scheme in WEB:

@@ -99,8 +99,12 @@ class RetryingBackend(Wrapper):
 
     def delete_many(self, keys: Iterable[Key]) -> None:
         """Remove objects; see the port."""
-        held = [*keys]
-        _repeated(lambda: self.inner.delete_many(held), self._no_trouble())
+
+        def deleted(part: Sequence[Key]) -> Sequence[None]:
+            self.inner.delete_many(part)
+            return ()
+
+        _in_parts(deleted, [*keys], self._no_trouble())
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below a prefix, read before it answers; see the port."""
@@ -111,18 +115,18 @@ class RetryingBackend(Wrapper):
 
 
 def _in_parts(
-    ask: Callable[[Sequence[_Item]], list[_Answer]], items: Sequence[_Item], trouble: _Trouble
+    ask: Callable[[Sequence[_Item]], Sequence[_Answer]], items: Sequence[_Item], trouble: _Trouble
 ) -> list[_Answer]:
     """The answers of a batch, each half of it asked for by itself after it failed."""
     if len(items) <= 1:
-        return _repeated(lambda: ask(items), trouble)
+        return [*_repeated(lambda: ask(items), trouble)]
     try:
         answers = ask(items)
     except StorageFailed as error:
         trouble.met(error, 1)
     else:
         trouble.over()
-        return answers
+        return [*answers]
     half = len(items) // 2
     return _in_parts(ask, items[:half], trouble) + _in_parts(ask, items[half:], trouble)
 

@@ -12,6 +12,7 @@ when the `with` ends its processes are ended by their ids. Never: touches a Ceph
 import argparse
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from pathlib import Path
 PACKAGES = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
 ACCESS_KEY, SECRET_KEY = "tests", "testtest"
 
-_PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "monmaptool")
+_PROGRAMS = ("setpriv", "radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "monmaptool")
 _PATIENCE = 90.0
 _COMMAND_PATIENCE = 60.0
 
@@ -130,7 +131,9 @@ def radosgw(folder: Path, *, size: int = 4 << 30) -> Iterator[str]:
 def _daemon(command: Sequence[str], folder: Path) -> Iterator[None]:
     """A process for as long as the `with` lasts."""
     with open(folder / "output", "ab") as output:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        # Should this process be killed, its daemons end too.
+        mortal = ["setpriv", "--pdeathsig", "TERM", *command]
+        process = subprocess.Popen(mortal, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         yield
     finally:
@@ -201,6 +204,7 @@ def main() -> int:
     if parser.parse_args().install:
         install()
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not is_installed():
         print("radosgw is not installed: run this with --install, as root.", file=sys.stderr)
         return 1
@@ -209,8 +213,7 @@ def main() -> int:
             print(f"export {name}={value}")
         print("# make a bucket before you use it; end with Ctrl-C", flush=True)
         with suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(3600)
+            signal.pause()
     return 0
 
 

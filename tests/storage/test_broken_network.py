@@ -20,6 +20,7 @@ from dataset_store.storage.log import Committed, Log, Pacing
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.packs import PackReader, PackWriter
 from dataset_store.storage.retries import Patience, RetryingBackend
+from dataset_store.storage.storages import backend_at
 from dataset_store.storage.wrappers import Wrapper
 from dataset_store.testing.backend_conformance import BackendConformance
 from dataset_store.testing.log_entries import hash_hex, id_hex, version_entry
@@ -198,6 +199,21 @@ def test_the_users_configuration_of_the_driver_goes_before_ours(s3_bucket, s3_pr
     assert filesystem.endpoint_url == s3_proxy.url
     assert filesystem.config_kwargs["read_timeout"] == 7
     assert filesystem.config_kwargs["retries"] == {"total_max_attempts": 1}
+
+
+def test_a_profile_with_an_endpoint_of_its_own_is_used(s3_bucket, s3_proxy, monkeypatch, tmp_path):
+    from fsspec.config import conf
+
+    (tmp_path / "config").write_text(
+        f"[profile mine]\nendpoint_url = {s3_proxy.url}\naws_access_key_id = tests\naws_secret_access_key = tests\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setitem(conf, "s3", {"profile": "mine"})
+    backend = backend_at(f"{s3_bucket}/{secrets.token_hex(8)}")
+    backend.put(Key("packs/a"), [b"content"])
+    assert backend.get_many([Key("packs/a")]) == [b"content"]
+    assert [request.method for request in s3_proxy.requests] == ["PUT", "GET"]
 
 
 class _Settled(Wrapper):

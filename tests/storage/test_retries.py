@@ -137,10 +137,17 @@ class _EveryTenth(MemoryBackend):
         self.asked = 0
 
     def get_many(self, keys):
+        self._count(keys)
+        return super().get_many(keys)
+
+    def delete_many(self, keys):
+        self._count(keys)
+        super().delete_many(keys)
+
+    def _count(self, keys):
         before, self.asked = self.asked, self.asked + len(keys)
         if before // 10 != self.asked // 10:
             raise StorageFailed("The line is cut.")
-        return super().get_many(keys)
 
 
 def test_a_batch_of_which_some_always_fail_comes_through_in_parts_and_in_order():
@@ -148,8 +155,12 @@ def test_a_batch_of_which_some_always_fail_comes_through_in_parts_and_in_order()
     keys = [Key(f"packs/{n}") for n in range(64)]
     for key in keys:
         inner.put(key, [key.encode()])
-    assert RetryingBackend(inner, clock.patience()).get_many(keys) == [key.encode() for key in keys]
+    backend = RetryingBackend(inner, clock.patience())
+    assert backend.get_many(keys) == [key.encode() for key in keys]
     assert inner.asked <= 6 * len(keys)
+    backend.delete_many(keys)
+    assert [*inner.list("packs")] == []
+    assert inner.asked <= 12 * len(keys)
 
 
 def test_pauses_differ_between_callers_that_were_refused_together():
