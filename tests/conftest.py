@@ -1,5 +1,6 @@
 """What every test gets: a store, a cache and a data folder of its own, and hypothesis profiles."""
 
+import logging
 import os
 import threading
 from urllib.parse import urlsplit
@@ -42,6 +43,7 @@ def s3_bucket(tmp_path_factory):
     S3Response.put_object = put_one_at_a_time
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would tell of each request
     with pytest.MonkeyPatch.context() as patch:
         host, port = server.get_host_and_port()
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")

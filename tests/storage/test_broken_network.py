@@ -1,24 +1,18 @@
 """An S3 store through a network that cuts, loses, holds back, refuses and flips: right answers or typed errors."""
 
-import random
 import secrets
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 from fault_proxy import Answer, Changed, Fault, mixed
 
-from dataset_store.core.digest import ChunkId, PackName, StoreId, hash32
-from dataset_store.core.frames import FrameCodec, FrameKind
-from dataset_store.errors import CommitOutcomeUnknown, DatasetStoreError, OutcomeUnknown, StorageFailed
+from dataset_store.errors import CommitOutcomeUnknown, OutcomeUnknown, StorageFailed
 from dataset_store.storage import filesystems, fsspec_backend
 from dataset_store.storage.backend import Backend, Key, Span, Tail
 from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.log import Committed, Log, Pacing
 from dataset_store.storage.memory_backend import MemoryBackend
-from dataset_store.storage.packs import PackReader, PackWriter
 from dataset_store.storage.retries import Patience, RetryingBackend
 from dataset_store.storage.storages import backend_at
 from dataset_store.storage.wrappers import Wrapper
@@ -247,59 +241,3 @@ class TestS3ThroughABrokenNetwork(BackendConformance):
 
     def at(self, url):
         return _Settled(RetryingBackend(FsspecBackend(url), Patience(base=0.01)))
-
-
-@pytest.mark.heavy
-@pytest.mark.timeout(900)
-def test_10_000_reads_at_5_percent_faults_give_the_right_bytes_or_a_typed_error_in_time(s3_bucket, s3_proxy, impatient):
-    backend = RetryingBackend(FsspecBackend(f"{s3_bucket}/{secrets.token_hex(8)}"), Patience(base=0.01))
-    written, packs = _written_frames(backend)
-    s3_proxy.requests.clear()
-    s3_proxy.act = mixed(2, 0.05, [*Fault])
-
-    def read(number):
-        """One read of a frame or of several, or of a pack's footer: how it ended, and the seconds it took."""
-        wanted = random.Random(number).sample([*written], 1 if number % 8 else 6)
-        begun = time.monotonic()
-        try:
-            if number % 4 != 1:
-                found = packs.read_whole(FrameKind.NODE, [(place, hash32(written[place])) for place in wanted])
-                assert found == [written[place] for place in wanted]
-            else:
-                (footer,) = packs.read_footers([wanted[0].pack])
-                assert [bytes(row) for row in footer.ids] == [
-                    hash32(plain) for place, plain in written.items() if place.pack == wanted[0].pack
-                ]
-        except DatasetStoreError as error:
-            return type(error).__name__, time.monotonic() - begun
-        return "right", time.monotonic() - begun
-
-    begun = time.monotonic()
-    with ThreadPoolExecutor(16) as pool:
-        ended = list(pool.map(read, range(10_000)))
-    how = Counter(kind for kind, _ in ended)
-    faults = Counter(action.name for _, action in s3_proxy.done)
-    slowest = max(seconds for _, seconds in ended)
-    print(
-        f"\n10,000 reads, {len(s3_proxy.requests)} requests, {time.monotonic() - begun:.0f} s: {dict(how)}; "
-        f"faults {dict(faults)}; slowest read {slowest:.1f} s"
-    )
-    assert set(how) <= {"right", "CorruptObject", "StorageFailed"}
-    assert how["CorruptObject"] <= faults["FLIP"]
-    assert how["right"] >= 9_500
-    assert sum(faults.values()) >= 0.03 * len(s3_proxy.requests)
-    assert set(faults) == {fault.name for fault in Fault}
-    assert slowest < 30
-
-
-def _written_frames(backend):
-    """Packs of a few frames each: what stands at each place, and a reader."""
-    store_id, drawn, codec, written = StoreId(bytes(16)), random.Random(1), FrameCodec(), {}
-    for _ in range(20):
-        writer = PackWriter(backend, store_id, 0, lambda: PackName(drawn.randbytes(16)))
-        for _ in range(8):
-            plain = drawn.randbytes(drawn.randrange(1, 30_000))
-            frame = codec.encode_frame(FrameKind.NODE, [plain], [ChunkId(hash32(plain))])
-            written[writer.append([frame])[0]] = plain
-        writer.flush()
-    return written, PackReader(store_id, lambda _number: backend, hole_bytes=0)

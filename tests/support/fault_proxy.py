@@ -10,7 +10,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from urllib.parse import parse_qs, urlsplit
@@ -134,6 +134,7 @@ class FaultProxy:
         for line in self._lines:
             line.cancel()
         await asyncio.gather(*self._lines, return_exceptions=True)
+        await asyncio.sleep(0.05)  # a connection that was closed is gone a turn of the loop later
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = self._loop.create_task(_Line(self, reader, writer).serve(*self._upstream))
@@ -192,11 +193,13 @@ class _Line:
 
     async def serve(self, host: str, port: int) -> None:
         self._address = (host, port)
-        with closing(self._writer):
-            with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            try:
                 while await self._exchange():
                     pass
-            self._hang_up()
+            finally:
+                self._hang_up()
+                self._writer.close()
 
     async def _exchange(self) -> bool:
         """Pass one request on, and its reply; whether the connection stays."""
