@@ -85,10 +85,18 @@ def extent(part: Span | Tail, size: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One row of a listing: the key and the size in bytes."""
+    """One row of a listing.
+
+    Attributes:
+        key: The object's.
+        size: Bytes.
+        modified: When it was written, in seconds since 1970 by the storage's clock; 0 where that is not told. A hint:
+            nothing that must be right may rest on it.
+    """
 
     key: Key
     size: int
+    modified: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from datetime import datetime
 from threading import Lock
 from typing import Any, Final
 
@@ -421,7 +422,7 @@ class FsspecBackend:
         if not path.startswith(f"{folder}/") or info.get("type") != "file":
             return None
         try:
-            return ObjectInfo(validate_key(path[len(self._root) + 1 :]), int(info["size"]))
+            return ObjectInfo(validate_key(path[len(self._root) + 1 :]), int(info["size"]), _modified(info))
         except InvalidRequest:
             return None
 
@@ -448,3 +449,14 @@ def _codes(error: BaseException | None) -> set[str]:
             found.add(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode")))
         error = error.__cause__
     return found
+
+
+def _modified(info: dict[str, Any]) -> float:
+    """When a driver says that an object was written, in seconds since 1970; 0 where it says nothing that is known."""
+    for name in ("LastModified", "last_modified", "mtime", "created"):
+        told = info.get(name)
+        if isinstance(told, datetime):
+            return told.timestamp()
+        if isinstance(told, int | float):
+            return float(told)
+    return 0.0

@@ -21,10 +21,11 @@ from dataset_store.storage.catalog_cache import CatalogCache, CatalogView
 from dataset_store.storage.create_probe import require_create_if_absent
 from dataset_store.storage.log import Log
 from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.standings import Standings
 from dataset_store.storage.storages import Storages
 from dataset_store.storage.trees import NodeKeeper, StoredNodes
 
-__all__ = ["Repository", "create_config", "fetch_config", "open_repository"]
+__all__ = ["Repository", "create_config", "fetch_config", "new_pack_name", "open_repository"]
 
 CONFIG_KEY = Key("config")
 
@@ -75,6 +76,11 @@ def _is_made(backend: Backend, config: bytes) -> bool:
     return False
 
 
+def new_pack_name() -> PackName:
+    """A name that no pack ever had."""
+    return PackName(secrets.token_bytes(16))
+
+
 @dataclass(frozen=True, slots=True)
 class Repository:
     """One store: where its objects, its history and its trees are."""
@@ -85,6 +91,7 @@ class Repository:
     packs: PackReader
     nodes: StoredNodes
     storages: Storages
+    standings: Standings
 
     @property
     def store_id(self) -> StoreId:
@@ -96,15 +103,14 @@ class Repository:
         """How files are cut in this store."""
         return ChunkerParams.parse(self.config.chunker)
 
-    def pack_writer(self, storage: int, on_written: Callable[[PackRef, Footer], object]) -> PackWriter:
+    def pack_writer(
+        self,
+        storage: int,
+        on_written: Callable[[PackRef, Footer], object] = lambda _ref, _footer: None,
+        new_name: Callable[[], PackName] = new_pack_name,
+    ) -> PackWriter:
         """A writer of new packs in the storage of that number; `on_written` is told of each."""
-        return PackWriter(
-            self.storages[storage],
-            self.store_id,
-            storage,
-            lambda: PackName(secrets.token_bytes(16)),
-            on_written=on_written,
-        )
+        return PackWriter(self.storages[storage], self.store_id, storage, new_name, on_written=on_written)
 
 
 def open_repository(
@@ -127,5 +133,7 @@ def open_repository(
     catalog = CatalogView(Log(backend, object_digest(config_object), is_new=is_new), CatalogCache(catalog_directory))
     store_id = StoreId(bytes.fromhex(config.store))
     storages = Storages(backend, store_id, lambda: catalog.catalog.storages)
-    packs = PackReader(store_id, storages.__getitem__, hole_bytes=backend.traits.hole_bytes)
-    return Repository(backend, config, catalog, packs, StoredNodes(packs, keeper), storages)
+    hole_bytes = backend.traits.hole_bytes
+    standings = Standings(catalog, PackReader(store_id, storages.__getitem__, hole_bytes=hole_bytes), keeper)
+    packs = PackReader(store_id, storages.__getitem__, hole_bytes=hole_bytes, whereabouts=standings)
+    return Repository(backend, config, catalog, packs, StoredNodes(packs, keeper), storages, standings)
