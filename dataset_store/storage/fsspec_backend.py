@@ -283,6 +283,10 @@ class FsspecBackend:
         A refusal stays one, and so does silence: neither proves that an object is absent, though drivers say so.
         """
         told = self._failure(error, f"read '{key}' from")
+        if isinstance(told, AccessDenied) and self._scheme in S3:
+            told.next_step = (
+                "Check the credentials: who may not list the bucket (s3:ListBucket) is told so of what is absent."
+            )
         if isinstance(told, AccessDenied | StoreUnreachable) or self._is_no_matter_of_size(error):
             raise told from cause(error, self._url)
         try:

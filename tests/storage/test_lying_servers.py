@@ -8,7 +8,7 @@ from fault_proxy import Answer, Changed, Fault
 
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.errors import Corrupt, StorageFailed, StoreLacksCreateIfAbsent
+from dataset_store.errors import AccessDenied, Corrupt, StorageFailed, StoreLacksCreateIfAbsent
 from dataset_store.storage import create_probe
 from dataset_store.storage.backend import Key
 from dataset_store.storage.create_probe import CreateAnswers, try_creates
@@ -99,6 +99,13 @@ def test_an_honest_server_is_not_refused_for_a_reply_that_was_lost(fault, url, s
     assert is_new
     assert backend_at(url).get_many([Key("config")]) == [config]
     assert create_config(backend_at(url)) == (config, False)
+
+
+def test_a_server_that_hides_what_is_absent_is_a_matter_of_rights_and_no_empty_store(url, s3_proxy):
+    s3_proxy.act = lambda request: Answer(403, "AccessDenied") if request.method == "GET" else None
+    with pytest.raises(AccessDenied, match="s3:ListBucket"):
+        create_config(backend_at(url))
+    assert {request.method for request in s3_proxy.requests} == {"GET"}
 
 
 def test_a_store_that_cannot_be_begun_says_so(url, s3_proxy):

@@ -27,6 +27,7 @@ from dataset_store.dataset import workspace as workspaces
 from dataset_store.errors import DatasetStoreError
 from dataset_store.storage import filesystems
 from dataset_store.storage.backend import Backend, Key
+from dataset_store.storage.checkup import check_storage
 from dataset_store.storage.create_probe import try_creates
 from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.packs import PackReader, PackWriter
@@ -83,6 +84,14 @@ class TestRealS3(BackendConformance):
 def test_a_real_server_keeps_writers_apart(ceph_bucket):
     answers = try_creates(backend_at(ceph_bucket), Key("probe/a"))
     assert (answers.first, answers.second, answers.stands, answers.fault) == (True, False, b"first", None)
+
+
+@in_the_group
+def test_a_real_server_passes_the_long_trial(ceph_bucket):
+    found = list(check_storage(backend_at(ceph_bucket)))
+    print("\n" + "\n".join(f"{one.id}: {one.text}" for one in found))
+    assert [one for one in found if not one.sound] == []
+    assert len(found) == 7
 
 
 @in_the_group
