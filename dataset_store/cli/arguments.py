@@ -27,6 +27,13 @@ Columns of --deep: STORED are the bytes in packs that hold data of a version,
 ITS OWN those of them that no other version uses, RANGES the runs of its files
 that lie together in packs, PER GiB how many of these come on a GiB of files,
 that is how scattered it lies (of less than a MiB: -)."""
+_DOCTOR = """\
+With --store its storage is tried too, for some seconds: whether it keeps racing
+writers apart, reads ranges, lists what was written, and how fast it is. What is
+written lies below probe/ and is removed; a store that is there is not touched.
+Exit code 1 where something is not as it must be.
+"""
+
 _EPILOG = f"""\
 which store:
   --store URL, else for commands about the version that this folder remembers the store it was begun in, else
@@ -453,6 +460,7 @@ def _doctor(commands: Commands) -> None:
         commands,
         "store:doctor",
         "tell what this installation is made of, and whether the store can be reached",
-        "doctor --json",
+        "doctor --store s3://bucket/datasets",
     )
+    parser.description = f"{parser.description}\n\n{_DOCTOR}"
     flags.json_form(parser)

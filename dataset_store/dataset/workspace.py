@@ -208,10 +208,10 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
     url_hash = hashlib.sha256(os.fsencode(url)).hexdigest()[:32]
     remembered = os.path.join(settings.cache, "stores", url_hash)
     # What is kept in memory is gone with the process; what was there before says nothing of it.
-    config = None if create or scheme_of(url) == "memory" else _remembered(remembered)
+    config, is_new = None if create or scheme_of(url) == "memory" else _remembered(remembered), False
     if config is None:
         # Whoever is about to write looks at the store itself: it may have been replaced since.
-        config = create_config(backend) if create else fetch_config(backend)
+        config, is_new = create_config(backend) if create else (fetch_config(backend), False)
         if config is None:
             raise StoreNotFound(
                 f"There is no store at {backend.describe()}.",
@@ -223,7 +223,7 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
         return held
     folder = os.path.join(settings.cache, store_id)
     repository = open_repository(
-        backend, config, os.path.join(folder, "catalog"), NodeCache(os.path.join(folder, "nodes"))
+        backend, config, os.path.join(folder, "catalog"), NodeCache(os.path.join(folder, "nodes")), is_new=is_new
     )
     return Workspace(
         settings,
