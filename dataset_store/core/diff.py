@@ -10,7 +10,7 @@ import numpy as np
 
 from dataset_store.core.entries import Changes, Entries, concat, same_identity, sort_rows
 from dataset_store.core.nodes import Children, NodeRef, decode_node, node_level
-from dataset_store.core.tree import NodeReader, TreeRoot, read_children
+from dataset_store.core.tree import NodeReader, TreeRoot, read_children, require_one_level
 
 __all__ = ["Difference", "diff", "diff_entries"]
 
@@ -58,6 +58,8 @@ def diff(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Difference:
             if children is not None:
                 levels[side] = read_children(_refs_outside(children, shared), reader)
                 heights[side] -= 1
+    for nodes in levels:
+        require_one_level([Entries.empty(), *nodes])
     tables = [concat([node for node in nodes if isinstance(node, Entries)]) for nodes in levels]
     return diff_entries(tables[0], tables[1])
 

@@ -47,7 +47,7 @@ def recall(data: str, folder: str) -> CurrentVersion | None:
     try:
         with open(path, "rb") as file:
             return msgspec.json.decode(file.read(), type=CurrentVersion)
-    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):  # of JSON, or of UTF-8 in it
         return None
     except OSError as error:
         raise reading_error(error, path) from error

@@ -422,7 +422,7 @@ class Draft:
     def _decode(self, body: bytes) -> Record:
         try:
             return _decoder.decode(body)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of msgpack, or of UTF-8 in it
             raise CorruptObject(
                 f"The draft in {self.directory} was written by another version of this package.",
                 "Finish it with that version, or discard it.",

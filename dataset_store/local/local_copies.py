@@ -301,7 +301,7 @@ class LocalCopies:
         try:
             with open(self._stamp_path(copy_id), "rb") as file:
                 return msgspec.json.decode(file.read(), type=Stamp)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, ValueError, RecursionError):  # of JSON, or of UTF-8 in it
             return None
 
     def _is_whole(self, copy_id: str) -> bool:
