@@ -27,6 +27,7 @@ from dataset_store.core.nodes import decode_node, encode_node
 from dataset_store.core.paths import ROOT, PathKey, to_path
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
 from dataset_store.local.os_errors import naming_writes, reading_error
+from dataset_store.local.private import make_private
 
 __all__ = [
     "Committing",
@@ -211,7 +212,7 @@ class Draft:
         """Begin a draft in a folder that does not exist yet."""
         parent = os.path.dirname(directory)
         with naming_writes(directory):
-            os.makedirs(parent, mode=0o700, exist_ok=True)
+            make_private(parent)
             os.mkdir(directory, 0o700)
             _sync_directory(parent)
         draft = Draft(directory)

@@ -4,7 +4,8 @@
     python tests/fuzz/fuzz.py node --count 1000000          # findings go to the folder that --findings names
     python tests/fuzz/fuzz.py all
 
-Prints one line of JSON for each. Memory is bounded by what the process holds after it has loaded everything, and a little more.
+Prints one line of JSON for each. Memory is bounded by what the process holds once it has loaded everything, and a
+little more.
 """
 
 import argparse

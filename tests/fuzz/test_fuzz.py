@@ -1,4 +1,4 @@
-"""Whatever bytes a decoder is given, it answers with a value or with one of its own errors, soon and in little memory."""
+"""Whatever bytes a decoder is given, it answers with a value or one of its own errors, soon and in little memory."""
 
 import json
 import subprocess
@@ -27,9 +27,7 @@ def fuzzed(count: int, *names: str) -> list[dict]:
 def test_every_decoder_answers_a_thousand_changed_objects_with_typed_errors_only():
     told = fuzzed(1_000, "all")
     assert len(told) == len(TARGETS)
-    assert all(row["accepted"] for row in told), (
-        "some inputs must get through, or nothing behind the checksums is tried"
-    )
+    assert all(row["accepted"] for row in told), "some inputs must get through, or nothing behind checksums is tried"
 
 
 @pytest.mark.heavy
