@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -44,7 +44,7 @@ def _broken_off(_signal: int, _frame: FrameType | None) -> None:
     raise TooSlow(f"it took more than {HANGS} s")
 
 
-def given_a_second_each(given: Iterator[bytes]) -> Iterator[bytes]:
+def given_a_second_each(given: Iterable[bytes]) -> Iterator[bytes]:
     """The same inputs; whoever takes longer than `HANGS` over one is broken off."""
     signal.signal(signal.SIGALRM, _broken_off)
     try:
@@ -67,11 +67,11 @@ def _keep(folder: Path, name: str, findings: list[Finding]) -> None:
         (folder / f"{name}-{number}").write_bytes(finding.data)
 
 
-def _fuzzed(name: str, start: int, count: int) -> tuple[dict[str, object], list[Finding]]:
-    """What came of the inputs of one decoder, in words, and the findings."""
+def _fuzzed(name: str, given: Iterable[bytes]) -> tuple[dict[str, object], list[Finding]]:
+    """What came of inputs of one decoder, in words, and the findings."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.monotonic()
-    found = run(TARGETS[name], given_a_second_each(inputs(TARGETS[name], name, start, count)))
+    found = run(TARGETS[name], given_a_second_each(given))
     told = {
         "decoder": name,
         "executions": found.executions,
@@ -90,6 +90,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("names", nargs="*", choices=[*TARGETS, "all", []])
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--start", type=int, default=0, help="the batch to begin with")
+    parser.add_argument("--corpus", type=Path, help="a folder of inputs for each decoder, instead")
     parser.add_argument("--findings", type=Path, default=Path("build/fuzz"))
     given = parser.parse_args(words)
     if not given.names:
@@ -103,7 +104,9 @@ def main(words: list[str]) -> int:
     _bound_memory()
     failed = False
     for name in names:
-        told, findings = _fuzzed(name, given.start, given.count)
+        made = inputs(TARGETS[name], name, given.start, given.count)
+        kept = given.corpus and (path.read_bytes() for path in sorted((given.corpus / name).glob("*")))
+        told, findings = _fuzzed(name, kept or made)
         print(json.dumps(told), flush=True)
         if findings:
             failed = True

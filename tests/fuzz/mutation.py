@@ -21,6 +21,9 @@ BATCH = 500
 SLOWEST = 1.0
 """Seconds of processor time that one input may take."""
 
+_LONGEST = 4 << 20
+"""Bytes of an input."""
+
 _NUMBERS = [0, 1, 2, 3, 7, 20, 32, 40, 64, 127, 255, 256, 1023, 4096, 65_535, 65_536, 1 << 20, (1 << 24) + 1]
 _NUMBERS += [(1 << bits) + more for bits in (31, 32, 40, 63, 64) for more in (-1, 0) if (1 << bits) + more < 1 << 64]
 
@@ -109,7 +112,7 @@ def changed_json(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:
         return changed_bytes(rng, data, others)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         value = _changed_value(rng, value, others)
-    return json.dumps(value, ensure_ascii=chance < 0.3).encode("utf-8", "surrogatepass")
+    return json.dumps(value, ensure_ascii=chance < 0.3).encode("utf-8", "surrogatepass")[:_LONGEST]
 
 
 def _changed_value(rng: Random, value: Any, others: Sequence[bytes]) -> Any:
@@ -142,7 +145,8 @@ def _changed_list(rng: Random, value: list[Any], others: Sequence[bytes]) -> lis
     if act < 0.15:
         return value[:at] + value[at + 1 :]
     if act < 0.3:
-        return value[:at] + [value[at]] * rng.choice((2, 3, 600)) + value[at:]
+        small = not isinstance(value[at], dict | list | str) or len(value[at]) < 100
+        return value[:at] + [value[at]] * rng.choice((2, 3, 600 if small else 2)) + value[at:]
     return [*value[:at], _changed_value(rng, value[at], others), *value[at + 1 :]]
 
 
