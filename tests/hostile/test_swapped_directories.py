@@ -76,12 +76,14 @@ def untouched(outside: Path) -> bool:
 def extract(base, number):
     folder = base / f"extract{number}"
     folder.mkdir()
-    with FolderWriter(folder) as writer:
-        keys = sorted(to_key(f"d/e/{name}") for name in range(30))
-        writer.write_small(keys, [b"x"] * 30, [False] * 30, [0] * 30)
-        writer.make_directory(to_key("d/e/f/g"))
-        writer.symlinks([to_key("d/link")], [b"e"])
-    remove_tree(os.fsencode(folder))
+    try:
+        for name in range(30):
+            with FolderWriter(folder) as writer:
+                writer.write_small([to_key(f"d/e/{name}")], [b"x"], [False], [0])
+                writer.make_directory(to_key(f"d/f{name}/g"))
+                writer.symlinks([to_key(f"d/link{name}")], [b"e"])
+    finally:
+        remove_tree(os.fsencode(folder))
 
 
 def remove(base, number):
