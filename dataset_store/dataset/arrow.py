@@ -29,7 +29,7 @@ _NAME = b"dataset_store.name"
 _SPELLED = b"dataset_store.spelled"
 _STREAM = 0xFF
 _KINDS = "biufcMmUS"
-_MOST_TEXT_BYTES = 1 << 30
+_MOST_TEXT_BYTES = 256 << 20
 """Of an array of texts, which all take as much as the longest may, though few bytes are stored of a short one."""
 
 
