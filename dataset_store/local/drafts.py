@@ -468,7 +468,7 @@ class Draft:
         length, complement, check = _RECORD.unpack(header)
         if length ^ complement == _ALL_BITS:
             end = file.tell() + length
-            body = file.read(length)
+            body = file.read(min(length, size - file.tell()))  # room is made for what is asked, not for what is there
             if len(body) == length and hash32(body)[:16] == check:
                 return body
             torn = end > size or (end == size and not any(body[-((size - 1) % _SECTOR + 1) :]))
@@ -484,7 +484,7 @@ class Draft:
     def _decode(self, body: bytes) -> Record:
         try:
             return _decoder.decode(body)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of msgpack, or of UTF-8 in it
             raise CorruptObject(
                 f"The draft in {self.directory} was written by another version of this package.",
                 "Finish it with that version, or discard it.",

@@ -168,6 +168,17 @@ class Log:
             yield from records
         self._looked_beyond |= looks_beyond
 
+    def require_standing(self, position: Position) -> None:
+        """See that the last entry before a position is the one that the caller knows; one request.
+
+        Raises:
+            HistoryRewound: It is gone, or another stands there.
+            StorageFailed: The storage refused.
+        """
+        key = slot_key(self._name, position.slot - 1)
+        if position.slot and not _is_before(self._backend.get_many([key])[0], position):
+            raise rewound(key)
+
     def append(self, entry: LogEntry, position: Position) -> Committed | Lost:
         """Write an entry into the slot at a position, or learn what stands there.
 
@@ -250,7 +261,7 @@ class Log:
         later = beyond(self._name, position.slot)
         if before >= 0:
             (data, *found) = self._backend.get_many([slot_key(self._name, before), *later])
-            if data is None or object_digest(data) != position.prev:
+            if not _is_before(data, position):
                 raise rewound(slot_key(self._name, before))
         else:
             found = self._backend.get_many(later)
@@ -305,6 +316,11 @@ class Log:
                 "It landed earlier and is complete; take a new commit id for a different content.",
             )
         return LogRecord(slot, found, data, Position(slot + 1, object_digest(data)))
+
+
+def _is_before(data: bytes | None, position: Position) -> bool:
+    """Whether an object is the one before a position."""
+    return data is not None and object_digest(data) == position.prev
 
 
 @dataclass(slots=True)
