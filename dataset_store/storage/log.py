@@ -224,12 +224,16 @@ class Log:
         """
         losses = 0
         while True:
+            before = fold.position
             try:
                 fold.catalog.require("write")
                 entry = make_entry(fold.catalog)
             except DatasetStoreError:
-                if not self._moved(fold):
+                if fold.position == before and not self._moved(fold):
                     raise
+                continue
+            if fold.position != before:
+                # Reading what it needed met newer entries: what it was decided on is not the state before the slot.
                 continue
             standing = fold.catalog.slot_of(entry.commit)
             if standing is not None:

@@ -459,6 +459,37 @@ def test_an_entry_is_made_anew_for_every_state_until_it_lands():
     assert view.catalog.slot_of(id_hex(50)) == 3
 
 
+def test_an_entry_is_made_anew_where_making_it_met_newer_entries():
+    backend = MemoryBackend()
+    view, heads = CatalogView(make_log(backend)), []
+
+    def make(catalog: Catalog) -> LogEntry:
+        heads.append(catalog.head)
+        if len(heads) == 1:
+            CatalogView(make_log(backend)).commit(lambda _: publish(1))
+            view.refresh()
+        return publish(2)
+
+    assert view.commit(make).slot == 1
+    assert heads == [0, 1], "what was decided on the empty log does not count behind another entry"
+
+
+def test_giving_up_on_an_old_state_does_not_count_where_deciding_it_met_newer_entries():
+    backend = MemoryBackend()
+    view, heads = CatalogView(make_log(backend)), []
+
+    def make(catalog: Catalog) -> LogEntry:
+        heads.append(catalog.head)
+        if len(heads) == 1:
+            CatalogView(make_log(backend)).commit(lambda _: publish(1))
+            view.refresh()
+            raise VersionExists("There is one.", "Choose another.")
+        return publish(2)
+
+    assert view.commit(make).slot == 1
+    assert heads == [0, 1]
+
+
 def test_repeating_a_commit_that_landed_gives_the_same_entry_and_writes_nothing():
     backend = CountingBackend(MemoryBackend())
     first = CatalogView(make_log(backend)).commit(lambda _: publish(1))
