@@ -11,6 +11,7 @@ from dataset_store.cli import flags
 from dataset_store.cli.command import PROGRAM, STORE, STORE_VARIABLE, Commands, command
 from dataset_store.cli.parser import Parser
 from dataset_store.cli.sharing import clone, pull, push
+from dataset_store.cli.upkeep import expire, gc, repack
 
 __all__ = ["PROGRAM", "STORE_VARIABLE", "build_parser"]
 
@@ -26,6 +27,13 @@ Columns of --deep: STORED are the bytes in packs that hold data of a version,
 ITS OWN those of them that no other version uses, RANGES the runs of its files
 that lie together in packs, PER GiB how many of these come on a GiB of files,
 that is how scattered it lies (of less than a MiB: -)."""
+_DOCTOR = """\
+With --store its storage is tried too, for some seconds: whether it keeps racing
+writers apart, reads ranges, lists what was written, and how fast it is. What is
+written lies below probe/ and is removed; a store that is there is not touched.
+Exit code 1 where something is not as it must be.
+"""
+
 _EPILOG = f"""\
 which store:
   --store URL, else for commands about the version that this folder remembers the store it was begun in, else
@@ -37,7 +45,7 @@ which version:
 
 exit codes:
   0 done   1 failed, or `verify --folder` found a difference   2 the call was wrong   3 not found   4 conflict
-  5 corrupt   130 interrupted   141 nobody reads what is printed
+  5 corrupt   130 interrupted   141 nobody reads what is printed   143 terminated
 
 Example:
   dataset-store sync --folder ./pictures --project data --name cats
@@ -60,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         _create, _add, _remove, _sync, _upload, _close, _publish,
         _get, _list, _log, _diff, _status, _cat, _search, _compare, _tag,
-        _archive, _set_description, _rename, _move, _squash, _delete, push, pull, clone,
+        _archive, _set_description, _rename, _move, _squash, _delete, expire, gc, repack, push, pull, clone,
         _verify, _stats, _doctor, _config, _import, _completion,
     ):  # fmt: skip
         add(commands)
@@ -452,6 +460,7 @@ def _doctor(commands: Commands) -> None:
         commands,
         "store:doctor",
         "tell what this installation is made of, and whether the store can be reached",
-        "doctor --json",
+        "doctor --store s3://bucket/datasets",
     )
+    parser.description = f"{parser.description}\n\n{_DOCTOR}"
     flags.json_form(parser)

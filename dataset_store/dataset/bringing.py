@@ -153,7 +153,6 @@ class Bringing:
             remember_contents(self.target, brought.entries)
             self._packs |= packs
         assert tree is not None  # noqa: S101  (there is at least one part)
-        self._packs.add(root_of(tree).ref.place.pack)
         if tree.digest != self.version.entry.tree.digest:
             raise CorruptObject(
                 f"The tree of the version {self.version.id} came out as another one than the source has.",
@@ -187,7 +186,10 @@ class Bringing:
         if last is None or last < self.sender.standing.slot:
             return True
         condemned = self.target.repository.standings.now().condemned
-        return condemned.isdisjoint(self._packs) and (base is None or is_live(catalog, base.id))
+        # Nodes of each part lie in packs of their own, so all that were put count, not only those of contents.
+        return condemned.isdisjoint(self._packs.union(self.sender.packs)) and (
+            base is None or is_live(catalog, base.id)
+        )
 
 
 class _Fallen(DatasetStoreError):

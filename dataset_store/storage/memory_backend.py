@@ -66,7 +66,7 @@ class MemoryBackend:
         below = validate_key(prefix) + "/"
         with self._lock:
             found = [(key, len(data)) for key, data in self._objects.items() if key.startswith(below)]
-            return iter([ObjectInfo(key, size, self._made[key]) for key, size in found])
+            return iter([ObjectInfo(key, size, self._made.get(key, 0.0)) for key, size in found])
 
     def describe(self) -> str:
         """`memory://`, for there is nothing else to tell."""

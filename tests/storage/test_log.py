@@ -3,7 +3,6 @@
 import random
 import threading
 from collections.abc import Iterable
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -460,6 +459,37 @@ def test_an_entry_is_made_anew_for_every_state_until_it_lands():
     assert view.catalog.slot_of(id_hex(50)) == 3
 
 
+def test_an_entry_is_made_anew_where_making_it_met_newer_entries():
+    backend = MemoryBackend()
+    view, heads = CatalogView(make_log(backend)), []
+
+    def make(catalog: Catalog) -> LogEntry:
+        heads.append(catalog.head)
+        if len(heads) == 1:
+            CatalogView(make_log(backend)).commit(lambda _: publish(1))
+            view.refresh()
+        return publish(2)
+
+    assert view.commit(make).slot == 1
+    assert heads == [0, 1], "what was decided on the empty log does not count behind another entry"
+
+
+def test_giving_up_on_an_old_state_does_not_count_where_deciding_it_met_newer_entries():
+    backend = MemoryBackend()
+    view, heads = CatalogView(make_log(backend)), []
+
+    def make(catalog: Catalog) -> LogEntry:
+        heads.append(catalog.head)
+        if len(heads) == 1:
+            CatalogView(make_log(backend)).commit(lambda _: publish(1))
+            view.refresh()
+            raise VersionExists("There is one.", "Choose another.")
+        return publish(2)
+
+    assert view.commit(make).slot == 1
+    assert heads == [0, 1]
+
+
 def test_repeating_a_commit_that_landed_gives_the_same_entry_and_writes_nothing():
     backend = CountingBackend(MemoryBackend())
     first = CatalogView(make_log(backend)).commit(lambda _: publish(1))
@@ -602,10 +632,13 @@ def test_writers_that_take_turns_at_one_series_get_numbers_without_a_gap():
         assert view.catalog.invalid == ()
 
 
-def test_pauses_after_losses_grow_to_a_ceiling():
+def test_pauses_after_losses_grow_and_then_shrink_so_that_nobody_loses_for_ever():
     slept: list[float] = []
     pacing = Pacing(sleep=slept.append, jitter=lambda: 1.0)
-    for losses in (1, 2, 5, 1000):
+    for losses in range(1, 1_000):
         pacing.after_loss(losses)
-    assert all(one < other for one, other in pairwise(slept[:3]))
-    assert slept[3] == pacing.ceiling
+    longest = slept.index(max(slept))
+    assert slept[: longest + 1] == sorted(set(slept[: longest + 1]))
+    assert slept[longest:] == sorted(slept[longest:], reverse=True)
+    assert slept[-1] < slept[0] <= slept[longest] / 100
+    assert slept[longest] < pacing.ceiling
