@@ -90,14 +90,14 @@ def flipped(every: int, bits: int) -> Counter[str]:
 @pytest.mark.parametrize(
     ("every", "bits"),
     [
-        (211, 1),
+        (397, 1),
         pytest.param(1, 1, marks=[pytest.mark.heavy, pytest.mark.timeout(1500)]),
         pytest.param(1, 8, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )
 def test_each_flipped_byte_is_found_or_bears_no_meaning(every, bits):
     told = flipped(every, bits)
-    assert told["found"] > 700
+    assert told["found"] > 400
     assert told["inert"] * 500 < told["found"]
 
 
