@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dataset_store.core import shape
 from dataset_store.core.census import MOST_PACKS, Census, census_after, packs_to_empty
-from dataset_store.core.diff import diff, diff_entries
+from dataset_store.core.diff import changes_between, diff, diff_entries
 from dataset_store.core.digest import ContentDigest
 from dataset_store.core.entries import Changes, Entries, overlay, same_identity
 from dataset_store.core.nodes import Children, concat_children, decode_node, encode_node, node_level
@@ -82,6 +82,26 @@ def test_a_difference_applied_to_the_old_tree_gives_the_new_tree(before, after):
         for name in ("removed", "added", "modified_old", "modified_new"):
             assert equal(getattr(found, name), getattr(reference, name))
         assert edit(old, found.as_changes(), nodes, nodes).root.digest == new.digest
+
+
+@settings(max_examples=100)
+@given(contents, contents, st.integers(0, 6), st.integers(0, 6))
+def test_changes_between_trees_give_the_new_tree_with_its_times_and_origins(before, after, touched, adopted):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shape, "LEAF", shape.Shape(2, 8, 2**32 // 3))
+        patch.setattr(shape, "INNER", shape.Shape(2, 6, 2**32 // 2))
+        nodes = MemoryNodes()
+        rows = entries_of(after)
+        mtimes, origins = rows.mtimes.copy(), rows.origins.copy()
+        mtimes[:touched] += 1
+        origins[len(rows) - adopted :] = 1
+        rows = replace(rows, mtimes=mtimes, origins=origins, origin_ids=(*rows.origin_ids, b"another version.")[:2])
+        old, new = build(entries_of(before), nodes).root, build(rows, nodes).root
+        found = changes_between(old, new, nodes)
+        made = read_all(edit(old, found, nodes, nodes).root, nodes)
+        assert encode_node(made, 0) == encode_node(read_all(new, nodes), 0)
+        assert set(found.entries.keys).isdisjoint(found.removed)
+        assert not len(changes_between(new, new, nodes))
 
 
 @settings(max_examples=60)
