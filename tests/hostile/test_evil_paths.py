@@ -56,7 +56,7 @@ def evil_tar(paths, rng):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("count", [100, pytest.param(30_000, marks=[pytest.mark.heavy, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("count", [100, pytest.param(3_000, marks=[pytest.mark.heavy, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize(("ending", "make"), [(".zip", evil_zip), (".tar.gz", evil_tar)])
 def test_members_of_archives_stay_inside(tmp_path, ending, make, count):
     rng, ground, archive = Random(2), Ground(tmp_path / "base"), tmp_path / f"archive{ending}"
