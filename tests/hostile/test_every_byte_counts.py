@@ -71,7 +71,7 @@ def may_be_inert(data: bytes, at: int) -> bool:
 def parts(store: Store, name: str, data: bytes) -> Iterator[tuple[int, int, Callable[[bytes], object]]]:
     """The parts of an object that can be checked by themselves, begin, end and how.
 
-    Of a pack these are its frames: a footer made anew from a damaged one differs in that frame's rows, or cannot be made.
+    Of a pack these are its frames: a footer made anew from a damaged one has other rows for it, or cannot be made.
     """
     if not name.startswith("packs/"):
         yield 0, len(data), partial(store.check, name)
