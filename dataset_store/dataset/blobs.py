@@ -55,4 +55,5 @@ def read_blob(workspace: Workspace, blob: Blob) -> bytes:
     Raises:
         CorruptObject, ObjectMissing: The store is damaged.
     """
-    return blobs.read_blob(blob, workspace.repository.packs, what=f"The metadata {blob.id[:16]}")
+    what = f"The metadata {blob.id[:16]}"
+    return blobs.read_blob(blob, workspace.repository.packs, what=what, most=MOST_BLOB_BYTES)

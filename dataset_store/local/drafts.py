@@ -468,7 +468,7 @@ class Draft:
         length, complement, check = _RECORD.unpack(header)
         if length ^ complement == _ALL_BITS:
             end = file.tell() + length
-            body = file.read(min(length, size - file.tell()))  # room is made for what is asked, not for what is there
+            body = file.read(max(0, min(length, size - file.tell())))  # room is made for all that is asked
             if len(body) == length and hash32(body)[:16] == check:
                 return body
             torn = end > size or (end == size and not any(body[-((size - 1) % _SECTOR + 1) :]))

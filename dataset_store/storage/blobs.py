@@ -21,6 +21,9 @@ __all__ = ["ChunkFinder", "extents_of_blob", "finds_nothing", "packs_of", "read_
 ChunkFinder = Callable[[Sequence[ChunkId]], list[ChunkHit | None]]
 """Where chunks are in a store, for each id or None."""
 
+MOST_BYTES = 1 << 32
+"""Of any blob: it is held in memory as a whole."""
+
 _MOST_REUSED_RUNS = 128
 """A blob has 512 segments at most; what lies in more runs than this is stored anew."""
 
@@ -59,17 +62,21 @@ def write_blob(data: bytes, writer: PackWriter, chunker: ChunkerParams, find: Ch
     return Blob(id=hash32(data).hex(), size=len(data), segments=tuple(rows))
 
 
-def read_blob(blob: Blob, packs: PackReader, *, what: str) -> bytes:
+def read_blob(blob: Blob, packs: PackReader, *, what: str, most: int = MOST_BYTES) -> bytes:
     """The bytes of a blob, checked.
 
     Args:
         blob: Which one.
         packs: Where it is read.
         what: Names it in messages.
+        most: Bytes that it may have; what its segments claim together is compared before anything is read.
 
     Raises:
         CorruptObject, ObjectMissing: The store is damaged.
     """
+    claimed = sum(row.plain_length for row in blob.segments)
+    if claimed != blob.size or claimed > most:
+        raise CorruptObject(f"{what} claims {claimed} bytes, which it cannot have.", "Run `dataset-store verify`.")
     codec = FrameCodec()
     stored = packs.read_ranges(_places(blob))
     parts = [

@@ -151,7 +151,8 @@ def _summary(kind: FrameKind, plain: bytes, ref: NodeRef) -> bytes:
     what = f"pack {ref.place.pack.name.hex()}"
     if kind is FrameKind.LIST:
         count = _LIST_COUNTS.unpack_from(plain)[0] if len(plain) >= _LIST_COUNTS.size else 0
-        size = int(np.frombuffer(plain, "<u8", count, _LIST_COUNTS.size).sum()) if 8 * count < len(plain) else -1
+        held = _LIST_COUNTS.size + 8 * count <= len(plain)
+        size = sum(np.frombuffer(plain, "<u8", count, _LIST_COUNTS.size).tolist()) if held else -1
         return _joined([], extents_of_segments(decode_segment_list(plain, size, what=what)))
     node = decode_node(plain, what)
     if isinstance(node, Children):

@@ -28,7 +28,7 @@ from stored_targets import TARGETS as STORED
 __all__ = ["TARGETS", "TooSlow", "given_a_second_each", "main"]
 
 TARGETS = STORED | LOCAL
-WARM = 200
+WARM = 50
 SPARE = 192 << 20
 """Bytes of address space beyond those in use: more than any decoder's largest object, twice, and less than any bomb."""
 

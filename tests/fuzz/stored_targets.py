@@ -19,7 +19,7 @@ from dataset_store.core import packfile
 from dataset_store.core.catalog import Catalog, Query
 from dataset_store.core.census import decode_census, encode_census, packs_to_empty
 from dataset_store.core.checkpoints import MAX_PLAIN, decode_checkpoint
-from dataset_store.core.digest import PackName, StoreId, hash32
+from dataset_store.core.digest import NodeId, PackName, StoreId, hash32
 from dataset_store.core.entries import LISTED, Entries
 from dataset_store.core.envelope import CHECKPOINT, CONFIG, HEADER_SIZE, LOG_ENTRY, decode_config, seal
 from dataset_store.core.frames import PLAIN_LIMITS, FrameCodec, FrameKind
@@ -28,12 +28,22 @@ from dataset_store.core.graph_lines import graph_lines
 from dataset_store.core.links import Link, decode_link, encode_link
 from dataset_store.core.log_entries import decode_entry, decode_pack_list
 from dataset_store.core.merge import common_bases
-from dataset_store.core.nodes import Children, content_digest, decode_node, encode_node
-from dataset_store.core.packfile import check_pack, decode_footer, footer_start, rebuild_footer, tail_length
+from dataset_store.core.nodes import Children, NodeRef, content_digest, decode_node, encode_node
+from dataset_store.core.packfile import (
+    PackRef,
+    Place,
+    check_pack,
+    decode_footer,
+    footer_start,
+    rebuild_footer,
+    tail_length,
+)
 from dataset_store.core.paths import check_keys, to_key, to_path
+from dataset_store.core.relocation import Moved, Relocations, decode_table, encode_table
 from dataset_store.core.segments import decode_segment_list, segment_rows, segments_of
 from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.errors import Corrupt, FormatTooNew
+from dataset_store.storage.liveness import _split, _summary
 
 __all__ = ["TARGETS"]
 
@@ -278,6 +288,40 @@ def _list(data: bytes) -> None:
         return
 
 
+def _table(count: int) -> bytes:
+    """A relocation table of so many frames of one pack, moved into two others."""
+    offset = np.arange(count, dtype=np.uint32) * 100 + 40
+    packs = (PackRef(0, PackName(bytes([1] * 16))), PackRef(1, PackName(bytes([2] * 16))))
+    moved = Moved(offset, np.full(count, 90, np.uint32), packs, np.arange(count, dtype=np.uint32) % 2, offset + 7)
+    return encode_table({PackRef(0, PackName(bytes(16))): moved})
+
+
+def _relocation(data: bytes) -> None:
+    """A table, merged behind another one, and what is asked of both."""
+    table = decode_table(data, "a table")
+    merged = Relocations().with_table(decode_table(_table(5), "a table")).with_table(table)
+    for pack, moved in table.items():
+        encode_table({pack: moved})
+        for offset, stored in zip(moved.offset[:5].tolist(), moved.stored[:5].tolist(), strict=True):
+            found = merged.places(Place(pack, offset, stored, 0))
+            assert found is None or sum(place.stored for place in found) == stored
+        merged.places(Place(pack, 40, 1 << 31, 0))
+
+
+def _summarised(data: bytes) -> None:
+    """What collecting garbage keeps of a node or list."""
+    ref = NodeRef(NodeId(bytes(32)), Place(PackRef(0, NAME), 40, 9, 9))
+    errors = []
+    for kind in (FrameKind.NODE, FrameKind.LIST):
+        try:
+            _split(_summary(kind, data, ref))
+        except WRONG as error:
+            errors.append(error)
+    if len(errors) == 2:
+        raise errors[0]
+
+
+_LISTS = [plain for _, plain in FRAMES[FrameKind.LIST]]
 _LINKS = [encode_link(Link(etag, size, url)) for etag, size, url in (
     ("abc", 5, "s3://bucket/name"), (None, 2**40, "file:///data/x%20y"), ("mtime:1", 0, "https://example.org/a?b=c"),
 )]  # fmt: skip
@@ -343,5 +387,9 @@ TARGETS: dict[str, Target] = {
     "census": Target(_census, [Layer([plain for _, plain in FRAMES[FrameKind.CENSUS]])], WRONG),
     "segment-list": Target(_list, [Layer([plain for _, plain in FRAMES[FrameKind.LIST]])], WRONG),
     "pack-list": Target(partial(decode_pack_list, what="a list"), [Layer([b"", bytes(20), bytes(range(200))])], WRONG),
+    "relocation": Target(
+        _relocation, [Layer([_table(1), _table(40), b""]), Layer([b"".join([_table(3), _table(2)])])], WRONG
+    ),
+    "summary": Target(_summarised, [Layer(_LISTS), Layer(_SMALL_NODES)], WRONG),
     "link": Target(_link, [_json()(_LINKS)], WRONG),
 }

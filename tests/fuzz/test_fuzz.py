@@ -28,17 +28,16 @@ def fuzzed(count: int, name: str) -> list[dict]:
     return told
 
 
-def test_every_decoder_answers_a_thousand_changed_objects_with_typed_errors_only():
-    told = fuzzed(1_000, "all")
-    assert len(told) == len(TARGETS)
-    assert all(row["accepted"] for row in told), "some inputs must get through, or nothing behind checksums is tried"
+def test_every_decoder_answers_changed_objects_with_typed_errors_only():
+    assert len(fuzzed(300, "all")) == len(TARGETS)
 
 
 @pytest.mark.heavy
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_hundred_thousand(name):
-    fuzzed(100_000, name)
+    (told,) = fuzzed(100_000, name)
+    assert told["accepted"], "some inputs must get through, or nothing behind checksums is tried"
 
 
 @pytest.mark.long

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pytest
 from zstandard import ZstdCompressor
 
+from dataset_store.core.log_entries import Blob, SegmentRow
 from dataset_store.dataset.arrow import decode_value, encode_value
 from dataset_store.errors import CorruptObject, InvalidRequest
+from dataset_store.storage.blobs import read_blob
 
 SPARE = 96 << 20
 """Bytes of memory beyond what is in use; every bomb here would take 256 MiB and more."""
@@ -154,3 +156,15 @@ def test_what_is_written_is_within_the_same_bounds():
         encode_value(pa.table({"a": pa.nulls(1 << 26)}))
     with pytest.raises(InvalidRequest, match="MiB"):
         encode_value(np.zeros(40_000, "<U10000"))
+
+
+# Blobs
+
+
+@pytest.mark.parametrize(("times", "size"), [(512, 512 << 20), (512, 1 << 20), (300, 300 << 20)])
+def test_a_blob_that_names_the_same_bytes_again_and_again_is_refused_before_it_is_read(times, size):
+    """Of a blob that claims too much, or other than its segments do, nothing is asked for."""
+    row = SegmentRow(0, "0" * 32, 40, 4_096, 0, 1 << 20, "0" * 64)
+    blob = Blob(id="0" * 64, size=size, segments=(row,) * times)
+    with pytest.raises(CorruptObject, match="claims"):
+        read_blob(blob, None, what="A blob", most=256 << 20)
