@@ -152,7 +152,6 @@ def test_packs_of_one_name_in_two_storages_are_two_packs(index: ChunkIndex) -> N
     index.add_footer(C, footer_of([b"in C"]))
     ids = [hash32(b"in A"), hash32(b"in C")]
     assert [hit and hit.pack for hit in index.find_many(ids)] == [A, C]
-    assert [hit and hit.pack for hit in index.find_many(ids, avoid=[A])] == [None, C]
 
 
 def test_contents_come_back_as_they_were_added_and_newer_ones_replace_older_ones(index: ChunkIndex) -> None:
