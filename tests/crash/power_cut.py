@@ -285,31 +285,33 @@ class Replay:
 
     # Going on from a state
 
+    def is_begun(self) -> bool:
+        """Whether power goes in one of the steps that are tried, and not in what was there before them."""
+        return self.done >= len(self.sequence.begin)
+
     def go_on(self, tree: Tree) -> str | None:
         """Write a state out, and let the user go on with the next command; what was wrong."""
         remove_tree(str(self.world.home))
         self.world.home.mkdir()
         write_out(self.disk, tree, self.world.home)
-        notes, at = dict(self.notes), self.done - len(self.sequence.begin)
-
-        def work() -> str | None:
-            local_copies._boot_id = lambda: "another"
-            try:
-                if at < 0:  # the start is not what is tried
-                    return None
-                for step in self.sequence.steps[at : at + 1]:
-                    step.run(self.world, notes)
-                for number, step in enumerate(self.sequence.steps[: at + 1]):
-                    if number == at or step.name != "mutable copy":  # which is the user's own to keep
-                        step.holds(self.world, notes)
-                if (self.world.home / "store" / "log").exists():
-                    verify_store(self.world, notes, ("-fresh",))
-            except BaseException:  # noqa: BLE001
-                return traceback.format_exc()
-            return None
-
-        status, problem = in_child(work)
+        status, problem = in_child(self._proceed)
         return problem if status == 0 else f"ended with {status}"
+
+    def _proceed(self) -> str | None:
+        """The step in which power went is carried out again, on a machine that was started anew; in a child."""
+        local_copies._boot_id = lambda: "another"
+        notes, at = dict(self.notes), self.done - len(self.sequence.begin)
+        try:
+            for step in self.sequence.steps[at : at + 1]:
+                step.run(self.world, notes)
+            for number, step in enumerate(self.sequence.steps[: at + 1]):
+                if number == at or step.name != "mutable copy":  # which is the user's own to keep
+                    step.holds(self.world, notes)
+            if (self.world.home / "store" / "log").exists():
+                verify_store(self.world, notes, ("", "-fresh"))
+        except BaseException:  # noqa: BLE001
+            return traceback.format_exc()
+        return None
 
 
 def _bytes_of(disk: Disk, what: object) -> bytes:
@@ -349,7 +351,7 @@ def replayed(replay: Replay, each: int) -> dict[str, object]:
     for tree in replay.states():
         count += 1
         problem = replay.check(tree)
-        if problem is None and count % each == 0:
+        if problem is None and count % each == 0 and replay.is_begun():
             gone_on += 1
             problem = replay.go_on(tree)
         if problem is not None:
