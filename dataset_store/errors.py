@@ -9,6 +9,7 @@
     │   └── PendingUploads        upload first
     ├── NotFound              look elsewhere                                    (also ValueError)
     │   ├── DatasetNotFound
+    │   │   └── VersionDeleted    there was such a version, and it was deleted
     │   ├── PathNotFound          a local path that does not exist
     │   └── StoreNotFound         nothing that looks like a store at that URL
     ├── Conflict              someone or something else got there first         (also ValueError)
@@ -16,6 +17,7 @@
     │   ├── FileChanged           a source file changed while or after it was read
     │   ├── ExternalFileChanged   a linked file is not what it was when it was added
     │   ├── TargetNotEmpty        a folder that would be overwritten
+    │   ├── ChunksLost            what a draft had sent was collected, and cannot be sent again
     │   └── CommitOutcomeUnknown  repeat the same commit; it cannot land twice
     ├── Corrupt               bytes are not what they must be; versions that do not hold them are unaffected
     │   ├── CorruptObject         an object of the store fails its checks
@@ -40,6 +42,7 @@ from typing import ClassVar
 
 __all__ = [
     "AccessDenied",
+    "ChunksLost",
     "CommitOutcomeUnknown",
     "Conflict",
     "Corrupt",
@@ -68,6 +71,7 @@ __all__ = [
     "StoreUnreachable",
     "TargetNotEmpty",
     "UnsupportedFileType",
+    "VersionDeleted",
     "VersionExists",
     "VersionIsFinal",
 ]
@@ -146,6 +150,12 @@ class DatasetNotFound(NotFound):
     kind = "dataset-not-found"
 
 
+class VersionDeleted(DatasetNotFound):
+    """There was such a version, and it was deleted; its id is never given again."""
+
+    kind = "version-deleted"
+
+
 class PathNotFound(NotFound):
     """A local path, or a path inside a version, does not exist."""
 
@@ -187,6 +197,12 @@ class TargetNotEmpty(Conflict):
     """A folder holds files that the call would overwrite."""
 
     kind = "target-not-empty"
+
+
+class ChunksLost(Conflict):
+    """Contents that a draft had sent or found in the store were collected, and their files are not there any more."""
+
+    kind = "chunks-lost"
 
 
 class CommitOutcomeUnknown(Conflict):

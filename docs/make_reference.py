@@ -15,12 +15,27 @@ from dataset_store.dataset.history import Lineage
 from dataset_store.dataset.links import LinkEntry
 from dataset_store.dataset.listing import FileEntry
 from dataset_store.dataset.reports import Logger, Report
+from dataset_store.dataset.transferring import Transferred, TransferReport
 from dataset_store.dataset.uploading import UploadReport
 from dataset_store.dataset.verifying import FolderReport
 
 DOCS = Path(__file__).parent
 CLASSES = [Dataset, StorageManager]
-VALUES = [DatasetDiff, Change, TableChange, Lineage, FileEntry, LinkEntry, FolderReport, UploadReport, Logger, Report]
+VALUES = [
+    DatasetDiff,
+    Change,
+    TableChange,
+    Lineage,
+    FileEntry,
+    LinkEntry,
+    FolderReport,
+    UploadReport,
+    TransferReport,
+    Transferred,
+    Logger,
+    Report,
+]
+WITH_MEMBERS = {DatasetDiff, Lineage, Logger, TransferReport}
 REFERENCE = """\
 # Reference
 
@@ -50,7 +65,9 @@ def reference() -> str:
     parts = [REFERENCE]
     parts += [of_class(each, members=True) for each in CLASSES]
     parts.append("## What they return\n")
-    parts += [of_class(each, members=each in {DatasetDiff, Lineage, Logger}, level="###") for each in VALUES]
+    parts += [
+        of_class(each, members=each in {DatasetDiff, Lineage, Logger, TransferReport}, level="###") for each in VALUES
+    ]
     parts.append(f"## Errors\n\n{fenced(inspect.getdoc(errors) or '')}")
     return "\n".join(parts)
 

@@ -1,7 +1,9 @@
 """What every test gets: a store, a cache and a data folder of its own, and hypothesis profiles."""
 
+import logging
 import os
 import threading
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -41,6 +43,7 @@ def s3_bucket(tmp_path_factory):
     S3Response.put_object = put_one_at_a_time
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would tell of each request
     with pytest.MonkeyPatch.context() as patch:
         host, port = server.get_host_and_port()
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
@@ -53,3 +56,24 @@ def s3_bucket(tmp_path_factory):
         s3fs.S3FileSystem().mkdir("tests")
         yield "s3://tests"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_line(s3_bucket):
+    """A proxy before that server: one for all tests, as each new address costs a new client."""
+    from fault_proxy import FaultProxy
+
+    address = urlsplit(os.environ["AWS_ENDPOINT_URL"])
+    with FaultProxy(address.hostname, address.port).running() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def s3_proxy(s3_line, monkeypatch):
+    """The proxy, which harms nothing until it is told to; drivers opened now go through it."""
+    from fsspec.config import conf
+
+    s3_line.begin_anew()
+    monkeypatch.setitem(conf, "s3", {"endpoint_url": s3_line.url})
+    yield s3_line
+    s3_line.begin_anew()

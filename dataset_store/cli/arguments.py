@@ -5,19 +5,15 @@ it out, as `module:function` of this folder, so that help and usage errors load 
 """
 
 import argparse
-from typing import TypeAlias
 
 from dataset_store import __version__
 from dataset_store.cli import flags
+from dataset_store.cli.command import PROGRAM, STORE, STORE_VARIABLE, Commands, command
 from dataset_store.cli.parser import Parser
+from dataset_store.cli.sharing import clone, pull, push
+from dataset_store.cli.upkeep import expire, gc, repack
 
 __all__ = ["PROGRAM", "STORE_VARIABLE", "build_parser"]
-
-PROGRAM = "dataset-store"
-STORE_VARIABLE = "DATASET_STORE_URL"
-"""The environment variable that names the store where the call does not."""
-
-_STORE = f"the store, instead of that of the version begun in this folder, {STORE_VARIABLE} and the settings file"
 
 _DESCRIPTION = (
     "Versions of datasets, stored once. A folder remembers the version begun in it, so --id is rarely needed."
@@ -31,6 +27,13 @@ Columns of --deep: STORED are the bytes in packs that hold data of a version,
 ITS OWN those of them that no other version uses, RANGES the runs of its files
 that lie together in packs, PER GiB how many of these come on a GiB of files,
 that is how scattered it lies (of less than a MiB: -)."""
+_DOCTOR = """\
+With --store its storage is tried too, for some seconds: whether it keeps racing
+writers apart, reads ranges, lists what was written, and how fast it is. What is
+written lies below probe/ and is removed; a store that is there is not touched.
+Exit code 1 where something is not as it must be.
+"""
+
 _EPILOG = f"""\
 which store:
   --store URL, else for commands about the version that this folder remembers the store it was begun in, else
@@ -49,9 +52,6 @@ Example:
 """
 
 
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line. Its errors are raised as InvalidRequest; help and version exit."""
     parser = Parser(
@@ -62,40 +62,21 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    parser.add_argument("--store", metavar="URL", default=None, help=_STORE)
+    parser.add_argument("--store", metavar="URL", default=None, help=STORE)
     parser.add_argument("--debug", action="store_true", default=False, help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for add in (
         _create, _add, _remove, _sync, _upload, _close, _publish,
         _get, _list, _log, _diff, _status, _cat, _search, _compare, _tag,
-        _archive, _set_description, _rename, _move, _squash, _delete, _verify, _stats, _doctor, _config, _import,
-        _completion,
+        _archive, _set_description, _rename, _move, _squash, _delete, expire, gc, repack, push, pull, clone,
+        _verify, _stats, _doctor, _config, _import, _completion,
     ):  # fmt: skip
         add(commands)
     return parser
 
 
-def _command(commands: Commands, run: str, about: str, example: str) -> argparse.ArgumentParser:
-    """A new command, called like the function that carries it out: with `-` for `_`, and none at its end."""
-    name = run.partition(":")[2].rstrip("_").replace("_", "-")
-    parser = commands.add_parser(
-        name,
-        help=about,
-        description=about[:1].upper() + about[1:] + ".",
-        epilog=f"Example:\n  {PROGRAM} {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
-    # Not set here unless given, so that what stands before the command counts too.
-    hidden = argparse.SUPPRESS
-    parser.add_argument("--store", metavar="URL", default=hidden, help=_STORE)
-    parser.add_argument("--debug", action="store_true", default=hidden, help="show where an error came from")
-    return parser
-
-
 def _create(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "drafting:create",
         "begin a new version and print its id",
@@ -108,7 +89,7 @@ def _create(commands: Commands) -> None:
 
 
 def _add(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "drafting:add",
         "add files, or the content of folders",
@@ -126,7 +107,7 @@ def _add(commands: Commands) -> None:
 
 
 def _remove(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "drafting:remove",
         "remove files from the version being made",
@@ -141,7 +122,7 @@ def _remove(commands: Commands) -> None:
 
 
 def _sync(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "drafting:sync",
         "make a version hold exactly what a folder holds, then upload and finalize it",
@@ -164,7 +145,7 @@ def _sync(commands: Commands) -> None:
 
 
 def _upload(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "drafting:upload",
         "send what the store lacks; repeat it if it was broken off",
@@ -177,7 +158,7 @@ def _upload(commands: Commands) -> None:
 
 
 def _close(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "drafting:close",
         "upload what was not, and make the version final",
@@ -191,7 +172,7 @@ def _close(commands: Commands) -> None:
 
 
 def _get(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "reading:get",
         "print the path of a read-only folder that holds a version, or make a copy to change",
@@ -210,7 +191,7 @@ def _get(commands: Commands) -> None:
 
 
 def _list(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "reading:list_",
         "list the files of a version; in a folder that has none, and with --versions, the versions of the store",
@@ -224,7 +205,7 @@ def _list(commands: Commands) -> None:
 
 
 def _log(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "reading:log",
         "draw what a version comes from: its parents, and theirs, with what each changed",
@@ -238,7 +219,7 @@ def _log(commands: Commands) -> None:
 
 
 def _diff(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "reading:diff",
         "tell what a version changes: paths and sizes, and of tables rows and columns",
@@ -254,7 +235,7 @@ def _diff(commands: Commands) -> None:
 
 
 def _status(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "reading:status",
         "tell what a folder changes in a version, without writing anything",
@@ -266,7 +247,7 @@ def _status(commands: Commands) -> None:
 
 
 def _cat(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "reading:cat",
         "write files of a version to standard output, fetching nothing else",
@@ -277,7 +258,7 @@ def _cat(commands: Commands) -> None:
 
 
 def _tag(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "reading:tag",
         "change or print the tags of a version, also of a final one",
@@ -291,14 +272,14 @@ def _tag(commands: Commands) -> None:
 
 
 def _publish(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands, "managing:publish", "mark a final version published", "publish --project data --name cats"
     )
     flags.version(parser)
 
 
 def _archive(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "managing:archive",
         "hide a version from searches and from being found by name; by id it can still be read",
@@ -309,7 +290,7 @@ def _archive(commands: Commands) -> None:
 
 
 def _config(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "store:config",
         "print the settings in force, and where each comes from; or change the user's file",
@@ -321,7 +302,7 @@ def _config(commands: Commands) -> None:
 
 
 def _import(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "importing:import_",
         "make versions of a history: of folders one after another, or of what a DVC repository tracks",
@@ -336,7 +317,7 @@ def _import(commands: Commands) -> None:
 
 
 def _completion(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "completion:completion",
         "print a script that lets a shell complete commands and flags",
@@ -346,7 +327,7 @@ def _completion(commands: Commands) -> None:
 
 
 def _set_description(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "managing:set_description",
         "change the description of a version, also of a final one",
@@ -357,7 +338,7 @@ def _set_description(commands: Commands) -> None:
 
 
 def _rename(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "managing:rename",
         "give a dataset, with all its versions, another name",
@@ -368,7 +349,7 @@ def _rename(commands: Commands) -> None:
 
 
 def _move(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "managing:move",
         "put a dataset, with all its versions, into another project",
@@ -379,7 +360,7 @@ def _move(commands: Commands) -> None:
 
 
 def _delete(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "managing:delete",
         "delete a version, or with --entire-dataset all versions of a dataset",
@@ -394,7 +375,7 @@ def _delete(commands: Commands) -> None:
 
 
 def _squash(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "managing:squash",
         "make one version of several that stands on its own, copying nothing",
@@ -409,7 +390,7 @@ def _squash(commands: Commands) -> None:
 
 
 def _search(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "managing:search",
         "look for versions by parts of their names",
@@ -428,7 +409,7 @@ def _search(commands: Commands) -> None:
 
 
 def _compare(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "managing:compare",
         "count the files that one version adds, removes and modifies compared with another",
@@ -441,7 +422,7 @@ def _compare(commands: Commands) -> None:
 
 
 def _verify(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "store:verify",
         "read every byte of a version in the store and check it, or compare a folder with a version",
@@ -460,7 +441,7 @@ def _verify(commands: Commands) -> None:
 
 
 def _stats(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "store:stats",
         "tell how much a store holds, and how large its versions are",
@@ -475,10 +456,11 @@ def _stats(commands: Commands) -> None:
 
 
 def _doctor(commands: Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "store:doctor",
         "tell what this installation is made of, and whether the store can be reached",
-        "doctor --json",
+        "doctor --store s3://bucket/datasets",
     )
+    parser.description = f"{parser.description}\n\n{_DOCTOR}"
     flags.json_form(parser)

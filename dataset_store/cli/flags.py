@@ -10,6 +10,8 @@ __all__ = [
     "labels",
     "series",
     "storage",
+    "transfer",
+    "transfer_in_whole",
     "verbose",
     "version",
     "without_effect",
@@ -82,6 +84,37 @@ def storage(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="where the packs of this version go, instead of the store; its log stays there",
     )
+
+
+def transfer(parser: argparse.ArgumentParser, where: str) -> None:
+    """How versions are brought into another store; `where` is that store in a word."""
+    parser.add_argument("--no-history", action="store_true", help="without ancestors: parents are named and absent")
+    parser.add_argument(
+        "--as",
+        dest="as_name",
+        metavar="NAME",
+        help=f"what the dataset is to be called {where}; one called so already gets the versions",
+    )
+    parser.add_argument("--as-project", metavar="PROJECT", help=f"its project {where}")
+    parser.add_argument(
+        "--renumber",
+        action="store_true",
+        help=f"give a version whose number another has {where} the next free one",
+    )
+    transfer_in_whole(parser)
+
+
+def transfer_in_whole(parser: argparse.ArgumentParser) -> None:
+    """The same flags where all of a store is meant."""
+    parser.add_argument(
+        "--labels",
+        action="store_true",
+        help="give versions that are there already the tags, description, metadata and state of the source",
+    )
+    storage(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be sent")
+    verbose(parser)
+    json_form(parser)
 
 
 def without_effect(parser: argparse.ArgumentParser, *flags: str) -> None:

@@ -12,6 +12,7 @@ from dataset_store.errors import Conflict, DatasetNotFound, InvalidRequest
 if TYPE_CHECKING:
     from dataset_store.core.catalog import Catalog
     from dataset_store.dataset import Dataset
+    from dataset_store.dataset.workspace import Workspace
 
 __all__ = ["LATEST", "full_id", "full_ids", "id_against", "parents_meant", "project_meant", "require_one_dataset"]
 
@@ -23,8 +24,12 @@ _BEGINNING = re.compile(r"[0-9a-f]{6,31}")
 _NAMED_AT_MOST = 5
 
 
-def full_id(text: str) -> str:
-    """The id that a text begins, among the versions of the store in force and this machine's drafts of it.
+def full_id(text: str, workspace: "Workspace | None" = None) -> str:
+    """The id that a text begins, among the versions of a store and this machine's drafts of it.
+
+    Args:
+        text: An id, or its first digits.
+        workspace: The store; by default the one in force.
 
     Raises:
         DatasetNotFound: None begins so, or the text is too short or no beginning of an id.
@@ -37,12 +42,13 @@ def full_id(text: str) -> str:
         raise DatasetNotFound(
             f"No version has the id {text!r}.", "An id is 32 hex digits; the first 6 or more of them are enough."
         )
-    found = _ids_beginning(given)
+    found = _ids_beginning(given, workspace)
     if not found:
         from dataset_store.cli.session import store_url
 
+        store = store_url() if workspace is None else workspace.repository.backend.describe()
         raise DatasetNotFound(
-            f"No version or draft in {store_url()} has an id that begins with {text}.",
+            f"No version or draft in {store} has an id that begins with {text}.",
             "List them with `dataset-store list --versions`.",
         )
     if len(found) > 1:
@@ -53,9 +59,9 @@ def full_id(text: str) -> str:
     return found[0]
 
 
-def full_ids(texts: list[str]) -> list[str]:
+def full_ids(texts: list[str], workspace: "Workspace | None" = None) -> list[str]:
     """As `full_id`, of each."""
-    return [full_id(text) for text in texts]
+    return [full_id(text, workspace) for text in texts]
 
 
 def parents_meant(arguments: Namespace) -> list[str] | None:
@@ -116,12 +122,12 @@ def _latest(arguments: Namespace) -> str:
     return Dataset.get(dataset_project=project, dataset_name=arguments.name).id
 
 
-def _ids_beginning(start: str) -> list[str]:
+def _ids_beginning(start: str, workspace: "Workspace | None") -> list[str]:
     """Ids of live versions and of drafts; where there is none, of versions that were deleted."""
     from dataset_store.dataset.workspace import open_workspace
     from dataset_store.local.drafts import draft_ids
 
-    workspace = open_workspace()
+    workspace = workspace or open_workspace()
     versions = workspace.refresh().versions_beginning(start)
     live = {version.id for version in versions if not version.deleted}
     drafts = {draft_id for draft_id in draft_ids(workspace.drafts_directory) if draft_id.startswith(start)}

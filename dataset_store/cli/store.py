@@ -300,8 +300,11 @@ def config(arguments: Namespace) -> int:
 
 
 def doctor(arguments: Namespace) -> int:
-    """Tell what this installation is made of, and whether the store can be reached."""
-    findings = [*_installation(), *_store_findings(), *_folders()]
+    """Tell what this installation is made of, and whether the store can be reached; try a store that is named."""
+    store = [*_store_findings()]
+    if arguments.store is not None and all(finding.sound for finding in store):
+        store += _trial()
+    findings = [*_installation(), *store, *_folders()]
     sound = all(finding.sound for finding in findings)
     if arguments.json:
         json_out({finding.name: finding.value for finding in findings} | {"sound": sound})
@@ -359,6 +362,20 @@ def _store_findings() -> Iterator[_Finding]:
         return
     yield _Finding("reachable", True, "yes")
     yield _Finding("store_id", store_id, store_id or "no store yet: the first `dataset-store create` makes it")
+
+
+def _trial() -> Iterator[_Finding]:
+    """What came of trying the storage itself: seconds, and some requests."""
+    from dataset_store.local.settings import load_settings
+    from dataset_store.storage.checkup import check_storage
+    from dataset_store.storage.filesystems import is_remote, local_path
+    from dataset_store.storage.storages import backend_at
+
+    url = store_given()
+    if not (is_remote(url) or os.path.isdir(local_path(url))):
+        return  # the first `create` makes the folder; there is nothing to try yet
+    for one in check_storage(backend_at(url, single_writer=load_settings().single_writer)):
+        yield _Finding(one.id, {"sound": one.sound, "text": one.text, **one.figures}, one.text, sound=one.sound)
 
 
 def _folders() -> Iterator[_Finding]:

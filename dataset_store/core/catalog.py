@@ -313,6 +313,7 @@ class Catalog:
         )
         self._versions[version.id] = version
         self._live[version.id] = None
+        self._packs.end_hold(version.id)
         family.by_number[version.number] = version.id
         insort(family.ranked, (rank(version.number), slot, version.id))
         for parent in dict.fromkeys(entry.parents):
@@ -392,7 +393,7 @@ class Catalog:
         self._packs.fold(slot, entry)
 
     def _fold_release(self, _slot: int, entry: ReleaseEntry) -> None:
-        self._packs.fold_release(entry)
+        self._packs.end_hold(entry.hold)
 
     def _fold_artifact(self, _slot: int, entry: ArtifactEntry) -> None:
         self._artifacts[entry.task, entry.name] = entry.blob

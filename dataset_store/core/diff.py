@@ -1,18 +1,19 @@
-"""What differs between two trees, found by walking only subtrees whose content digests differ.
+"""What differs between two trees, found by walking only subtrees that differ.
 
-A difference is one of identity (kind, exec bit, size, content id). Time stamps and places are none.
+A difference is one of identity (kind, exec bit, size, content id). Time stamps and places are none; where times and
+origins matter too, there is `changes_between`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dataset_store.core.entries import Changes, Entries, concat, same_identity, sort_rows
+from dataset_store.core.entries import I64, U8, Bool, Changes, Entries, concat, same_identity, sort_rows
 from dataset_store.core.nodes import Children, NodeRef, decode_node, node_level
-from dataset_store.core.tree import NodeReader, TreeRoot, read_children
+from dataset_store.core.tree import NodeReader, TreeRoot, read_children, require_one_level
 
-__all__ = ["Difference", "diff", "diff_entries"]
+__all__ = ["Difference", "changes_between", "diff", "diff_entries"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,30 +48,67 @@ def diff(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Difference:
     """The difference of two trees, reading nodes in proportion to it, one batch of both sides a level."""
     if old.digest == new.digest:
         return diff_entries(Entries.empty(), Entries.empty())
+    return diff_entries(*_outside_shared(old, new, reader, lambda node: node.digests))
+
+
+def changes_between(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Changes:
+    """What turns the old tree into the new one in every respect but where contents lie: times and origins count.
+
+    Both are trees of one store. Nodes are read in proportion to the changes where one was made from the other.
+    """
+    if old.ref.node_id == new.ref.node_id:
+        return Changes.none()
+    before, after = _outside_shared(old, new, reader, lambda node: node.node_ids)
+    at = before.find_many(after.keys)
+    common = np.flatnonzero(at >= 0)
+    kept = np.ones(len(after), np.bool_)
+    kept[common] = ~_same_rows(after, common, before, at[common])
+    gone = np.ones(len(before), np.bool_)
+    gone[at[common]] = False
+    return Changes(after.take(kept), before.take(gone).keys)
+
+
+def _same_rows(one: Entries, rows: I64, other: Entries, there: I64) -> Bool:
+    """Pair by pair of rows: is it the same thing, of the same time and origin? Shapes (k,)."""
+    numbers = {origin: number for number, origin in enumerate(other.origin_ids)}
+    origins = np.array([numbers.get(origin, -1) for origin in one.origin_ids], np.int64)
+    same = same_identity(one, rows, other, there)
+    same &= one.mtimes[rows] == other.mtimes[there]
+    same &= origins[one.origins[rows]] == other.origins[there]
+    return same
+
+
+def _outside_shared(
+    old: TreeRoot, new: TreeRoot, reader: NodeReader, names: Callable[[Children], U8]
+) -> tuple[Entries, Entries]:
+    """The rows of both trees that lie below no node whose name both have; one batch of both sides a level."""
     plains = reader.read_nodes([old.ref, new.ref])
     heights = [node_level(plain) for plain in plains]
     levels = [[decode_node(plain, "a root node")] for plain in plains]
     while heights != [0, 0]:
         top = max(heights)
         rows = [_children(nodes) if height == top else None for nodes, height in zip(levels, heights, strict=True)]
-        shared = _shared_digests(rows)
+        shared = _shared(rows, names)
         for side, children in enumerate(rows):
             if children is not None:
-                levels[side] = read_children(_refs_outside(children, shared), reader)
+                levels[side] = read_children(_refs_outside(children, shared, names), reader)
                 heights[side] -= 1
-    tables = [concat([node for node in nodes if isinstance(node, Entries)]) for nodes in levels]
-    return diff_entries(tables[0], tables[1])
+    for nodes in levels:
+        require_one_level([Entries.empty(), *nodes])
+    one, other = (concat([node for node in nodes if isinstance(node, Entries)]) for nodes in levels)
+    return one, other
 
 
 def _children(nodes: Sequence[Entries | Children]) -> list[Children]:
     return [node for node in nodes if isinstance(node, Children)]
 
 
-def _shared_digests(sides: Sequence[list[Children] | None]) -> set[bytes]:
-    """Digests of children on both sides; equal digests are equal subtrees under equal keys."""
-    sets = [{row.tobytes() for node in nodes for row in node.digests} for nodes in sides if nodes is not None]
+def _shared(sides: Sequence[list[Children] | None], names: Callable[[Children], U8]) -> set[bytes]:
+    """Names of children on both sides; equal digests, or ids, are equal subtrees under equal keys."""
+    sets = [{row.tobytes() for node in nodes for row in names(node)} for nodes in sides if nodes is not None]
     return sets[0] & sets[1] if len(sets) == 2 else set()
 
 
-def _refs_outside(nodes: Sequence[Children], shared: set[bytes]) -> list[NodeRef]:
-    return [node.ref(row) for node in nodes for row in range(len(node)) if node.digests[row].tobytes() not in shared]
+def _refs_outside(nodes: Sequence[Children], shared: set[bytes], names: Callable[[Children], U8]) -> list[NodeRef]:
+    found = ((node, row, name.tobytes()) for node in nodes for row, name in enumerate(names(node)))
+    return [node.ref(row) for node, row, name in found if name not in shared]

@@ -171,6 +171,18 @@ class FrameCodec:
         for at, header in _walk(view, what):
             yield self._decode(view, at, header, what)
 
+    def stored_frames(self, data: Buffer, *, what: str) -> Iterator[EncodedFrame]:
+        """A run of whole frames as they are stored, each with the ids of its chunks, which are hashed for that.
+
+        Raises:
+            CorruptObject: `data` is anything else; raised when that is reached.
+        """
+        view = memoryview(data)
+        for at, header in _walk(view, what):
+            frame = self._decode(view, at, header, what)
+            ids = tuple(ChunkId(hash32(chunk)) for chunk in frame.chunks())
+            yield EncodedFrame(frame.kind, bytes(view[at : at + header.stored]), ids, frame.lengths)
+
     def decode_segment(
         self, data: Buffer, plain_offset: int, plain_length: int, digest: bytes, *, what: str
     ) -> memoryview:

@@ -4,7 +4,7 @@ The result is stated as changes to the first parent's tree, so that making a ver
 differs between them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from dataset_store.core.entries import Changes, Entries, concat, same_identity, 
 from dataset_store.core.paths import PathKey
 from dataset_store.core.tree import NodeReader, TreeRoot, lookup
 
-__all__ = ["ancestors", "common_bases", "merge"]
+__all__ = ["ancestors", "common_bases", "merge", "parents_first"]
 
 
 def merge(one: TreeRoot, other: TreeRoot, bases: Sequence[TreeRoot], reader: NodeReader) -> Changes:
@@ -72,9 +72,36 @@ def ancestors(version: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
     return seen
 
 
-def common_bases(one: Sequence[str], other: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
-    """The maximal common ancestors of the versions `one`, taken together, and of `other`."""
+def common_bases(
+    one: Sequence[str], other: str, parents: Mapping[str, Sequence[str]], live: Container[str] | None = None
+) -> set[str]:
+    """The maximal common ancestors of the versions `one`, taken together, and of `other`.
+
+    Args:
+        one: Versions.
+        other: A version.
+        parents: Of each version that is known.
+        live: Only these count, and others let their own ancestors through; by default all that are known.
+    """
     mine = set().union(*(ancestors(version, parents) for version in one))
-    common = mine & ancestors(other, parents)
+    usable = parents if live is None else live
+    common = {version for version in mine & ancestors(other, parents) if version in usable}
     lower = {below for version in common for below in ancestors(version, parents) - {version}}
     return common - lower
+
+
+def parents_first(versions: Sequence[str], parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """The same versions, each after those of its parents that are among them, otherwise in the order given."""
+    left = set(versions)
+    done: dict[str, None] = {}
+    for version in versions:
+        waiting = [version]
+        while waiting:
+            at = waiting[-1]
+            above = parents.get(at, ()) if at in left else ()
+            left.discard(at)
+            fresh = [parent for parent in above if parent in left]
+            if not fresh:
+                done[waiting.pop()] = None
+            waiting.extend(reversed(fresh))
+    return list(done)

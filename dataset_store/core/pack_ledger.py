@@ -7,10 +7,10 @@ is refused, so that no pack is taken for usable or for dead by mistake.
 This module never does I/O and never forgets a condemned pack.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
-from dataset_store.core.log_entries import Blob, CondemnedEntry, HoldEntry, PackRow, ReleaseEntry, RepackEntry
+from dataset_store.core.log_entries import Blob, CondemnedEntry, HoldEntry, PackRow, RepackEntry
 from dataset_store.errors import InvalidRequest
 
 __all__ = ["PackLedger"]
@@ -23,6 +23,7 @@ class PackLedger:
         self._condemned: dict[PackRow, int] = {}
         self._last_condemnation: int | None = None
         self._holds: dict[str, dict[int, frozenset[PackRow]]] = {}
+        self._hold_slots: dict[str, list[int]] = {}
         self._lists: dict[int, tuple[HoldEntry | CondemnedEntry | RepackEntry, Blob]] = {}
         self._unread: dict[int, Blob] = {}
         self._relocations: list[tuple[int, Blob]] = []
@@ -32,17 +33,20 @@ class PackLedger:
         if entry.listed is not None:
             self._lists[slot] = (entry, entry.listed)
             self._unread[slot] = entry.listed
-        if not isinstance(entry, HoldEntry):
+        if isinstance(entry, HoldEntry):
+            self._hold_slots.setdefault(entry.hold, []).append(slot)
+        else:
             self._last_condemnation = slot
         if isinstance(entry, RepackEntry):
             self._relocations.append((slot, entry.table))
         self._take(slot, entry, entry.packs or ())
 
-    def fold_release(self, entry: ReleaseEntry) -> None:
-        """End a hold."""
-        for slot in self._holds.pop(entry.hold, ()):
+    def end_hold(self, hold: str) -> None:
+        """End a hold, if it stands: by a `release`, or by the version that it was for."""
+        for slot in self._hold_slots.pop(hold, ()):
             self._unread.pop(slot, None)
             self._lists.pop(slot, None)
+        self._holds.pop(hold, None)
 
     def supply_list(self, slot: int, packs: Iterable[PackRow]) -> None:
         """Give the rows of one of `unread_lists`; again, or of another slot, it changes nothing."""
@@ -78,6 +82,11 @@ class PackLedger:
         """
         self._require_lists()
         return MappingProxyType(self._condemned)
+
+    @property
+    def hold_ids(self) -> Collection[str]:
+        """The holds that have not ended."""
+        return self._hold_slots.keys()
 
     @property
     def holds(self) -> Mapping[str, frozenset[PackRow]]:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_store.core.entries import Entries, concat
-from dataset_store.core.nodes import Children
-from dataset_store.core.tree import NodeReader, TreeRoot, read_children, require_one_level
+from dataset_store.core.nodes import Children, NodeRef
+from dataset_store.core.paths import ROOT, PathKey
+from dataset_store.core.tree import KeyRange, NodeReader, TreeRoot, read_children, require_one_level
 
-__all__ = ["read_share", "share_numbers", "share_of"]
+__all__ = ["ranges_of", "read_share", "share_numbers", "share_of"]
 
 Weights = npt.NDArray[np.uint64]
 
@@ -50,6 +51,42 @@ def share_numbers(entries: Entries, parts: int) -> npt.NDArray[np.intp]:
     begins, weights = _begins(entries)
     starts = [_bounds(int(weights.sum()), part, parts)[0] for part in range(1, parts)]
     return np.searchsorted(np.array(starts, np.int64), begins, side="right")
+
+
+def ranges_of(root: TreeRoot, most: int, reader: NodeReader) -> list[KeyRange]:
+    """Ranges of keys, in order and together everything, of at most `most` entries each, or else of one leaf.
+
+    Only inner nodes are read, and of these none below a range.
+    """
+    nodes = read_children([root.ref], reader)
+    rows = [(ROOT, root.ref, sum(_entries_of(node) for node in nodes))]
+    while large := [ref for _, ref, count in rows if count > most]:
+        deeper = dict(zip(large, read_children(large, reader), strict=True))
+        if require_one_level(list(deeper.values())):
+            break
+        rows = [below for row in rows for below in _rows_below(row, deeper.get(row[1]))]
+    firsts: list[PathKey] = []
+    room = 0
+    for key, _, count in rows:
+        if not firsts or count > room:
+            firsts.append(key)
+            room = most
+        room -= count
+    return list(zip(firsts, [*firsts[1:], None], strict=True))
+
+
+def _rows_below(
+    row: tuple[PathKey, NodeRef, int], node: Entries | Children | None
+) -> list[tuple[PathKey, NodeRef, int]]:
+    """A row, or where its node was read the rows of that; the first begins where the row does."""
+    if not isinstance(node, Children):
+        return [row]
+    keys = [row[0], *node.keys[1:]]
+    return list(zip(keys, node.refs(), node.counts.tolist(), strict=True))
+
+
+def _entries_of(node: Entries | Children) -> int:
+    return int(node.counts.sum()) if isinstance(node, Children) else len(node)
 
 
 def _bounds(total: int, part: int, parts: int) -> tuple[int, int]:

@@ -74,7 +74,13 @@ def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -
         Output(_output(workspace, new, sources)),
     )
     if len(sources) > 1:
-        draft.change(merged_parents(workspace, [source.id for source in sources]))
+        ids = [source.id for source in sources]
+        try:
+            with workspace.reading(*ids):
+                draft.change(merged_parents(workspace, ids))
+        except BaseException:
+            draft.discard()
+            raise
     return draft
 
 

@@ -1,16 +1,12 @@
-"""Blobs: bytes too long for a log entry, kept in packs like the content of a file."""
+"""Metadata that is too long for a log entry: when it is a blob, and how long it may be."""
 
-from dataset_store.core.chunking import cut_ends
-from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
-from dataset_store.core.frames import FrameCodec, FrameKind
-from dataset_store.core.log_entries import Blob, SegmentRow
-from dataset_store.core.packfile import PackRef, Place
-from dataset_store.core.segments import ChunkHit, SegmentBuilder
+from dataset_store.core.log_entries import Blob
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import CorruptObject, InvalidRequest
+from dataset_store.errors import InvalidRequest
+from dataset_store.storage import blobs
 from dataset_store.storage.packs import PackWriter
 
-__all__ = ["MOST_BLOB_BYTES", "is_short", "packs_of", "read_blob", "require_bounded", "write_blob"]
+__all__ = ["MOST_BLOB_BYTES", "is_short", "read_blob", "require_bounded", "write_blob"]
 
 MOST_BLOB_BYTES = 256 << 20
 _MOST_SHORT_BYTES = 512
@@ -40,38 +36,17 @@ def require_bounded(length: int) -> None:
         )
 
 
-def write_blob(workspace: Workspace, writer: PackWriter, data: bytes) -> Blob:
-    """Append a blob's chunks to packs; it is there once the writer was flushed.
+def write_blob(
+    workspace: Workspace, writer: PackWriter, data: bytes, find: blobs.ChunkFinder = blobs.finds_nothing
+) -> Blob:
+    """Append a blob's chunks to packs, but for those that `find` finds; it is there once the writer was flushed.
 
     Raises:
         InvalidRequest: It is too long.
         StorageFailed: A full pack could not be put.
     """
     require_bounded(len(data))
-    codec, builder = FrameCodec(), SegmentBuilder()
-    view, start = memoryview(data), 0
-    # Each chunk is a frame of its own, and comes before nodes in its pack.
-    for end in cut_ends(data, workspace.repository.chunker, final=True).tolist():
-        chunk = view[start:end]
-        chunk_id = ChunkId(hash32(chunk))
-        (place,) = writer.append([codec.encode_frame(FrameKind.DATA, [chunk], [chunk_id])])
-        builder.add(chunk_id, ChunkHit(place.pack, place.offset, place.stored, 0, len(chunk), alone=True))
-        start = end
-    rows = []
-    for one in builder.finish().rows:
-        digest = one.digest if any(one.digest) else _digest_of_one(data)
-        rows.append(
-            SegmentRow(
-                one.pack.storage,
-                one.pack.name.hex(),
-                one.offset,
-                one.stored,
-                one.plain_offset,
-                one.plain_length,
-                digest.hex(),
-            )
-        )
-    return Blob(id=hash32(data).hex(), size=len(data), segments=tuple(rows))
+    return blobs.write_blob(data, writer, workspace.repository.chunker, find)
 
 
 def read_blob(workspace: Workspace, blob: Blob) -> bytes:
@@ -80,24 +55,4 @@ def read_blob(workspace: Workspace, blob: Blob) -> bytes:
     Raises:
         CorruptObject, ObjectMissing: The store is damaged.
     """
-    what, codec = f"The metadata {blob.id[:16]}", FrameCodec()
-    places = [Place(ref, row.offset, row.stored, 0) for ref, row in zip(packs_of(blob), blob.segments, strict=True)]
-    stored = workspace.repository.packs.read_ranges(places)
-    parts = [
-        codec.decode_segment(data, row.plain_offset, row.plain_length, bytes.fromhex(row.digest), what=what)
-        for data, row in zip(stored, blob.segments, strict=True)
-    ]
-    found = b"".join(parts)
-    if len(found) != blob.size or hash32(found).hex() != blob.id:
-        raise CorruptObject(f"{what} is not what the log says.", "Run `dataset-store verify`.")
-    return found
-
-
-def packs_of(blob: Blob) -> list[PackRef]:
-    """The pack of each of its segments."""
-    return [PackRef(row.storage, PackName(bytes.fromhex(row.pack))) for row in blob.segments]
-
-
-def _digest_of_one(data: bytes) -> bytes:
-    """The digest of a segment that is one chunk, which files leave out."""
-    return rows_digest([hash32(data)], [len(data)])
+    return blobs.read_blob(blob, workspace.repository.packs, what=f"The metadata {blob.id[:16]}")

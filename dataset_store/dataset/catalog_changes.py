@@ -19,8 +19,8 @@ from dataset_store.core.log_entries import (
     PublishEntry,
     TagsEntry,
 )
-from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
-from dataset_store.errors import Conflict, DatasetNotFound, DatasetStoreError, VersionExists
+from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.errors import Conflict, DatasetNotFound, VersionExists
 
 __all__ = [
     "change_tags",
@@ -96,8 +96,8 @@ def publish(workspace: Workspace, version_id: str) -> None:
     commit_entry(workspace, entry)
 
 
-def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> None:
-    """Hide a final version from searches by name and tag, or show it again.
+def set_archived(workspace: Workspace, version_id: str, *, archived: bool, commit: str | None = None) -> None:
+    """Hide a final version from searches by name and tag, or show it again; `commit` is as in `commit_entry`.
 
     Raises:
         DatasetNotFound: There is no such version.
@@ -108,7 +108,7 @@ def set_archived(workspace: Workspace, version_id: str, *, archived: bool) -> No
             return None
         return ArchiveEntry(commit=commit, time=now_ns(), version=version_id, archived=archived)
 
-    commit_entry(workspace, entry)
+    commit_entry(workspace, entry, commit)
 
 
 def move_series(
@@ -244,25 +244,17 @@ def _shown(project: str | None, name: str) -> str:
     return f"{project}/{name}" if project else name
 
 
-class _NothingToDo(DatasetStoreError):
-    """Gives a commit up; it counts, as any reason to give up, only in the state at the end of the log."""
+def commit_entry(
+    workspace: Workspace, make: Callable[[Catalog, str], Entry | None], commit: str | None = None
+) -> Entry | None:
+    """Append what `make` gives for the state before the slot and a commit id; None where that is nothing.
 
+    With `commit`, the commit id of an intention that others may have as well, nothing is done where it stands already.
+    """
+    made: list[Entry | None] = []
 
-def commit_entry(workspace: Workspace, make: Callable[[Catalog, str], Entry | None]) -> Entry | None:
-    """Append what `make` gives for the state before the slot and a commit id; None where that is nothing."""
-    commit = new_commit_id()
-    sent: list[Entry] = []
+    def entry(catalog: Catalog, commit_id: str) -> Entry | None:
+        made.append(make(catalog, commit_id))
+        return made[-1]
 
-    def entry(catalog: Catalog) -> Entry:
-        if catalog.slot_of(commit) is None:
-            made = make(catalog, commit)
-            if made is None:
-                raise _NothingToDo("There is nothing to change.")
-            sent.append(made)
-        return sent[-1]
-
-    try:
-        workspace.repository.catalog.commit(entry)
-    except _NothingToDo:
-        return None
-    return sent[-1]
+    return made[-1] if workspace.repository.catalog.change(entry, commit) is not None else None

@@ -172,6 +172,19 @@ def _fill(
     left: str | None = None,
 ) -> Entries:
     """Write the selected entries into an empty folder; what was written. `left` is a folder where that was begun."""
+    with workspace.reading(version.id):
+        return _written(workspace, version, selected, folder, read_only=read_only, left=left)
+
+
+def _written(
+    workspace: Workspace,
+    version: Version,
+    selected: Selection,
+    folder: str,
+    *,
+    read_only: bool,
+    left: str | None,
+) -> Entries:
     entries = entries_of(version.entry.tree, selected, workspace.repository.nodes)
     if selected.files is not None and selected.parts == 1:
         entries = with_targets(workspace, root_of(version.entry.tree), entries)

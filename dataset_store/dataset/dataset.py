@@ -1,7 +1,8 @@
 """`Dataset`: what users hold. A version being made (a draft of this machine), or a final one.
 
 Names, arguments, defaults and return types are those of ClearML's `Dataset`. What changes a draft is in `making`, what
-reads in `reading`, what is said of a version in `labelling`; here is how versions are begun, found and deleted.
+reads in `reading`, what is said of a version in `labelling`, what brings it to other stores in `sharing`; here is how
+versions are begun, found and deleted.
 """
 
 import logging
@@ -19,6 +20,7 @@ from dataset_store.dataset.making import Making
 from dataset_store.dataset.overview import latest_draft
 from dataset_store.dataset.reading import Reading
 from dataset_store.dataset.searching import Search, found_as_dict, search
+from dataset_store.dataset.sharing import Sharing
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFound, StoreNotFound
 
@@ -27,7 +29,7 @@ __all__ = ["Dataset", "require_one_way"]
 _log = logging.getLogger(__name__)
 
 
-class Dataset(Making, Reading, Labelling):
+class Dataset(Making, Reading, Labelling, Sharing):
     """One version of a dataset. Made by `create` or `get`, never directly."""
 
     __slots__ = ()

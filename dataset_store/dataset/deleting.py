@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dataset_store.core.catalog import Catalog, Query, Series, Version
 from dataset_store.dataset import beginning, catalog_changes
 from dataset_store.dataset.externals import remove_unlinked, urls_of
+from dataset_store.dataset.holding import discard_draft
 from dataset_store.dataset.overview import draft_is_meant, drafts_of
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import DatasetNotFound, InvalidRequest
@@ -48,7 +49,7 @@ def delete(
     if dataset_id is not None:
         draft = beginning.open_draft(workspace, dataset_id)
         if draft is not None:
-            draft.discard()
+            discard_draft(workspace, draft)
             return Deleted(draft.opened.project, draft.opened.name, 0)
     choose = _chosen_by_id(dataset_id) if dataset_id is not None else _chosen_by_name(query, several=entire_dataset)
     deleted = catalog_changes.delete_versions(workspace, choose, force=force)
@@ -73,7 +74,7 @@ def _draft_deleted(workspace: Workspace, dataset_id: str | None, query: Query) -
         )
     draft = beginning.open_draft(workspace, drafts[0].id)
     if draft is not None:
-        draft.discard()
+        discard_draft(workspace, draft)
     return Deleted(drafts[0].project, drafts[0].name, 0)
 
 

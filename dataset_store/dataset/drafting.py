@@ -14,14 +14,15 @@ from dataset_store.core.digest import VersionId
 from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, concat, overlay, same_identity, sort_rows
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
-from dataset_store.core.paths import ROOT, PathKey, directory_key, portability_problems, to_text
+from dataset_store.core.paths import ROOT, PathKey, directory_key, portability_problems, starts_below, to_text
 from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.links import as_fetched, link_rows, links_of
 from dataset_store.dataset.progress import progress_bar
+from dataset_store.dataset.rechecking import base_is_live
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import InvalidRequest, PathNotFound
-from dataset_store.local.drafts import Draft, Source
+from dataset_store.local.drafts import Draft, Lost, Source
 from dataset_store.local.folder import Folder, Progress, read_file, read_folder
 from dataset_store.local.scan import Scope
 from dataset_store.storage.filesystems import scheme_of
@@ -77,7 +78,14 @@ def sync(
     if dry_run:
         return difference
     _record(workspace, draft, difference.as_changes(), found, below)
+    _give_up(draft, [key for key in draft.lost if starts_below(key, below)])
     return difference
+
+
+def _give_up(draft: Draft, keys: Sequence[PathKey]) -> None:
+    """No longer wait for lost entries to be added again."""
+    if keys:
+        draft.append(Lost(sorted(draft.lost.difference(keys))))
 
 
 def _read_folder(workspace: Workspace, folder: str, below: PathKey, told: Progress, *, follow_links: bool) -> Folder:
@@ -192,7 +200,10 @@ def remove_paths(workspace: Workspace, draft: Draft, pattern: str, *, recursive:
     (keys,) = keys_meant(workspace, draft, current_entries(workspace, draft), [pattern], recursive=recursive)
     if keys:
         _record(workspace, draft, Changes(Entries.empty(), keys), None, ROOT)
-    return len(keys)
+    lost = sorted(draft.lost)
+    given_up = list(compress(lost, matching([to_text(key) for key in lost], pattern, recursive=recursive)))
+    _give_up(draft, given_up)
+    return len(keys) + len(given_up)
 
 
 def keys_meant(
@@ -229,7 +240,7 @@ def _record(workspace: Workspace, draft: Draft, changes: Changes, found: Folder 
 def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
     """Rows, where one is again what the base holds, as the base holds it: then it is no change and has its segments."""
     base = draft.opened.base
-    if base is None or not len(rows):
+    if base is None or not len(rows) or not base_is_live(workspace, draft):
         return rows
     held = lookup(root_of(base), rows.keys, workspace.repository.nodes)
     at = rows.find_many(held.keys)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import Changes, Entries, compose, overlay
-from dataset_store.core.merge import ancestors, common_bases, merge
+from dataset_store.core.merge import common_bases, merge
 from dataset_store.core.nodes import NodeRef
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.tree import NodeReader, TreeRoot, edit, read_all
@@ -49,33 +49,22 @@ def _known_parents(catalog: Catalog, version_ids: Sequence[str]) -> Mapping[str,
 def merged_parents(workspace: Workspace, parents: Sequence[str]) -> Changes:
     """What the merge of the parents changes in the first parent's tree.
 
-    Bases that were deleted are passed over: their nodes may be gone.
+    Bases that were deleted are passed over, as their nodes may be gone, and those that this store never had.
     """
     catalog = workspace.catalog
     known = _known_parents(catalog, parents)
-    live = {version: above for version, above in known.items() if not catalog.is_deleted(version)}
+    live = {version for version in known if not catalog.is_deleted(version)}
     scratch = _Scratch(workspace.repository.nodes)
     total = Changes.none()
     so_far = root_of(workspace.base_of(parents[0]))
     for at, parent in enumerate(parents[1:], start=1):
-        bases = [root_of(workspace.base_of(base)) for base in sorted(_live_bases(parents[:at], parent, known, live))]
+        common = sorted(common_bases(parents[:at], parent, known, live))
+        bases = [root_of(workspace.base_of(base)) for base in common]
         step = merge(so_far, root_of(workspace.base_of(parent)), bases, scratch)
         total = compose(total, step)
         if len(step) and at + 1 < len(parents):
             so_far = edit(so_far, step, scratch, scratch).root
     return total
-
-
-def _live_bases(
-    one: Sequence[str], other: str, known: Mapping[str, Sequence[str]], live: Mapping[str, Sequence[str]]
-) -> set[str]:
-    """The maximal common ancestors that are live, where dead ones let their own ancestors through."""
-    if live.keys() == known.keys():
-        return common_bases(one, other, known)
-    mine = set().union(*(ancestors(version, known) for version in one))
-    common = {version for version in mine & ancestors(other, known) if version in live}
-    lower = {below for version in common for below in ancestors(version, known) - {version}}
-    return common - lower
 
 
 def dependency_graph(catalog: Catalog, version_id: str, parents: Sequence[str]) -> dict[str, list[str]]:

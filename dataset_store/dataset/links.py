@@ -39,6 +39,7 @@ __all__ = [
     "link_rows",
     "links_of",
     "open_link",
+    "with_records",
 ]
 
 _IN_MEMORY_BYTES = 64 << 20
@@ -132,14 +133,19 @@ def known_content(entries: Entries, row: int, link: Link) -> bytes | None:
 def as_stored(pending: Entries, draft: Draft) -> Entries:
     """Pending rows with size and content id of what is stored of them: of a link its record, else unchanged."""
     rows = link_rows(pending).tolist()
-    if not rows:
-        return pending
     keys = [pending.keys[row] for row in rows]
-    records = [source.links[key] for key, source in zip(keys, draft.sources_of(keys), strict=True)]
-    sizes, content_ids = pending.sizes.copy(), pending.content_ids.copy()
+    records = [source.links[key] for key, source in zip(keys, draft.sources_of(keys), strict=True)] if rows else []
+    return with_records(pending, rows, records)
+
+
+def with_records(entries: Entries, rows: Sequence[int], records: Sequence[bytes]) -> Entries:
+    """The same entries, with size and content id of their records in place of those of the links in `rows`."""
+    if not rows:
+        return entries
+    sizes, content_ids = entries.sizes.copy(), entries.content_ids.copy()
     sizes[rows] = [len(record) for record in records]
     content_ids[rows] = np.frombuffer(b"".join(map(hash32, records)), np.uint8).reshape(-1, 32)
-    return replace(pending, sizes=sizes, content_ids=content_ids)
+    return replace(entries, sizes=sizes, content_ids=content_ids)
 
 
 def as_linked(stored: Entries, pending: Entries) -> Entries:

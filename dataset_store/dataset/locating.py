@@ -4,7 +4,7 @@ A file of one chunk costs some thirty bytes here and no object; only files of se
 Equal contents are found once: what is known of one row is known of all rows of that content.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,8 @@ import numpy.typing as npt
 from dataset_store.core.entries import I64, KIND_BITS, LISTED, ONE_CHUNK, U8, U32, Entries, Segments
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import PackRef
-from dataset_store.core.segments import ChunkHit, FileSegments, segments_of, with_segments_at
+from dataset_store.core.segments import ChunkHit, FileSegments, segment_rows, with_segments_at
+from dataset_store.core.standing import Standing
 
 __all__ = ["Located"]
 
@@ -67,17 +68,22 @@ class Located:
         columns[3] = plain_offset
         self._add(leads, columns)
 
-    def add_from(self, entries: Entries, condemned: Collection[PackRef]) -> None:
-        """Locate the contents that other entries have, except in packs that must not be used."""
+    def add_from(self, entries: Entries, standing: Standing) -> None:
+        """Locate the contents that other entries have, where their frames stand.
+
+        A list of segments is taken at its place, so what it lists must stand there too: it does in a live version.
+        """
         leads, there = self._matches(entries)
         one_chunk = (entries.kinds[there] & ONE_CHUNK) != 0
+        segments, stands = standing.segments(entries.segments)
         for lead, row in zip(leads[~one_chunk].tolist(), there[~one_chunk].tolist(), strict=True):
-            rows = segments_of(entries, row)
-            if not any(segment.pack in condemned for segment in rows):
-                self.add(lead, FileSegments(tuple(rows), int(entries.kinds[row]) & LISTED))
-        segments = entries.segments
+            end = int(entries.segment_ends[row])
+            rows = slice(end - int(entries.segment_counts[row]), end)
+            if stands[rows].all():
+                found = segment_rows(segments.take(np.arange(rows.start, rows.stop)))
+                self.add(lead, FileSegments(found, int(entries.kinds[row]) & LISTED))
         at = entries.segment_ends[there[one_chunk]] - 1
-        usable = np.array([pack not in condemned for pack in segments.packs], np.bool_)[segments.pack[at]]
+        usable = stands[at]
         at = at[usable]
         numbers = np.array([self._packs.setdefault(pack, len(self._packs)) for pack in segments.packs], np.uint32)
         columns = (numbers[segments.pack[at]], segments.offset[at], segments.stored[at], segments.plain_offset[at])

@@ -9,6 +9,7 @@ from dataset_store.dataset import describing, drafting
 from dataset_store.dataset.committing import finalize_draft
 from dataset_store.dataset.externals import upload_as_links
 from dataset_store.dataset.handle import Handle
+from dataset_store.dataset.holding import discard_draft
 from dataset_store.dataset.linking import add_links, wanted_links
 from dataset_store.dataset.outputs import storage_url
 from dataset_store.dataset.uploading import UploadReport, upload_draft
@@ -270,7 +271,7 @@ class Making(Handle):
         Raises:
             VersionIsFinal: It is finalized.
         """
-        self._open_draft("discard").discard()
+        discard_draft(self._workspace, self._open_draft("discard"))
 
 
 def add_counting(

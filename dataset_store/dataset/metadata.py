@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.log_entries import Blob, MetadataEntry
 from dataset_store.dataset import describing
-from dataset_store.dataset.blobs import is_short, packs_of, read_blob, write_blob
+from dataset_store.dataset.blobs import is_short, read_blob, write_blob
 from dataset_store.dataset.catalog_changes import commit_entry, require_live
-from dataset_store.dataset.committing import require_usable
 from dataset_store.dataset.reports import REPORTS, Report, decode_reports
 from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
-from dataset_store.errors import InvalidRequest
+from dataset_store.errors import Corrupt, InvalidRequest
 from dataset_store.local.drafts import Draft
 
 __all__ = ["add_report", "metadata_names", "piece_of", "report_lines", "reports_of", "require_name", "set_piece"]
@@ -33,8 +32,15 @@ def require_name(name: str) -> str:
     return name
 
 
-def set_piece(workspace: Workspace, version_id: str, draft: Draft | None, name: str, data: bytes | None) -> None:
-    """Set a piece of metadata, or remove it.
+def set_piece(
+    workspace: Workspace,
+    version_id: str,
+    draft: Draft | None,
+    name: str,
+    data: bytes | None,
+    commit: str | None = None,
+) -> None:
+    """Set a piece of metadata, or remove it; `commit` is as in `commit_entry`.
 
     Raises:
         DatasetNotFound: There is no such version.
@@ -44,19 +50,20 @@ def set_piece(workspace: Workspace, version_id: str, draft: Draft | None, name: 
     if draft is not None:
         describing.annotate(draft, name, data)
         return
-    slot = workspace.refresh().head
+    workspace.refresh()
     blob = None if data is None or is_short(data) else _sent(workspace, version_id, data)
     value = data.decode() if data is not None and blob is None else None
 
     def entry(catalog: Catalog, commit: str) -> MetadataEntry | None:
+        nonlocal blob
         held = require_live(catalog, version_id).metadata.get(name)
         if held == (blob or value):
             return None
-        if blob is not None:
-            require_usable(catalog, packs_of(blob), slot, "Set the metadata again.")
+        if blob is not None and data is not None and not workspace.repository.standings.stands(blob):
+            blob = _sent(workspace, version_id, data)  # it lay unused when a collection looked
         return MetadataEntry(commit=commit, time=now_ns(), version=version_id, name=name, value=value, blob=blob)
 
-    commit_entry(workspace, entry)
+    commit_entry(workspace, entry, commit)
 
 
 def piece_of(workspace: Workspace, version_id: str, draft: Draft | None, name: str) -> bytes | None:
@@ -68,9 +75,16 @@ def piece_of(workspace: Workspace, version_id: str, draft: Draft | None, name: s
     if draft is not None:
         return draft.metadata.get(name)
     held = workspace.version(version_id).metadata.get(name)
-    if held is None:
-        return None
-    return read_blob(workspace, held) if isinstance(held, Blob) else held.encode()
+    if not isinstance(held, Blob):
+        return None if held is None else held.encode()
+    try:
+        with workspace.reading(version_id):
+            return read_blob(workspace, held)
+    except Corrupt:
+        if workspace.version(version_id).metadata.get(name) == held:
+            raise
+    # It was replaced meanwhile, and collected.
+    return piece_of(workspace, version_id, None, name)
 
 
 def metadata_names(workspace: Workspace, version_id: str, draft: Draft | None) -> Sequence[str]:

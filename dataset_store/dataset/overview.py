@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dataset_store.core.catalog import Catalog, Query, Series, Version
+from dataset_store.core.merge import parents_first
 from dataset_store.dataset.lineage import ancestors_of
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Corrupt, DatasetNotFound, DriverMissing, InvalidRequest, StorageFailed
@@ -170,8 +171,10 @@ def lineage_of(workspace: Workspace, version_id: str) -> list[VersionSummary]:
     first = [draft_row(workspace.catalog, draft)] if draft is not None else []
     begun = draft.opened.parents if draft is not None else [workspace.version(version_id).id]
     found = (workspace.catalog.version(each) for each in ancestors_of(workspace.catalog, begun))
-    versions = sorted((version for version in found if version), key=lambda version: version.slot, reverse=True)
-    return first + [summary_of(workspace, version) for version in versions]
+    versions = {one.id: one for one in sorted((one for one in found if one), key=lambda version: version.slot)}
+    # Of versions that came from another store a parent may stand in a later slot than its child.
+    order = parents_first(list(versions), {one.id: one.entry.parents for one in versions.values()})
+    return first + [summary_of(workspace, versions[version_id]) for version_id in reversed(order)]
 
 
 def drafts_of(workspace: Workspace) -> list[VersionSummary]:

@@ -29,7 +29,7 @@ from dataset_store.core.paths import ROOT, to_text
 from dataset_store.core.segments import Segment, decode_segment_list, segments_of
 from dataset_store.core.tree import read_all
 from dataset_store.dataset.asking import BrokenLink, broken_links
-from dataset_store.dataset.blobs import packs_of, read_blob
+from dataset_store.dataset.blobs import read_blob
 from dataset_store.dataset.links import as_fetched, link_rows
 from dataset_store.dataset.progress import Told, progress_bar
 from dataset_store.dataset.surviving import Lost, SurvivingPacks, read_surviving
@@ -40,6 +40,7 @@ from dataset_store.local.folder import read_folder
 from dataset_store.local.reading import default_workers
 from dataset_store.local.scan import EVERYTHING, Scope, scan
 from dataset_store.local.stat_cache import StatCache
+from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.trees import NoKeeper, StoredNodes, place_of, root_of
 
 __all__ = ["Damage", "FolderReport", "StoreReport", "compare_folder", "verify_folder", "verify_stored"]
@@ -204,8 +205,10 @@ def verify_stored(
 
     Raises:
         DatasetNotFound, NotFinal: There is no such final version.
+        HistoryRewound: The log lacks its last entry that this machine has seen, or has another there.
         StorageFailed: The store cannot be read now; nothing is known to be damaged.
     """
+    workspace.repository.catalog.require_standing()
     version = _final(workspace, version_id)
     packs, tree, stats = SurvivingPacks(workspace.repository), version.entry.tree, version.entry.stats
     nodes = StoredNodes(workspace.repository.packs, NoKeeper())

@@ -7,8 +7,8 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -16,12 +16,13 @@ from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.envelope import decode_config
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.packfile import Footer, PackRef
-from dataset_store.errors import Corrupt, DatasetNotFound, FormatTooNew, StoreNotFound
+from dataset_store.errors import Corrupt, DatasetNotFound, FormatTooNew, StoreNotFound, VersionDeleted
 from dataset_store.local.chunk_index import ChunkIndex
 from dataset_store.local.drafts import Draft, draft_ids
 from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.node_cache import NodeCache
-from dataset_store.local.settings import Settings, load_settings
+from dataset_store.local.private import make_private
+from dataset_store.local.settings import Settings, load_settings, require_own_folders
 from dataset_store.local.stat_cache import StatCache
 from dataset_store.storage.filesystems import is_remote, local_path, scheme_of
 from dataset_store.storage.repository import Repository, create_config, fetch_config, open_repository
@@ -116,6 +117,24 @@ class Workspace:
             raise DatasetNotFound(f"The version {version_id} was deleted.", "Its children can still be read.")
         return version
 
+    @contextmanager
+    def reading(self, *version_ids: str) -> Iterator[None]:
+        """While live versions are read: what is missing of one that was deleted meanwhile is no damage.
+
+        Raises:
+            VersionDeleted: One of them was deleted.
+        """
+        try:
+            yield
+        except Corrupt as error:
+            self.refresh()
+            deleted = [version_id for version_id in version_ids if self.catalog.is_deleted(version_id)]
+            if not deleted:
+                raise
+            raise VersionDeleted(
+                f"The version {deleted[0]} was deleted while it was read.", "Choose another."
+            ) from error
+
     def resolve(self, query: Query) -> Version:
         """The version that a query means now; one request where nothing is new.
 
@@ -186,14 +205,15 @@ def workspace_for(settings: Settings, *, create: bool = False) -> Workspace:
 
 
 def _opened(settings: Settings, url: str, held: Workspace | None, *, create: bool) -> Workspace:
+    require_own_folders(settings)
     backend = backend_at(url, single_writer=settings.single_writer)
     url_hash = hashlib.sha256(os.fsencode(url)).hexdigest()[:32]
     remembered = os.path.join(settings.cache, "stores", url_hash)
     # What is kept in memory is gone with the process; what was there before says nothing of it.
-    config = None if create or scheme_of(url) == "memory" else _remembered(remembered)
+    config, is_new = None if create or scheme_of(url) == "memory" else _remembered(remembered), False
     if config is None:
         # Whoever is about to write looks at the store itself: it may have been replaced since.
-        config = create_config(backend) if create else fetch_config(backend)
+        config, is_new = create_config(backend) if create else (fetch_config(backend), False)
         if config is None:
             raise StoreNotFound(
                 f"There is no store at {backend.describe()}.",
@@ -204,8 +224,10 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
     if held is not None and held.store_id == store_id:
         return held
     folder = os.path.join(settings.cache, store_id)
+    with suppress(OSError):  # without it everything is read from the store
+        make_private(folder)
     repository = open_repository(
-        backend, config, os.path.join(folder, "catalog"), NodeCache(os.path.join(folder, "nodes"))
+        backend, config, os.path.join(folder, "catalog"), NodeCache(os.path.join(folder, "nodes")), is_new=is_new
     )
     return Workspace(
         settings,
@@ -237,7 +259,7 @@ def _remembered(path: str) -> bytes | None:
 def _remember(path: str, config: bytes) -> None:
     """Keep a config, where that is possible: without it opening takes one request more."""
     with suppress(OSError):
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_private(os.path.dirname(path))
         temporary = f"{path}.{secrets.token_hex(4)}"
         with open(temporary, "wb") as file:
             file.write(config)

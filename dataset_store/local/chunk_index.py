@@ -4,7 +4,7 @@ Three tables in one environment: a row for each chunk, the footer of each known 
 contents. Promises: best effort and nothing more. What is absent here may well be in the store, which costs a
 duplicate chunk and never correctness; every value carries a checksum, and a damaged one counts as absent. Never:
 makes a request, fails (where its folder cannot be used it knows nothing), or knows whether a pack is still there;
-so callers say which packs to avoid.
+so callers ask the log which of them may be used.
 
 Where a chunk is in several packs the first one that was added keeps its row until that pack must be avoided: so the
 layout of a file that is edited again and again is stable.
@@ -95,16 +95,11 @@ class ChunkIndex:
             return None
         return Footer.decode(body, what="of the chunk index")
 
-    def find_many(self, ids: Sequence[bytes], avoid: Container[PackRef] = ()) -> list[ChunkHit | None]:
-        """Where each chunk is, in the order asked; None where that is not known.
-
-        Args:
-            ids: Chunk ids.
-            avoid: Packs that must not be used (condemned ones); a chunk whose row is of such a pack is a miss.
-        """
+    def find_many(self, ids: Sequence[bytes]) -> list[ChunkHit | None]:
+        """Where each chunk was put, in the order asked; None where that is not known. The pack may be gone by now."""
         keys = [_CHUNK + chunk_id for chunk_id in ids]
         rows = self._environment.get_many(keys)
-        packs = _UsablePacks(avoid)
+        packs = _UsablePacks(())
         return [None if row is None else _hit(key, row, packs) for key, row in zip(keys, rows, strict=True)]
 
     def add_contents(self, rows: Iterable[tuple[ContentId, bytes]]) -> None:
@@ -177,7 +172,7 @@ def _chunk_rows(pack: PackRef, footer: Footer) -> Iterator[list[tuple[bytes, byt
 
 def _hit(key: bytes, value: bytes, packs: _UsablePacks) -> ChunkHit | None:
     row = _unsealed(key, value)
-    if row is None:
+    if row is None or len(row) != _ROW.size:
         return None
     packed, offset, stored, plain_offset, plain_length, alone = _ROW.unpack(row)
     pack = packs[packed]

@@ -18,11 +18,12 @@ from typing import IO
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, compose
 from dataset_store.core.kinds import Kind
-from dataset_store.core.log_entries import Blob, Producer, TreeRootRow
+from dataset_store.core.log_entries import Blob, Producer, Statistics, TreeRootRow
 from dataset_store.core.nodes import decode_node, encode_node
 from dataset_store.core.paths import ROOT, PathKey, to_path
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
@@ -32,7 +33,9 @@ from dataset_store.local.os_errors import naming_writes, reading_error, writing_
 __all__ = [
     "Committing",
     "Draft",
+    "Held",
     "Labels",
+    "Lost",
     "Metadata",
     "Opened",
     "Output",
@@ -55,8 +58,7 @@ _FINALIZING = "finalizing"
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
     """The first record: what the draft is of.
 
-    `base` is the tree that changes
-    apply to, the first parent's; none means the empty tree.
+    `base` is the tree that changes apply to, the first parent's; none means the empty tree.
     """
 
     id: str
@@ -141,12 +143,25 @@ class Reported(msgspec.Struct, frozen=True, tag="reported"):
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
     """Everything so far is in the store's packs, as this tree; `slot` is the lowest slot whose fold was used.
 
-    `metadata` are the pieces that are too long for the version's entry.
+    `metadata` are the pieces that are too long for the version's entry; `packs`, by storage number and name, those that
+    hold the tree's own nodes.
     """
 
     tree: TreeRootRow
     slot: int
+    stats: Statistics
     metadata: dict[str, Blob] = {}
+    packs: list[tuple[int, bytes]] = []
+
+
+class Lost(msgspec.Struct, frozen=True, tag="lost"):
+    """From here on the contents of these entries, removed with this, are nowhere; they are to be added again."""
+
+    keys: list[PathKey]
+
+
+class Held(msgspec.Struct, frozen=True, tag="held"):
+    """The log may hold packs for this draft, whose hold is to be released when it is discarded."""
 
 
 class Committing(msgspec.Struct, frozen=True, tag="committing"):
@@ -158,7 +173,7 @@ class Committing(msgspec.Struct, frozen=True, tag="committing"):
     active: bool = True
 
 
-Record = Opened | Labels | Batch | Output | Metadata | Reported | Sent | Committing
+Record = Opened | Labels | Batch | Output | Metadata | Reported | Sent | Committing | Held | Lost
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
@@ -203,6 +218,8 @@ class Draft:
         self.report_bytes = 0
         self.sent: Sent | None = None
         self.committing = False
+        self.held = False
+        self.lost: frozenset[PathKey] = frozenset()
         self.changes = Changes.none()
         self._sources: list[tuple[Source, int]] = []  # with the offsets of their records
         self._end = 0  # bytes of the journal that this state is the fold of
@@ -244,7 +261,9 @@ class Draft:
         except FileNotFoundError:
             return False
 
-    def append(self, *records: Opened | Labels | Output | Metadata | Reported | Sent | Committing) -> None:
+    def append(
+        self, *records: Opened | Labels | Output | Metadata | Reported | Sent | Committing | Held | Lost
+    ) -> None:
         """Make records durable, then part of the state.
 
         Raises:
@@ -265,6 +284,33 @@ class Draft:
         self._require_open()
         batch = Batch.of(changes, source)
         self._fold(batch, self._write([batch]), changes)
+
+    def record_sent(self, rows: Entries, sent: Sent) -> None:
+        """Record where contents of the draft are, and that with these all is sent.
+
+        What the draft holds stays the same, so this may be done while it is being committed.
+
+        Raises:
+            Conflict, DatasetNotFound: As `append`.
+        """
+        placed = Changes(rows, [])
+        batches = [Batch.of(placed, None)] if len(rows) else []
+        at = self._write([*batches, sent])
+        for batch in batches:
+            self._fold(batch, at, placed)
+        self._fold(sent, at)
+
+    def lose(self, keys: Sequence[PathKey]) -> None:
+        """Record that the contents of entries are nowhere any more: they count as removed until they are added again.
+
+        Raises:
+            Conflict, DatasetNotFound: As `append`.
+        """
+        removed = Changes(Entries.empty(), sorted(keys))
+        batch, lost = Batch.of(removed, None), Lost(sorted(self.lost.union(keys)))
+        at = self._write([batch, lost])
+        self._fold(batch, at, removed)
+        self._fold(lost, at)
 
     def relabel(self, labels: Labels) -> None:
         """Give the draft other tags and another description. Raises as `change`."""
@@ -301,9 +347,19 @@ class Draft:
 
     def sources_of(self, keys: Sequence[PathKey]) -> Iterator[Source]:
         """For each key of a pending row, where its content lies: the latest call that changed it says."""
-        numbers = np.zeros(len(keys), np.int64)
+        # What no later call changed is the first one's, whose rows need not be read to know that.
+        return (self._sources[max(number, 0)][0] for number in self._latest_calls(keys, 1).tolist())
+
+    def known_sources(self, keys: Sequence[PathKey]) -> list[Source | None]:
+        """For each key, sent or not, where its content lay when it was added; None where it came without a file."""
+        numbers = self._latest_calls(keys, 0).tolist()
+        return [self._sources[number][0] if number >= 0 else None for number in numbers]
+
+    def _latest_calls(self, keys: Sequence[PathKey], first: int) -> npt.NDArray[np.int64]:
+        """The number of the latest source, from `first` on, whose call changed each key; -1 where none did."""
+        numbers = np.full(len(keys), -1, np.int64)
         rest = np.arange(len(keys))
-        for number in range(len(self._sources) - 1, 0, -1):
+        for number in range(len(self._sources) - 1, first - 1, -1):
             found = next(self._read(self._sources[number][1]), None)
             if found is None:
                 raise self._gone()
@@ -311,7 +367,7 @@ class Draft:
             has = rows.find_many([keys[at] for at in rest.tolist()]) >= 0
             numbers[rest[has]] = number
             rest = rest[~has]
-        return (self._sources[number][0] for number in numbers.tolist())
+        return numbers
 
     def discard(self) -> None:
         """Remove the draft from this machine."""
@@ -355,11 +411,16 @@ class Draft:
             self.sent = record
         elif isinstance(record, Committing):
             self.committing = record.active
+        elif isinstance(record, Held):
+            self.held = True
+        elif isinstance(record, Lost):
+            self.lost = frozenset(record.keys)
         else:
             self._fold_words(record)
 
     def _fold_batch(self, record: Batch, at: int, changes: Changes) -> None:
         self.changes = compose(self.changes, changes)
+        self.lost -= set(changes.entries.keys)
         self.sent = None
         if record.root or record.links:
             self._sources.append((Source(record.root, record.below, record.links), at))
@@ -407,7 +468,7 @@ class Draft:
         length, complement, check = _RECORD.unpack(header)
         if length ^ complement == _ALL_BITS:
             end = file.tell() + length
-            body = file.read(length)
+            body = file.read(min(length, size - file.tell()))  # room is made for what is asked, not for what is there
             if len(body) == length and hash32(body)[:16] == check:
                 return body
             torn = end > size or (end == size and not any(body[-((size - 1) % _SECTOR + 1) :]))
@@ -423,7 +484,7 @@ class Draft:
     def _decode(self, body: bytes) -> Record:
         try:
             return _decoder.decode(body)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of msgpack, or of UTF-8 in it
             raise CorruptObject(
                 f"The draft in {self.directory} was written by another version of this package.",
                 "Finish it with that version, or discard it.",

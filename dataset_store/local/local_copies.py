@@ -26,6 +26,7 @@ from dataset_store.core.digest import hash32
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.errors import AccessDenied, Conflict, DiskFull, StorageFailed
 from dataset_store.local.durable import flush_tree
+from dataset_store.local.private import make_private
 from dataset_store.local.removal import remove_tree
 
 __all__ = ["LocalCopies", "LocalCopy", "Stamp", "copy_id_of"]
@@ -118,7 +119,7 @@ class LocalCopies:
 
         Several callers may ask for one version at once: one makes it, the others wait and share it.
         """
-        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        make_private(self.directory)
         for _ in range(_TRIES):
             made = self.find(copy_id) or self._make(copy_id, fill)
             if made is not None:
@@ -304,7 +305,7 @@ class LocalCopies:
         try:
             with open(self._stamp_path(copy_id), "rb") as file:
                 return msgspec.json.decode(file.read(), type=Stamp)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, ValueError, RecursionError):  # of JSON, or of UTF-8 in it
             return None
 
     def _is_whole(self, copy_id: str) -> bool:

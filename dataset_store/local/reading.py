@@ -37,6 +37,7 @@ __all__ = [
     "FileStat",
     "HashedFiles",
     "Progress",
+    "content_id_at",
     "default_workers",
     "fill",
     "hash_files",
@@ -255,6 +256,23 @@ class _Run:
     def _report(self, rows: Sequence[int]) -> None:
         if self._progress:
             self._progress(len(rows), sum(self.stats[row].size for row in rows))
+
+
+def content_id_at(path: bytes) -> bytes | None:
+    """The hash of what is read of a regular file now; None where there is none that can be read."""
+    try:
+        opened = _open(path)[0]
+    except OSError:
+        return None
+    try:
+        hasher = blake3()
+        while stat.S_ISREG(os.fstat(opened).st_mode) and (data := os.read(opened, READ_SIZE)):
+            hasher.update(data)
+    except OSError:
+        return None
+    finally:
+        os.close(opened)
+    return hasher.digest()
 
 
 def _waits() -> int:

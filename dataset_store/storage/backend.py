@@ -85,10 +85,18 @@ def extent(part: Span | Tail, size: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One row of a listing: the key and the size in bytes."""
+    """One row of a listing.
+
+    Attributes:
+        key: The object's.
+        size: Bytes.
+        modified: When it was written, in seconds since 1970 by the storage's clock; 0 where that is not told. A hint:
+            nothing that must be right may rest on it.
+    """
 
     key: Key
     size: int
+    modified: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +107,13 @@ class Traits:
         hole_bytes: Bytes that take about as long to read as one more request; 0 where requests cost nothing.
         create_is_promised: Whether the rules of the storage itself promise one winner. Where they do not, a store
             is made there only after its create was tried.
+        asks_once: Whether a request that fails was sent once only, so that it is worth repeating. Other storages do
+            not fail by chance, or their drivers repeat by themselves.
     """
 
     hole_bytes: int = 0
     create_is_promised: bool = True
+    asks_once: bool = False
 
 
 class Backend(Protocol):
@@ -139,6 +150,9 @@ class Backend(Protocol):
 
     def create(self, key: Key, buffers: Buffers) -> bool:
         """Write one object if the key holds none: True where this call made it, False where one was there.
+
+        A network that loses a reply, and a client that then asks again by itself, can make the one that was there
+        this very one: whoever must know reads the key back.
 
         Raises:
             OutcomeUnknown: The request was sent and no reply came; read the key back to learn.

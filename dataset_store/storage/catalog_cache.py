@@ -11,6 +11,7 @@ takes an entry that it did not read from the log or the cache.
 
 import fcntl
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -19,7 +20,7 @@ from typing import Final
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.log_entries import MAX_ENTRY_BYTES, LogEntry
-from dataset_store.errors import Corrupt, FormatTooNew
+from dataset_store.errors import Corrupt, DatasetStoreError, FormatTooNew
 from dataset_store.storage.log import Log
 from dataset_store.storage.log_reader import LogRecord, Position, chained
 
@@ -73,7 +74,7 @@ class CatalogCache:
             self._usable = False
 
     def _append(self, wanted: bytes) -> None:
-        os.makedirs(self._folder, exist_ok=True)
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -90,6 +91,10 @@ class CatalogCache:
             os.ftruncate(file, self._end)
             _pwrite(file, wanted, self._end)
         self._end += len(wanted)
+
+
+class _NothingToDo(DatasetStoreError):
+    """Gives a commit up."""
 
 
 class CatalogView:
@@ -136,10 +141,49 @@ class CatalogView:
             self.take(self._log.read_after(self._position))
             return self._position.slot - before
 
+    def require_standing(self) -> None:
+        """See that the log still holds the last entry that was read, now or by an earlier process; one request.
+
+        Raises:
+            HistoryRewound: It does not: an older copy of the log was put back, or another log in its place.
+        """
+        self._log.require_standing(self._position)
+
     def commit(self, make_entry: Callable[[Catalog], LogEntry]) -> LogRecord:
         """Append the entry that follows from the state; see `Log.commit`."""
         with self._lock:
             return self._log.commit(make_entry, self)
+
+    def change(self, make: Callable[[Catalog, str], LogEntry | None], commit: str | None = None) -> LogRecord | None:
+        """Append what `make` gives for the state before the slot, and a commit id; None where that is nothing.
+
+        Args:
+            make: Asked anew whenever another entry came first; what it raises, or None, counts only in the state at
+                the end of the log.
+            commit: The commit id of an intention that others may have as well: where it stands already, nothing is
+                done; by default a fresh one.
+
+        Raises:
+            Exception: As `Log.commit`.
+        """
+        commit_id = commit or secrets.token_hex(16)
+        sent: list[LogEntry] = []
+
+        def entry(catalog: Catalog) -> LogEntry:
+            # Once the commit stands it is the entry that was sent, whatever would be made of the state now.
+            if catalog.slot_of(commit_id) is None:
+                made = make(catalog, commit_id)
+                if made is None:
+                    raise _NothingToDo("There is nothing to change.")
+                sent.append(made)
+            elif not sent:
+                raise _NothingToDo("That was done before.")
+            return sent[-1]
+
+        try:
+            return self.commit(entry)
+        except _NothingToDo:
+            return None
 
     def take(self, records: Iterable[LogRecord]) -> None:
         """Fold in the entries that follow, in order, and keep them in the cache."""

@@ -1,8 +1,9 @@
 """File systems that fsspec reaches, by URL: the one module that imports it.
 
 Promises: a scheme without its driver, or that nobody knows, is a typed error before anything is touched; what a driver
-raises comes out as an error of this package that names what was being done, never with a password in it. Never:
-retries, or remembers what a storage answered.
+raises comes out as an error of this package that names what was being done, never with a password in it; what the
+user's own configuration of a driver says goes before what is chosen here. Never: retries, or remembers what a storage
+answered.
 """
 
 import os
@@ -24,6 +25,8 @@ from dataset_store.errors import (
 )
 
 __all__ = [
+    "S3",
+    "STALL_SECONDS",
     "WEB",
     "cause",
     "failure",
@@ -53,6 +56,19 @@ _EXTRAS: Final = {
     "https": "http",
 }
 """Scheme to the extra of this package that installs its driver."""
+
+S3: Final = frozenset({"s3", "s3a"})
+
+STALL_SECONDS: Final = 20
+"""How long a server may say nothing."""
+
+_S3_CLIENT: Final = {
+    "connect_timeout": 5,
+    "read_timeout": STALL_SECONDS,
+    "max_pool_connections": 32,
+    # What is read is checked against our own hashes; servers that send the sum of the whole with a part are right too.
+    "response_checksum_validation": "when_required",
+}
 
 _ONE_CONNECTION: Final = frozenset({"sftp", "ssh", "ftp", "smb"})
 """Drivers that answer over one connection, and mix the answers up when several threads ask."""
@@ -97,11 +113,15 @@ def turn_of(url: str) -> AbstractContextManager[object]:
     return _one_at_a_time if scheme_of(url) in _ONE_CONNECTION else nullcontext()
 
 
-def open_filesystem(url: str) -> tuple[Any, str]:
+def open_filesystem(url: str, *, once: bool = False) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 
     Credentials, endpoints and other options come from where the driver takes them by itself: environment variables,
     its own files, and fsspec's configuration.
+
+    Args:
+        url: Of a file or folder.
+        once: Send each request once, where the driver can be told so: the caller knows which may be repeated.
 
     Raises:
         DriverMissing: The driver of the scheme is not installed.
@@ -113,7 +133,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     try:
         if not is_remote(url):
             return core.url_to_fs("file://")[0], local_path(url)
-        return _opened(core, scheme, url)
+        return _opened(core, scheme, url, once=once)
     except ImportError as error:
         raise _driver_missing(scheme, error) from cause(error, url)
     except ValueError as error:
@@ -158,7 +178,7 @@ def _status(error: Exception) -> int | None:
     return next((one for one in told if isinstance(one, int)), None)
 
 
-def _opened(core: Any, scheme: str, url: str) -> tuple[Any, str]:
+def _opened(core: Any, scheme: str, url: str, *, once: bool) -> tuple[Any, str]:
     """The file system of a URL's host or bucket, and the path exactly as the URL has it.
 
     fsspec's own reading of whole URLs takes `::`, `#` and `?` in names of files for something else.
@@ -169,10 +189,21 @@ def _opened(core: Any, scheme: str, url: str) -> tuple[Any, str]:
         return core.get_filesystem_class("az")(account_name=authority.partition(".")[0]), path
     driver = core.get_filesystem_class(scheme)
     options = driver._get_kwargs_from_urls(f"{scheme}://{authority}/")
+    if scheme in S3:
+        options |= _s3_options(driver, once=once)
     filesystem = driver(**{name: value for name, value in options.items() if name not in {"path", "protocol"}})
+    if scheme in S3 and once:
+        filesystem.retries = 1  # the driver's own rounds, around those of its client
     if scheme in WEB:
         return filesystem, url
     return filesystem, f"/{path}" if scheme in _ONE_CONNECTION else driver._strip_protocol(url)
+
+
+def _s3_options(driver: Any, *, once: bool) -> dict[str, Any]:
+    """What S3's client is told; what the user's configuration says of it goes before."""
+    given = import_module("fsspec.config").apply_config(driver, {}).get("config_kwargs")
+    own = _S3_CLIENT | ({"retries": {"total_max_attempts": 1}} if once else {})  # a new one: the client changes it
+    return {"config_kwargs": own | given if isinstance(given, dict) else own}
 
 
 def _driver_missing(scheme: str, error: ImportError) -> DriverMissing:

@@ -4,21 +4,23 @@ What a storage can promise depends on its protocol. Object stores (`s3`, `gs`, `
 and only if its key is free, so any number of writers may share them. Others (`sftp` and the rest) write beside the
 object and rename; two could win a `create` there, so it is refused unless one writer is declared. `http` is read.
 
-Promises: those of `backend` as far as the storage keeps its own; short answers are errors, never data. Never:
-overwrites an object, retries on its own, keeps a listing.
+Promises: those of `backend` as far as the storage keeps its own; short answers are errors, never data; an object is
+sent by one request, and a server that says nothing is an error after 20 s, while an object is sent after one second
+more for each 64 KiB. Never: overwrites an object, retries on its own, keeps a listing.
 """
 
 import errno
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from datetime import datetime
 from threading import Lock
 from typing import Any, Final
 
 from dataset_store.errors import (
     AccessDenied,
-    CorruptObject,
     InvalidRequest,
     ObjectMissing,
     OutcomeUnknown,
@@ -30,6 +32,8 @@ from dataset_store.errors import (
 )
 from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
 from dataset_store.storage.filesystems import (
+    S3,
+    STALL_SECONDS,
     WEB,
     cause,
     failure,
@@ -42,7 +46,7 @@ from dataset_store.storage.filesystems import (
 
 __all__ = ["FsspecBackend"]
 
-_ATOMIC: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
+_ATOMIC: Final = S3 | {"gs", "gcs", "az", "abfs", "abfss", "memory"}
 """Protocols whose driver passes "only if absent" on to a storage that decides it."""
 
 _DECIDED_FAR_AWAY: Final = _ATOMIC - {"memory"}
@@ -51,11 +55,14 @@ _DECIDED_FAR_AWAY: Final = _ATOMIC - {"memory"}
 _RANGED: Final = _DECIDED_FAR_AWAY | WEB
 """Protocols whose driver reads many ranges at once, each by one request."""
 
-_SUFFIXES: Final = frozenset({"s3", "s3a", "gs", "gcs"})
+_SUFFIXES: Final = S3 | {"gs", "gcs"}
 """Of those, the ones that read the end of an object without being told its size."""
 
+_DELETES_AT_ONCE: Final = 16
 _HOLE_BYTES: Final = 256 << 10
 _SINGLE_PUT: Final = 5 << 30
+_SLOWEST: Final = 64 << 10
+"""Bytes a second; an upload that is slower is given up."""
 
 _LOST_RACE: Final = frozenset({"412", "PreconditionFailed"})
 _REFUSES_CONDITIONS: Final = frozenset({"501", "NotImplemented"})
@@ -87,7 +94,11 @@ class FsspecBackend:
     @property
     def traits(self) -> Traits:
         """A request costs about what 256 KiB do; the create of a storage is tried before it is trusted."""
-        return Traits(hole_bytes=_HOLE_BYTES, create_is_promised=self._scheme not in _DECIDED_FAR_AWAY)
+        return Traits(
+            hole_bytes=_HOLE_BYTES,
+            create_is_promised=self._scheme not in _DECIDED_FAR_AWAY,
+            asks_once=self._scheme in S3 | WEB,
+        )
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
         """Read whole objects; see the port."""
@@ -126,15 +137,12 @@ class FsspecBackend:
         """Remove objects; see the port."""
         paths = [self._path(key) for key in keys]
         self._require_writable("delete objects")
+        if self._scheme in _DECIDED_FAR_AWAY and len(paths) > 1:
+            with ThreadPoolExecutor(min(_DELETES_AT_ONCE, len(paths))) as pool:
+                list(pool.map(self._delete, paths))
+            return
         for path in paths:
-            try:
-                with self._turn:
-                    if self._is_object(path):
-                        self._fs.rm_file(path)
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                continue
-            except Exception as error:
-                raise self._failure(error, "delete objects of") from cause(error, self._url)
+            self._delete(path)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below a prefix, read at once; see the port. What is no key is passed over."""
@@ -166,7 +174,7 @@ class FsspecBackend:
     def _open(self) -> tuple[Any, str]:
         """The file system, opened anew in a forked process: drivers do not survive a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
-            filesystem, path = open_filesystem(self._url)
+            filesystem, path = open_filesystem(self._url, once=True)
             self._opened = (os.getpid(), (filesystem, path.rstrip("/")))
         opened: tuple[Any, str] = self._opened[1]
         return opened
@@ -253,7 +261,10 @@ class FsspecBackend:
             answer = answer[start:stop]  # a server that does not know ranges sent all of it
         if len(answer) < stop - start:
             extent(part, self._known_size(part.key))
-            raise CorruptObject(f"Object '{part.key}' was cut short while it was read.", "Run verify on the store.")
+            raise StorageFailed(
+                f"{self.describe()} sent {len(answer)} bytes of '{part.key}' where {stop - start} were asked for.",
+                "The object is longer: repeat; if it stays so, check what lies between here and the storage.",
+            )
         return bytes(answer)
 
     def _refused(self, part: Span | Tail, error: Exception) -> bytes:
@@ -272,12 +283,20 @@ class FsspecBackend:
         A refusal stays one, and so does silence: neither proves that an object is absent, though drivers say so.
         """
         told = self._failure(error, f"read '{key}' from")
-        if isinstance(told, AccessDenied | StoreUnreachable):
+        if isinstance(told, AccessDenied) and self._scheme in S3:
+            told.next_step = (
+                "Check the credentials: who may not list the bucket (s3:ListBucket) is told so of what is absent."
+            )
+        if isinstance(told, AccessDenied | StoreUnreachable) or self._is_no_matter_of_size(error):
             raise told from cause(error, self._url)
         try:
             return self._size(self._path(key))
         except Exception as second:
             raise told from cause(second, self._url)
+
+    def _is_no_matter_of_size(self, error: Exception) -> bool:
+        """Whether asking for the size would only repeat a failure: S3 has one answer for ranges that are not there."""
+        return self._scheme in S3 and "416" not in _codes(error)
 
     def _known_size(self, key: Key) -> int:
         try:
@@ -310,6 +329,16 @@ class FsspecBackend:
 
     # Writing
 
+    def _delete(self, path: str) -> None:
+        try:
+            with self._turn:
+                if self._is_object(path):
+                    self._fs.rm_file(path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return
+        except Exception as error:
+            raise self._failure(error, "delete objects of") from cause(error, self._url)
+
     def _require_writable(self, doing: str) -> None:
         if self._scheme in WEB:
             raise StoreReadOnly(f"Cannot {doing}: {self.describe()} can only be read.", "Write where it is kept.")
@@ -324,7 +353,7 @@ class FsspecBackend:
     def _write(self, path: str, data: bytes) -> None:
         """Write a whole object under a name that holds none, or holds this."""
         if self._is_shared:
-            self._fs.pipe_file(path, data, **self._single_put)
+            self._fs.pipe_file(path, data, **self._one_request(len(data)))
             return
         # No key has a '~', so no reader asks for the half of an object.
         beside = f"{path}~{secrets.token_hex(8)}"
@@ -344,9 +373,13 @@ class FsspecBackend:
             self._fs.makedirs(folder, exist_ok=True)
             self._folders.add(folder)
 
-    @property
-    def _single_put(self) -> dict[str, int]:
-        return {"chunksize": _SINGLE_PUT} if self._scheme in {"s3", "s3a", "gs", "gcs"} else {}
+    def _one_request(self, size: int) -> dict[str, float]:
+        """How a driver is told to send an object by one request, and to give up where that stands still.
+
+        Its client's own time-out counts only once all was sent; until then it would wait for ever.
+        """
+        whole = {"chunksize": _SINGLE_PUT} if self._scheme in _SUFFIXES else {}
+        return whole | ({"timeout": STALL_SECONDS + size / _SLOWEST} if self._fs.async_impl else {})
 
     def _create_shared(self, path: str, data: bytes) -> bool:
         try:
@@ -355,7 +388,7 @@ class FsspecBackend:
                 with _memory_lock:
                     self._fs.pipe_file(path, data, mode="create")
             else:
-                self._fs.pipe_file(path, data, mode="create", **self._single_put)
+                self._fs.pipe_file(path, data, mode="create", **self._one_request(len(data)))
         except FileExistsError:
             return False
         except Exception as error:
@@ -380,7 +413,12 @@ class FsspecBackend:
         told = self._failure(error, f"create '{key}' in")
         if isinstance(told, AccessDenied | StoreRootMissing) or not isinstance(told, StorageFailed):
             return told  # it was refused, and not made
-        return OutcomeUnknown(f"'{key}' in {self.describe()} may or may not have been made.", "Read it back to learn.")
+        answered = " ".join(sorted(_codes(error)))
+        return OutcomeUnknown(
+            f"'{key}' in {self.describe()} may or may not have been made: "
+            f"{f'the answer was {answered}' if answered else 'no answer came'}.",
+            "Read it back to learn.",
+        )
 
     # Listing
 
@@ -388,7 +426,7 @@ class FsspecBackend:
         if not path.startswith(f"{folder}/") or info.get("type") != "file":
             return None
         try:
-            return ObjectInfo(validate_key(path[len(self._root) + 1 :]), int(info["size"]))
+            return ObjectInfo(validate_key(path[len(self._root) + 1 :]), int(info["size"]), _modified(info))
         except InvalidRequest:
             return None
 
@@ -415,3 +453,14 @@ def _codes(error: BaseException | None) -> set[str]:
             found.add(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode")))
         error = error.__cause__
     return found
+
+
+def _modified(info: dict[str, Any]) -> float:
+    """When a driver says that an object was written, in seconds since 1970; 0 where it says nothing that is known."""
+    for name in ("LastModified", "last_modified", "mtime", "created"):
+        told = info.get(name)
+        if isinstance(told, datetime):
+            return told.timestamp()
+        if isinstance(told, int | float):
+            return float(told)
+    return 0.0

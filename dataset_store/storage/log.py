@@ -74,11 +74,15 @@ class Pacing:
         jitter: Gives a number from 0 to 1, another each time, so that writers that met do not meet again.
         attempts: How many creates are sent before an unknown outcome is given up.
         loss_peak: After how many losses in a row the pause is longest.
+        seconds: After how long no further create is sent: each may take as long as a server may say nothing.
+        now: A clock that only goes forward.
     """
 
     sleep: Callable[[float], object] = time.sleep
     jitter: Callable[[], float] = random.random
     attempts: int = 8
+    seconds: float = 120.0
+    now: Callable[[], float] = time.monotonic
     doubt_base: float = 0.1
     loss_base: float = 0.005
     loss_peak: int = 8
@@ -122,15 +126,24 @@ class Log:
         anchor: The digest of the store's config object, which the entry in slot 0 names.
         name: Which log.
         pacing: Pauses and attempts of commits.
+        is_new: Whether the caller has just made the store: then no entry can be lost from it, and none is looked for.
     """
 
-    def __init__(self, backend: Backend, anchor: str, name: str = "catalog", pacing: Pacing | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        anchor: str,
+        name: str = "catalog",
+        pacing: Pacing | None = None,
+        *,
+        is_new: bool = False,
+    ) -> None:
         self._backend = backend
         self._name = name
         self._pacing = pacing or Pacing()
         self._checkpoints = _CheckpointWriter(backend, name)
         self._known_to_stand = -1
-        self._looked_beyond = False
+        self._looked_beyond = is_new
         self.start: Final = Position(0, anchor)
 
     def read_after(self, position: Position) -> Iterator[LogRecord]:
@@ -146,13 +159,25 @@ class Log:
             FormatTooNew: A newer version of this package wrote an entry.
             StorageFailed: The storage refused.
         """
-        reader = LogReader(self._backend, self._name, position)
+        looks_beyond = position.slot == 0 and not self._looked_beyond
+        reader = LogReader(self._backend, self._name, position, looks_beyond)
         while records := reader.next_run(position):
             position = records[-1].after
             self._stands(position.slot - 1)
             self._checkpoints.saw(records, reader.level)
             yield from records
-        self._looked_beyond |= reader.begun.slot == 0
+        self._looked_beyond |= looks_beyond
+
+    def require_standing(self, position: Position) -> None:
+        """See that the last entry before a position is the one that the caller knows; one request.
+
+        Raises:
+            HistoryRewound: It is gone, or another stands there.
+            StorageFailed: The storage refused.
+        """
+        key = slot_key(self._name, position.slot - 1)
+        if position.slot and not _is_before(self._backend.get_many([key])[0], position):
+            raise rewound(key)
 
     def append(self, entry: LogEntry, position: Position) -> Committed | Lost:
         """Write an entry into the slot at a position, or learn what stands there.
@@ -236,7 +261,7 @@ class Log:
         later = beyond(self._name, position.slot)
         if before >= 0:
             (data, *found) = self._backend.get_many([slot_key(self._name, before), *later])
-            if data is None or object_digest(data) != position.prev:
+            if not _is_before(data, position):
                 raise rewound(slot_key(self._name, before))
         else:
             found = self._backend.get_many(later)
@@ -248,7 +273,10 @@ class Log:
     def _settle(self, key: Key, data: bytes, commit: str) -> bytes:
         """What stands under a key after `data` was sent to it: `data` itself or the object of another."""
         in_doubt = False
+        begun = self._pacing.now()
         for attempt in range(self._pacing.attempts):
+            if attempt and self._pacing.now() - begun > self._pacing.seconds:
+                break
             if attempt:
                 self._pacing.after_doubt(attempt)
             try:
@@ -288,6 +316,11 @@ class Log:
                 "It landed earlier and is complete; take a new commit id for a different content.",
             )
         return LogRecord(slot, found, data, Position(slot + 1, object_digest(data)))
+
+
+def _is_before(data: bytes | None, position: Position) -> bool:
+    """Whether an object is the one before a position."""
+    return data is not None and object_digest(data) == position.prev
 
 
 @dataclass(slots=True)

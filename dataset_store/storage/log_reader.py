@@ -101,13 +101,15 @@ class LogReader:
     Attributes:
         backend: The store.
         name: Which log.
-        begun: Where reading begins. From slot 0, the caller knows nothing of the log, and the end is looked beyond.
+        begun: Where reading begins.
+        looks_beyond: Whether the caller knows nothing of the log yet, so that what seems its end is looked beyond.
         level: Of the objects that the last run came from.
     """
 
     backend: Backend
     name: str
     begun: Position
+    looks_beyond: bool
     level: int = 0
     _ahead: dict[Key, bytes | None] = field(default_factory=dict)
     _rounds: list[int] = field(default_factory=lambda: [0] * len(SPANS))
@@ -122,7 +124,7 @@ class LogReader:
             StorageFailed: The storage refused.
         """
         if position == self.begun:
-            if position.slot == 0:
+            if self.looks_beyond:
                 self._begin_cold()
             elif self._fetch(0, position.slot) is None:
                 return []
@@ -182,7 +184,7 @@ class LogReader:
     def _behind_a_missing_one(self, slot: int) -> bytes | None:
         """None where a missing slot is the log's end, else the entry that came into it while it was looked at."""
         later = beyond(self.name, slot)
-        if self.begun.slot == 0:
+        if self.looks_beyond:
             self._ask([key for key in later if key not in self._ahead])
         if all(self._ahead.get(key) is None for key in later):
             return None

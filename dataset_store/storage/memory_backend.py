@@ -5,6 +5,7 @@ object share its storage. Never: hands out or keeps a buffer that the caller can
 """
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from dataset_store.errors import ObjectMissing
@@ -18,6 +19,7 @@ class MemoryBackend:
 
     def __init__(self) -> None:
         self._objects: dict[Key, bytes] = {}
+        self._made: dict[Key, float] = {}
         self._lock = threading.Lock()
 
     @property
@@ -48,6 +50,7 @@ class MemoryBackend:
         with self._lock:
             made = key not in self._objects
             self._objects.setdefault(key, data)
+            self._made.setdefault(key, time.time())
         return made
 
     def delete_many(self, keys: Iterable[Key]) -> None:
@@ -56,13 +59,14 @@ class MemoryBackend:
         with self._lock:
             for key in valid:
                 self._objects.pop(key, None)
+                self._made.pop(key, None)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below a prefix, as of this call; see the port."""
         below = validate_key(prefix) + "/"
         with self._lock:
-            rows = [ObjectInfo(key, len(data)) for key, data in self._objects.items() if key.startswith(below)]
-        return iter(rows)
+            found = [(key, len(data)) for key, data in self._objects.items() if key.startswith(below)]
+            return iter([ObjectInfo(key, size, self._made[key]) for key, size in found])
 
     def describe(self) -> str:
         """`memory://`, for there is nothing else to tell."""

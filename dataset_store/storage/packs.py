@@ -5,7 +5,10 @@ repeated with the same name and the same bytes; whatever is read in one batch ta
 each storage (footers longer than 64 KiB a second one). Memory is bounded by one pack and one batch on writing, by
 the budget on reading.
 
-Never: lists, deletes, retries by itself, or decides which frames are needed. Frames are handed back as they are
+A reader that is told whereabouts looks for frames where they are now; a pack that is missing all the same is looked for
+again while the log has moved on (docs/format.md §11, Reading).
+
+Never: lists, deletes, repeats what failed, or decides which frames are needed. Frames are handed back as they are
 stored; only footers, nodes, lists and censuses are decoded and checked here. A writer or a reader of verified
 frames belongs to one thread.
 """
@@ -13,7 +16,8 @@ frames belongs to one thread.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 from dataset_store.core.digest import NodeId, PackName, StoreId
 from dataset_store.core.frames import EncodedFrame, FrameCodec, FrameKind, require
@@ -27,9 +31,11 @@ from dataset_store.core.packfile import (
     pack_key,
     tail_length,
 )
+from dataset_store.core.relocation import Moved, moved_footer
+from dataset_store.errors import ObjectMissing
 from dataset_store.storage.backend import Backend, Key, Span, Tail
 
-__all__ = ["PackReader", "PackWriter"]
+__all__ = ["PackReader", "PackWriter", "Whereabouts"]
 
 _TARGET: Final = 64 << 20
 _TAIL: Final = 64 << 10
@@ -38,6 +44,7 @@ _BUDGET: Final = 64 << 20
 _LARGEST_SPAN: Final = 16 << 20
 
 _Part = TypeVar("_Part", Span, Tail)
+_Found = TypeVar("_Found")
 
 
 class PackWriter:
@@ -71,8 +78,10 @@ class PackWriter:
         self._packs: deque[PackBuilder] = deque()
         """Packs not put yet; all but the last are full."""
 
-    def append(self, frames: Sequence[EncodedFrame]) -> list[Place]:
+    def append(self, frames: Sequence[EncodedFrame], *, together: bool = False) -> list[Place]:
         """Take frames; the place of each, valid once its pack was put, at the latest by `flush`.
+
+        With `together` they come to stand one after another in one pack, which may grow beyond its target for it.
 
         Full packs are put first. Frames come in the order of their files' keys, and data before segment lists
         before nodes: a frame of an earlier kind than the one before it begins another pack.
@@ -81,7 +90,7 @@ class PackWriter:
             StorageFailed: A full pack could not be put. None of `frames` was taken; call again.
         """
         self._put_packs(keep=1)
-        return [self._place(frame) for frame in frames]
+        return [self._place(frame, begin=not (together and row)) for row, frame in enumerate(frames)]
 
     def flush(self) -> None:
         """Put all that was taken; the next frame begins another pack.
@@ -91,8 +100,9 @@ class PackWriter:
         """
         self._put_packs(keep=0)
 
-    def _place(self, frame: EncodedFrame) -> Place:
-        if not self._packs or self._is_full(self._packs[-1]) or not self._packs[-1].takes(frame):
+    def _place(self, frame: EncodedFrame, *, begin: bool) -> Place:
+        """Put a frame behind the others; `begin` a pack for it where the last one is full."""
+        if not self._packs or (begin and self._is_full(self._packs[-1])) or not self._packs[-1].takes(frame):
             self._packs.append(PackBuilder(self._store_id, self._new_name()))
         pack = self._packs[-1]
         offset = pack.append(frame)
@@ -110,6 +120,19 @@ class PackWriter:
             self._on_written(PackRef(self._storage, pack.name), pack.footer())
 
 
+class Whereabouts(Protocol):
+    """Where frames of packs are now that a repack has moved."""
+
+    def moved(self, places: Sequence[Place]) -> list[list[Place]]:
+        """For each place those whose bytes, one after another, are its own now; often just the place."""
+
+    def moved_out_of(self, pack: PackRef) -> Moved | None:
+        """The frames that were moved out of a pack; None where none were."""
+
+    def newer(self) -> bool:
+        """Learn what was moved since; whether there is anything new."""
+
+
 class PackReader:
     """Reads footers and frames of packs, in any storage.
 
@@ -118,16 +141,25 @@ class PackReader:
         resolve: The backend of a storage number.
         hole_bytes: Bytes that take about as long to read as one more request. Holes up to this size are read
             and dropped rather than asked around; 0 where requests cost nothing.
+        whereabouts: Where frames are now; without it they are where their places say.
     """
 
-    def __init__(self, store_id: StoreId, resolve: Callable[[int], Backend], *, hole_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        store_id: StoreId,
+        resolve: Callable[[int], Backend],
+        *,
+        hole_bytes: int = 0,
+        whereabouts: Whereabouts | None = None,
+    ) -> None:
         self._store_id = store_id
         self._resolve = resolve
         self._hole_bytes = hole_bytes
+        self._whereabouts = whereabouts
         self._codec = FrameCodec()
 
     def read_footers(self, refs: Sequence[PackRef]) -> list[Footer]:
-        """The footers of packs, checked, in the order asked.
+        """The footers of packs, checked, in the order asked; of a pack that was moved, what it says of those frames.
 
         Raises:
             ObjectMissing: A pack is not there; its key, hence its name, is in the message.
@@ -136,7 +168,7 @@ class PackReader:
             StorageFailed: The storage refused.
         """
         groups = (refs[at : at + _FOOTERS_AT_ONCE] for at in range(0, len(refs), _FOOTERS_AT_ONCE))
-        return [footer for group in groups for footer in self._read_footers(group)]
+        return [footer for group in groups for footer in self._current(partial(self._read_footers, group))]
 
     def read_ranges(self, places: Sequence[Place], budget_bytes: int = _BUDGET) -> Iterator[memoryview]:
         """The stored bytes of each place, unchecked, in the order asked.
@@ -150,11 +182,11 @@ class PackReader:
             StorageFailed: The storage refused.
         """
         for window in _windows(places, budget_bytes, self._hole_bytes):
-            yield from self._read_window(window)
+            yield from self._current(partial(self._read_window, window))
 
     def read_frames(self, places: Sequence[Place]) -> list[memoryview]:
         """As `read_ranges`, all at once and in memory together."""
-        return self._read_window(places)
+        return self._current(partial(self._read_window, places))
 
     def read_nodes(self, nodes: Sequence[tuple[Place, NodeId]]) -> list[bytes]:
         """The plain bytes of nodes, checked against their node ids, in the order asked.
@@ -187,7 +219,27 @@ class PackReader:
         require(len(plain) == place.plain, what, "is not as long as its place says")
         return plain
 
+    def _current(self, read: Callable[[], list[_Found]]) -> list[_Found]:
+        """What `read` finds; where a pack is missing, once more for as long as the log has moved on meanwhile."""
+        while True:
+            try:
+                return read()
+            except ObjectMissing:
+                if self._whereabouts is None or not self._whereabouts.newer():
+                    raise
+
     def _read_footers(self, refs: Sequence[PackRef]) -> list[Footer]:
+        moved = {ref: rows for ref in refs if (rows := self._moved_out_of(ref)) is not None}
+        own = list(dict.fromkeys([*(ref for ref in refs if ref not in moved), *_targets(moved)]))
+        footers = dict(zip(own, self._read_own_footers(own), strict=True))
+        for ref, rows in moved.items():
+            footers[ref] = moved_footer(rows, [footers[target] for target in rows.packs], what=_key(ref))
+        return [footers[ref] for ref in refs]
+
+    def _moved_out_of(self, ref: PackRef) -> Moved | None:
+        return None if self._whereabouts is None else self._whereabouts.moved_out_of(ref)
+
+    def _read_own_footers(self, refs: Sequence[PackRef]) -> list[Footer]:
         tails = self._get([(ref.storage, Tail(_key(ref), _TAIL)) for ref in refs])
         needed = [tail_length(tail, what=_key(ref)) for ref, tail in zip(refs, tails, strict=True)]
         longer = [row for row, length in enumerate(needed) if length > _TAIL]
@@ -201,6 +253,13 @@ class PackReader:
         return decode_footer(tail, self._store_id, ref.name, what=_key(ref), object_size=size)
 
     def _read_window(self, places: Sequence[Place]) -> list[memoryview]:
+        if self._whereabouts is None:
+            return self._read_places(places)
+        now = self._whereabouts.moved(places)
+        found = iter(self._read_places([place for parts in now for place in parts]))
+        return [_joined([next(found) for _ in parts]) for parts in now]
+
+    def _read_places(self, places: Sequence[Place]) -> list[memoryview]:
         plan = _plan(places, self._hole_bytes)
         spans = [(run.pack.storage, Span(_key(run.pack), run.start, run.stop)) for run in plan.runs]
         found = [memoryview(data) for data in self._get(spans)]
@@ -273,6 +332,14 @@ def _windows(places: Sequence[Place], budget_bytes: int, hole_bytes: int) -> Ite
         size += cost
     if first < len(places):
         yield places[first:]
+
+
+def _targets(moved: Mapping[PackRef, Moved]) -> list[PackRef]:
+    return [pack for rows in moved.values() for pack in rows.packs]
+
+
+def _joined(parts: Sequence[memoryview]) -> memoryview:
+    return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
 def _rows_by_storage(parts: Sequence[tuple[int, object]]) -> Mapping[int, list[int]]:

@@ -235,13 +235,13 @@ class PosixBackend:
     # Listing
 
     def _walk(self, folder: str) -> Iterator[ObjectInfo]:
-        for key, size in self._rows(folder):
-            if size is None:
-                yield from self._walk(key)
+        for row in self._rows(folder):
+            if isinstance(row, ObjectInfo):
+                yield row
             else:
-                yield ObjectInfo(Key(key), size)
+                yield from self._walk(row)
 
-    def _rows(self, folder: str) -> Sequence[tuple[str, int | None]]:
+    def _rows(self, folder: str) -> Sequence[ObjectInfo | Key]:
         """What a folder holds, read at once: nothing stays open while the caller works, or deletes."""
         try:
             with os.scandir(self._path(folder)) as rows:
@@ -335,13 +335,14 @@ class _LinkInDoubtError(OSError):
     """A file may or may not have its name, now or later; or has it, but not durably."""
 
 
-def _row(folder: str, row: os.DirEntry[str]) -> tuple[str, int | None] | None:
-    """The key and the size of an object, the key and None of a folder, None of anything else."""
+def _row(folder: str, row: os.DirEntry[str]) -> ObjectInfo | Key | None:
+    """The row of an object, the key of a folder, None of anything else."""
     try:
         key = validate_key(f"{folder}/{row.name}")
         if row.is_dir():
-            return key, None
-        return (key, row.stat().st_size) if row.is_file() else None
+            return key
+        found = row.stat() if row.is_file() else None
+        return ObjectInfo(key, found.st_size, found.st_mtime) if found is not None else None
     except (InvalidRequest, FileNotFoundError):  # not of the store; or deleted since its name was read
         return None
 

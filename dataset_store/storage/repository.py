@@ -7,23 +7,29 @@ when asked. Nothing here chooses a folder of this machine: caches are handed in.
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from dataset_store.core.chunking import ChunkerParams
 from dataset_store.core.digest import PackName, StoreId
 from dataset_store.core.envelope import StoreConfig, decode_config, encode_config, object_digest
 from dataset_store.core.packfile import Footer, PackRef
-from dataset_store.errors import StoreNotFound, StoreRootMissing
+from dataset_store.errors import OutcomeUnknown, StorageFailed, StoreRootMissing
 from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.catalog_cache import CatalogCache, CatalogView
+from dataset_store.storage.create_probe import require_create_if_absent
 from dataset_store.storage.log import Log
 from dataset_store.storage.packs import PackReader, PackWriter
-from dataset_store.storage.storages import Storages, require_create_if_absent
+from dataset_store.storage.standings import Standings
+from dataset_store.storage.storages import Storages
 from dataset_store.storage.trees import NodeKeeper, StoredNodes
 
-__all__ = ["Repository", "create_config", "fetch_config", "open_repository"]
+__all__ = ["Repository", "create_config", "fetch_config", "new_pack_name", "open_repository"]
 
 CONFIG_KEY = Key("config")
+
+_ATTEMPTS: Final = 4
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +43,11 @@ def fetch_config(backend: Backend) -> bytes | None:
         return None
 
 
-def create_config(backend: Backend, new_id: Callable[[int], bytes] = secrets.token_bytes) -> bytes:
-    """Make the store if it is not there yet; its config's bytes. Any number of callers get the same one.
+def create_config(backend: Backend, new_id: Callable[[int], bytes] = secrets.token_bytes) -> tuple[bytes, bool]:
+    """Make the store if it is not there yet. Any number of callers get the same one.
+
+    Returns:
+        Its config's bytes, and whether this call made it, so that nothing can have been written to it before.
 
     Raises:
         StoreLacksCreateIfAbsent: The storage does not keep two writers apart; nothing was made.
@@ -46,17 +55,30 @@ def create_config(backend: Backend, new_id: Callable[[int], bytes] = secrets.tok
     """
     held = fetch_config(backend)
     if held is not None:
-        return held
+        return held, False
     require_create_if_absent(backend, new_id)
-    config = StoreConfig(store=new_id(16).hex(), chunker=ChunkerParams().name, tree="v1")
-    if backend.create(CONFIG_KEY, [encode_config(config)]):
-        # A mistyped store is made like any other: whoever typed it is told.
-        _log.info("began a new store at %s", backend.describe(), extra={"tell": True})
-    # Another may have been first; what stands there is the store's.
-    made = fetch_config(backend)
-    if made is None:
-        raise StoreNotFound(f"The store at {backend.describe()} vanished while it was made.", "Check the storage.")
-    return made
+    config = encode_config(StoreConfig(store=new_id(16).hex(), chunker=ChunkerParams().name, tree="v1"))
+    for _ in range(_ATTEMPTS):
+        # Another may have been first, or a reply was lost: what stands there is the store's.
+        made = _is_made(backend, config)
+        held = config if made else fetch_config(backend)
+        if held is not None:
+            if held == config:
+                # A mistyped store is made like any other: whoever typed it is told.
+                _log.info("began a new store at %s", backend.describe(), extra={"tell": True})
+            return held, held == config
+    raise StorageFailed(f"The store at {backend.describe()} could not be begun.", "Check the storage, then repeat.")
+
+
+def _is_made(backend: Backend, config: bytes) -> bool:
+    with suppress(OutcomeUnknown):
+        return backend.create(CONFIG_KEY, [config])
+    return False
+
+
+def new_pack_name() -> PackName:
+    """A name that no pack ever had."""
+    return PackName(secrets.token_bytes(16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +91,7 @@ class Repository:
     packs: PackReader
     nodes: StoredNodes
     storages: Storages
+    standings: Standings
 
     @property
     def store_id(self) -> StoreId:
@@ -80,18 +103,19 @@ class Repository:
         """How files are cut in this store."""
         return ChunkerParams.parse(self.config.chunker)
 
-    def pack_writer(self, storage: int, on_written: Callable[[PackRef, Footer], object]) -> PackWriter:
+    def pack_writer(
+        self,
+        storage: int,
+        on_written: Callable[[PackRef, Footer], object] = lambda _ref, _footer: None,
+        new_name: Callable[[], PackName] = new_pack_name,
+    ) -> PackWriter:
         """A writer of new packs in the storage of that number; `on_written` is told of each."""
-        return PackWriter(
-            self.storages[storage],
-            self.store_id,
-            storage,
-            lambda: PackName(secrets.token_bytes(16)),
-            on_written=on_written,
-        )
+        return PackWriter(self.storages[storage], self.store_id, storage, new_name, on_written=on_written)
 
 
-def open_repository(backend: Backend, config_object: bytes, catalog_directory: str, keeper: NodeKeeper) -> Repository:
+def open_repository(
+    backend: Backend, config_object: bytes, catalog_directory: str, keeper: NodeKeeper, *, is_new: bool = False
+) -> Repository:
     """Open a store whose config is known; no request is made.
 
     Args:
@@ -99,14 +123,17 @@ def open_repository(backend: Backend, config_object: bytes, catalog_directory: s
         config_object: The config object's bytes.
         catalog_directory: A folder of this machine where the log's entries are remembered.
         keeper: A cache of nodes.
+        is_new: Whether this process has just made the store.
 
     Raises:
         CorruptObject: The config is damaged.
         FormatTooNew: The store needs a newer version of this package.
     """
     config = decode_config(config_object, f"the config of {backend.describe()}")
-    catalog = CatalogView(Log(backend, object_digest(config_object)), CatalogCache(catalog_directory))
+    catalog = CatalogView(Log(backend, object_digest(config_object), is_new=is_new), CatalogCache(catalog_directory))
     store_id = StoreId(bytes.fromhex(config.store))
     storages = Storages(backend, store_id, lambda: catalog.catalog.storages)
-    packs = PackReader(store_id, storages.__getitem__, hole_bytes=backend.traits.hole_bytes)
-    return Repository(backend, config, catalog, packs, StoredNodes(packs, keeper), storages)
+    hole_bytes = backend.traits.hole_bytes
+    standings = Standings(catalog, PackReader(store_id, storages.__getitem__, hole_bytes=hole_bytes), keeper)
+    packs = PackReader(store_id, storages.__getitem__, hole_bytes=hole_bytes, whereabouts=standings)
+    return Repository(backend, config, catalog, packs, StoredNodes(packs, keeper), storages, standings)

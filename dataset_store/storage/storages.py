@@ -5,20 +5,20 @@ root is named by a URL without credentials, so that it means the same to everybo
 """
 
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from threading import Lock
 from urllib.parse import quote
 
 from dataset_store.core.digest import StoreId
 from dataset_store.core.urls import require_whole_scheme
-from dataset_store.errors import Corrupt, StoreLacksCreateIfAbsent
-from dataset_store.storage.backend import Backend, Key
+from dataset_store.errors import Corrupt
+from dataset_store.storage.backend import Backend
 from dataset_store.storage.filesystems import is_remote, local_path, redacted
 from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.posix_backend import PosixBackend
+from dataset_store.storage.retries import RetryingBackend
 
-__all__ = ["Storages", "backend_at", "normal_url", "require_create_if_absent"]
+__all__ = ["Storages", "backend_at", "normal_url"]
 
 
 def backend_at(url: str, *, single_writer: bool = False) -> Backend:
@@ -33,7 +33,8 @@ def backend_at(url: str, *, single_writer: bool = False) -> Backend:
         DriverMissing: The driver is not installed.
     """
     if is_remote(url):
-        return FsspecBackend(url, single_writer=single_writer)
+        backend = FsspecBackend(url, single_writer=single_writer)
+        return RetryingBackend(backend) if backend.traits.asks_once else backend
     return PosixBackend(local_path(url))
 
 
@@ -47,28 +48,6 @@ def normal_url(url: str) -> str:
     if is_remote(url):
         return redacted(url).rstrip("/")
     return f"file://{quote(os.fsencode(os.path.abspath(os.path.expanduser(local_path(url)))))}"
-
-
-def require_create_if_absent(backend: Backend, new_id: Callable[[int], bytes] = secrets.token_bytes) -> None:
-    """Try whether a storage keeps two writers apart, where its own rules do not promise it.
-
-    Raises:
-        StoreLacksCreateIfAbsent: A second create of one key was told that it won, or replaced the first.
-        StorageFailed: The storage cannot be written.
-    """
-    if backend.traits.create_is_promised:
-        return
-    key = Key(f"probe/{new_id(16).hex()}")
-    try:
-        won = [backend.create(key, [b"first"]), backend.create(key, [b"second"])]
-        stands = backend.get_many([key])
-    finally:
-        backend.delete_many([key])
-    if won != [True, False] or stands != [b"first"]:
-        raise StoreLacksCreateIfAbsent(
-            f"{backend.describe()} lets a second writer replace what the first one made; no store was made there.",
-            "Use a storage that honours If-None-Match.",
-        )
 
 
 class Storages:

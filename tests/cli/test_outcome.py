@@ -15,7 +15,8 @@ from dataset_store.cli import main
 from dataset_store.cli.arguments import build_parser
 
 MAKING = ["create", "add", "remove", "sync", "upload", "close"]
-KEEPING = ["tag", "archive", "set-description", "rename", "move", "squash", "delete"]
+KEEPING = ["tag", "archive", "set-description", "rename", "move", "squash", "delete", "expire", "gc", "repack"]
+SHARING = ["push", "pull", "clone"]
 COMMANDS = [
     *MAKING,
     "publish",
@@ -28,6 +29,7 @@ COMMANDS = [
     "search",
     "compare",
     *KEEPING,
+    *SHARING,
     "verify",
     "stats",
     "doctor",

@@ -496,6 +496,33 @@ def test_doctor_asks_the_store_itself_and_fails_where_it_is_not_sound(shell, mac
     assert json.loads(answer.out)["sound"] is False
 
 
+def test_doctor_tries_the_storage_of_a_store_that_is_named_and_leaves_the_store_as_it_was(shell, machine, closed):
+    before = sorted(path for path in (machine / "url").rglob("*") if path.is_file())
+    answer = shell("doctor", "--store", str(machine / "url"), "--json")
+    found = json.loads(answer.out)
+    assert (answer.code, found["sound"]) == (0, True)
+    assert found["create_race"] == {"sound": True, "text": "20 races of 16 threads had one winner each"}
+    assert found["large_object"]["size_bytes"] == 64 << 20
+    assert set(found["latency"]) == {"sound", "text", "create_ms", "create_worst_ms", "read_ms", "read_worst_ms"}
+    assert sorted(path for path in (machine / "url").rglob("*") if path.is_file()) == before
+
+
+def test_doctor_fails_where_the_storage_does_and_says_how(shell, machine, closed, monkeypatch):
+    monkeypatch.setattr("dataset_store.storage.posix_backend.PosixBackend.list", lambda *_: iter(()))
+    answer = shell("doctor", "--store", str(machine / "url"))
+    assert answer.code == 1
+    (line,) = [line for line in answer.lines if line.startswith("!!")]
+    assert line.split(None, 4)[1:4] == ["list", "after", "write"]
+    assert "0 of 10 objects" in line
+
+
+def test_doctor_tries_nothing_where_the_store_is_not_named_or_not_there(shell, machine, closed):
+    assert "create_race" not in json.loads(shell("doctor", "--json").out)
+    nowhere = machine / "nowhere"
+    answer = shell("doctor", "--store", str(nowhere), "--json")
+    assert (answer.code, "create_race" in json.loads(answer.out), nowhere.exists()) == (0, False, False)
+
+
 # --- config and completion -------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_store.core.entries import overlay
-from dataset_store.core.merge import ancestors, common_bases, merge
+from dataset_store.core.merge import ancestors, common_bases, merge, parents_first
 from dataset_store.core.tree import build, edit, read_all
 from dataset_store.testing.trees import MemoryNodes, entries_of, key_sets
 
@@ -83,3 +83,35 @@ def test_the_bases_are_all_maximal_common_ancestors():
     assert common_bases(["a", "b"], "n", parents) == {"a", "b"}
     assert common_bases(["a"], "unrelated", parents) == set()
     assert ancestors("x", parents) == {"x", "m", "a", "b", "r"}
+
+
+def test_an_ancestor_that_is_not_live_lets_its_own_ancestors_through():
+    parents = {"a": ["gone"], "b": ["gone"], "gone": ["r"], "r": ["never had"]}
+    assert common_bases(["a"], "b", parents) == {"gone"}
+    assert common_bases(["a"], "b", parents, live={"a", "b", "r"}) == {"r"}
+    assert common_bases(["r"], "r", parents, live={"never"}) == set()
+
+
+def test_an_ancestor_that_nobody_knows_is_no_base():
+    assert common_bases(["a"], "b", {"a": ["never had"], "b": ["never had"]}) == set()
+
+
+lineages = st.integers(1, 8).flatmap(
+    lambda count: st.lists(st.sets(st.integers(0, count + 1).map(str), max_size=3), min_size=count, max_size=count)
+)
+
+
+@given(lineages, st.randoms())
+def test_parents_come_first_whatever_the_order_and_cycles_end(drawn, random):
+    parents = {str(number): sorted(above) for number, above in enumerate(drawn)}
+    given_order = list(parents)
+    random.shuffle(given_order)
+    order = parents_first(given_order, parents)
+    assert sorted(order) == sorted(parents)
+    for version, above in parents.items():
+        for parent in above:
+            if parent in parents and version not in ancestors(parent, parents):
+                assert order.index(parent) < order.index(version)
+    assert parents_first(order, parents) == order or any(
+        version in ancestors(parent, parents) for version, above in parents.items() for parent in above
+    )

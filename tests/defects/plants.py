@@ -315,7 +315,7 @@ def a_content_known_from_the_parent_is_looked_for_where_it_is_not(monkeypatch):
 @plant("D23", "D24", "D25")
 def nothing_that_is_stored_is_found(monkeypatch):
     monkeypatch.setattr(Located, "add_from", lambda *_: None)
-    monkeypatch.setattr(uploading, "_earlier_chunks", lambda *_: {})
+    monkeypatch.setattr(uploading, "earlier_chunks", lambda *_: {})
     monkeypatch.setattr(ChunkIndex, "find_many", lambda _index, ids, _avoid=(): [None] * len(ids))
     monkeypatch.setattr(ChunkIndex, "find_contents", lambda _index, ids: [None] * len(ids))
 

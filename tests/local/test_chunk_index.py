@@ -137,23 +137,14 @@ def test_the_row_of_an_older_pack_stays_as_long_as_it_may_be_used(index: ChunkIn
     index.add_footer(A, footer_of([b"both"], [b"only in A"]))
     index.add_footer(B, footer_of([b"both"]))
     assert [hit and hit.pack for hit in index.find_many([both, only])] == [A, A]
-    assert index.find_many([both], avoid={A}) == [None]
 
 
 def test_the_row_of_a_pack_that_must_be_avoided_gives_way(index: ChunkIndex) -> None:
     index.add_footer(A, footer_of([b"both"]))
     index.add_footer(B, footer_of([b"both"]), avoid={A})
-    (hit,) = index.find_many([hash32(b"both")], avoid={A})
+    (hit,) = index.find_many([hash32(b"both")])
     assert hit is not None
     assert hit.pack == B
-
-
-def test_a_chunk_whose_row_is_of_an_avoided_pack_is_a_miss(index: ChunkIndex) -> None:
-    index.add_footer(A, footer_of([b"in A", b"both"]))
-    index.add_footer(B, footer_of([b"in B"], [b"both"]))
-    ids = [hash32(chunk) for chunk in (b"in A", b"in B", b"both")]
-    assert [hit and hit.pack for hit in index.find_many(ids, avoid={B})] == [A, None, A]
-    assert [hit and hit.pack for hit in index.find_many(ids, avoid={A, C})] == [None, B, None]
 
 
 def test_packs_of_one_name_in_two_storages_are_two_packs(index: ChunkIndex) -> None:

@@ -24,10 +24,11 @@ from dataset_store.errors import (
     StoreUnreachable,
 )
 from dataset_store.storage.backend import Backend, Key, Span, Tail, Traits
+from dataset_store.storage.create_probe import require_create_if_absent
 from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.posix_backend import PosixBackend
-from dataset_store.storage.storages import normal_url, require_create_if_absent
+from dataset_store.storage.storages import normal_url
 from dataset_store.storage.wrappers import Wrapper
 from dataset_store.testing.backend_conformance import BackendConformance
 

@@ -1,0 +1,119 @@
+"""Extents: ranges of bytes of packs, as columns. What is live is a set of extents, and what a node names is one too.
+
+Extents always consist of whole frames. A set is *united* when its rows are sorted by pack and start and neither overlap
+nor touch; sets of one meaning are then equal row by row.
+
+This module never knows what the bytes are.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_store.core.digest import PackName
+from dataset_store.core.entries import U32, U64, Segments
+from dataset_store.core.packfile import PackRef, Place
+
+__all__ = ["Extents", "extents_of_places", "extents_of_segments", "unite"]
+
+_ROW = np.dtype([("storage", "<u4"), ("name", "u1", (16,)), ("start", "<u4"), ("length", "<u4")])
+_HEAD = 20
+"""Bytes of a row that are its pack reference."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extents:
+    """Rows of bytes `[start, stop)` of packs; `pack` indexes `packs`. Shapes: columns (n,)."""
+
+    packs: tuple[PackRef, ...]
+    pack: U32
+    start: U64
+    stop: U64
+
+    def __len__(self) -> int:
+        return len(self.pack)
+
+    def named(self) -> set[PackRef]:
+        """The packs that have rows here."""
+        return {self.packs[index] for index in np.unique(self.pack).tolist()}
+
+    def by_pack(self) -> Iterator[tuple[PackRef, "Extents"]]:
+        """Each pack that has rows here, with those rows; of united extents in their order."""
+        order = np.argsort(self.pack, kind="stable")
+        bounds = np.flatnonzero(np.diff(self.pack[order])) + 1
+        for rows in np.split(order, bounds) if len(order) else ():
+            yield self.packs[int(self.pack[rows[0]])], self.take(rows)
+
+    def take(self, rows: npt.NDArray[Any]) -> "Extents":
+        """The given rows, in the given order; the table of packs is kept whole."""
+        return Extents(self.packs, self.pack[rows], self.start[rows], self.stop[rows])
+
+    def total(self) -> int:
+        """The lengths together; of united extents, how many bytes they cover."""
+        return int((self.stop - self.start).sum())
+
+    def encode(self) -> bytes:
+        """Rows of u32 storage, name (16), u32 start, u32 length."""
+        table = np.empty(len(self), _ROW)
+        table["storage"] = np.array([pack.storage for pack in self.packs], "<u4")[self.pack]
+        names = np.frombuffer(b"".join(pack.name for pack in self.packs), np.uint8).reshape(-1, 16)
+        table["name"] = names[self.pack]
+        table["start"] = self.start
+        table["length"] = self.stop - self.start
+        return table.tobytes()
+
+    @staticmethod
+    def decode(data: bytes | memoryview) -> "Extents":
+        """What `encode` gave; the caller vouches for the bytes."""
+        table = np.frombuffer(data, _ROW)
+        heads = np.frombuffer(data, np.uint8).reshape(-1, _ROW.itemsize)[:, :_HEAD].tobytes()
+        packs: dict[bytes, int] = {}
+        pack = [packs.setdefault(heads[at : at + _HEAD], len(packs)) for at in range(0, len(heads), _HEAD)]
+        refs = tuple(PackRef(int.from_bytes(head[:4], "little"), PackName(head[4:])) for head in packs)
+        start = table["start"].astype(np.uint64)
+        return Extents(refs, np.array(pack, np.uint32), start, start + table["length"])
+
+    @staticmethod
+    def none() -> "Extents":
+        """No rows."""
+        none = np.zeros(0, np.uint64)
+        return Extents((), none.astype(np.uint32), none, none)
+
+
+def extents_of_places(places: Sequence[Place]) -> Extents:
+    """One row for each place, in their order."""
+    packs: dict[PackRef, int] = {}
+    pack = np.array([packs.setdefault(place.pack, len(packs)) for place in places], np.uint32)
+    start = np.array([place.offset for place in places], np.uint64)
+    return Extents(tuple(packs), pack, start, start + np.array([place.stored for place in places], np.uint64))
+
+
+def extents_of_segments(segments: Segments) -> Extents:
+    """One row for each segment, in their order."""
+    start = segments.offset.astype(np.uint64)
+    return Extents(segments.packs, segments.pack, start, start + segments.stored)
+
+
+def unite(parts: Iterable[Extents]) -> Extents:
+    """The bytes that any of the parts covers, united."""
+    found = [part for part in parts if len(part)]
+    if not found:
+        return Extents.none()
+    packs = sorted({pack for part in found for pack in part.named()})
+    index = {pack: at for at, pack in enumerate(packs)}
+    maps = [np.array([index.get(pack, 0) for pack in part.packs], np.uint32) for part in found]
+    pack = np.concatenate([table[part.pack] for table, part in zip(maps, found, strict=True)])
+    start = np.concatenate([part.start for part in found])
+    stop = np.concatenate([part.stop for part in found])
+    order = np.lexsort((start, pack))
+    pack, start, stop = pack[order], start[order], stop[order]
+    # Packs are less than 4 GiB, so one running maximum over all of them can tell where a gap begins.
+    reach = np.maximum.accumulate((pack.astype(np.uint64) << np.uint64(33)) | stop)
+    begins = np.ones(len(pack), np.bool_)
+    begins[1:] = ((pack[1:].astype(np.uint64) << np.uint64(33)) | start[1:]) > reach[:-1]
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(pack)) - 1
+    return Extents(tuple(packs), pack[first], start[first], reach[last] & np.uint64((1 << 33) - 1))

@@ -1,0 +1,301 @@
+"""Relocation: where the frames of repacked packs are now (docs/format.md §9.3, §11).
+
+A relocation table tells, for every live frame of the packs that one `repack` entry condemned, where its copy is. Tables
+are merged in log order, so that an old place resolves in one step, however often its frame was moved.
+
+Frames are copied unchanged and whole. So the bytes of a run of frames at an old place are those of its frames at their
+new places, one after another, and whatever refers to the old place stays true.
+
+This module never decides what is moved, and never does I/O.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from dataset_store.core.digest import PackName
+from dataset_store.core.entries import I64, U32, U64, Bool
+from dataset_store.core.extents import Extents, unite
+from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, Footer, PackRef, Place
+from dataset_store.errors import CorruptObject
+
+__all__ = ["Moved", "Relocations", "Table", "decode_table", "encode_table", "moved_footer", "moved_frames"]
+
+_ROW: Final = np.dtype(
+    [
+        ("old", "u1", (20,)),
+        ("offset", "<u4"),
+        ("stored", "<u4"),
+        ("new", "u1", (20,)),
+        ("new_offset", "<u4"),
+        ("new_stored", "<u4"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moved:
+    """Frames of one pack that were moved, ascending by offset, and where each begins now. Shapes: columns (n,).
+
+    `pack` indexes `packs`; frames have the same `stored` bytes at both places.
+    """
+
+    offset: U32
+    stored: U32
+    packs: tuple[PackRef, ...]
+    pack: U32
+    new_offset: U32
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def rows_of(self, start: U64, stored: U32) -> tuple[I64, I64, Bool]:
+        """For each run `[start, start + stored)` its rows `[first, last)`, and whether these make it up exactly."""
+        first = np.searchsorted(self.offset, start)
+        last = np.searchsorted(self.offset, start + stored)
+        below = np.concatenate((np.zeros(1, np.uint64), np.cumsum(self.stored, dtype=np.uint64)))
+        begins = np.append(self.offset, np.uint32(0))[first] == start
+        return first, last, begins & (last > first) & (below[last] - below[first] == stored)
+
+    def adjoin(self, first: I64, last: I64) -> Bool:
+        """Whether the frames of each run of rows, none of them empty, stand one after another now."""
+        stop = self.new_offset.astype(np.uint64) + self.stored
+        apart = (self.pack[1:] != self.pack[:-1]) | (self.new_offset[1:] != stop[:-1])
+        breaks = np.concatenate(([0], np.cumsum(apart), [-1]))  # the last for runs that begin behind all rows
+        none: Bool = breaks[np.maximum(last, first + 1) - 1] == breaks[first]
+        return none
+
+    def all_in(self, usable: Bool, first: I64, last: I64) -> Bool:
+        """Whether each run of rows lies only in packs that are usable; shape of `usable` as of `packs`."""
+        fallen = np.concatenate(([0], np.cumsum(~usable[self.pack])))
+        none: Bool = fallen[last] == fallen[first]
+        return none
+
+    def runs(self, first: int, last: int) -> Iterator[Place]:
+        """The places of consecutive rows, without plain lengths; frames that adjoin are one place."""
+        rows = slice(first, last)
+        offset = self.new_offset[rows].astype(np.uint64)
+        stop = offset + self.stored[rows]
+        breaks = (self.pack[rows][1:] != self.pack[rows][:-1]) | (offset[1:] != stop[:-1])
+        for begin, end in pairwise([0, *(np.flatnonzero(breaks) + 1).tolist(), len(offset)]):
+            pack = self.packs[int(self.pack[first + begin])]
+            yield Place(pack, int(offset[begin]), int(stop[end - 1] - offset[begin]), 0)
+
+
+Table = Mapping[PackRef, Moved]
+"""What one relocation table says, by old pack."""
+
+
+class Relocations:
+    """The relocation tables of a log so far, merged. A value: `with_table` gives another."""
+
+    def __init__(self) -> None:
+        self._moved: dict[PackRef, Moved] = {}
+        self._came_from: dict[PackRef, frozenset[PackRef]] = {}
+
+    def with_table(self, table: Table) -> "Relocations":
+        """These, and the next table in log order."""
+        merged = Relocations()
+        merged._moved = self._moved.copy()
+        merged._came_from = self._came_from.copy()
+        through = {old for pack in table for old in merged._came_from.pop(pack, ())}
+        for old in through:
+            merged._put(old, _forwarded(self._moved[old], table))
+        for old, moved in table.items():
+            merged._put(old, moved)
+        return merged
+
+    def _put(self, old: PackRef, moved: Moved) -> None:
+        self._moved[old] = moved
+        for pack in moved.packs:
+            self._came_from[pack] = self._came_from.get(pack, frozenset()) | {old}
+
+    def __contains__(self, pack: PackRef) -> bool:
+        """Whether frames of this pack were moved."""
+        return pack in self._moved
+
+    def moved(self, pack: PackRef) -> Moved | None:
+        """What was moved out of a pack, at its places now; None where nothing was."""
+        return self._moved.get(pack)
+
+    def places(self, place: Place) -> list[Place] | None:
+        """The places whose bytes, one after another, are those of a frame or run of frames in a pack that was moved.
+
+        None where not all of its frames were moved: nobody has them but, while it is there, the old pack.
+        """
+        moved = self._moved.get(place.pack)
+        if moved is None:
+            return None
+        start, stored = np.array([place.offset], np.uint64), np.array([place.stored], np.uint32)
+        first, last, whole = moved.rows_of(start, stored)
+        return list(moved.runs(int(first[0]), int(last[0]))) if whole[0] else None
+
+    def extents(self, named: Extents) -> tuple[Extents, Extents]:
+        """Where united extents lie now, united, and those of them that were not moved though their packs were.
+
+        Extents of packs of which nothing was moved stay as they are.
+        """
+        staying = [pack not in self._moved for pack in named.packs]
+        stays = np.array(staying, np.bool_)[named.pack] if len(named) else np.zeros(0, np.bool_)
+        found, lost = [named.take(np.flatnonzero(stays))], []
+        for pack, rows in named.take(np.flatnonzero(~stays)).by_pack():
+            now, gone = _extents_now(self._moved[pack], rows)
+            found.append(now)
+            lost.append(gone)
+        return unite(found), unite(lost)
+
+
+def encode_table(table: Table) -> bytes:
+    """The plain bytes of a table's blob: its rows, sorted bytewise; equal tables have equal bytes."""
+    parts = [_encoded(old, moved) for old, moved in sorted(table.items())]
+    rows = np.concatenate(parts) if parts else np.zeros(0, _ROW)
+    data = rows.tobytes()
+    return b"".join(sorted(data[at : at + _ROW.itemsize] for at in range(0, len(data), _ROW.itemsize)))
+
+
+def decode_table(plain: bytes, what: str) -> dict[PackRef, Moved]:
+    """The inverse of `encode_table`.
+
+    Args:
+        plain: The blob's bytes, checked against its hash.
+        what: Names the table in messages.
+
+    Raises:
+        CorruptObject: The bytes are no table.
+    """
+    _require(len(plain) % _ROW.itemsize == 0, what, "is not made of whole rows")
+    rows = np.frombuffer(plain, _ROW)
+    _require(bool((rows["stored"] == rows["new_stored"]).all()), what, "changes the length of a frame")
+    for offset in (rows["offset"], rows["new_offset"]):
+        inside = (offset >= PACK_HEADER_SIZE) & (offset.astype(np.uint64) + rows["stored"] < PACK_LIMIT)
+        _require(bool(inside.all()), what, "has a frame outside its pack")
+    old_refs, old = _refs(rows["old"])
+    new_refs, new = _refs(rows["new"])
+    order = np.lexsort((rows["offset"], old))
+    table = {}
+    for group in np.split(order, np.flatnonzero(np.diff(old[order])) + 1) if len(order) else ():
+        offset, stored = rows["offset"][group], rows["stored"][group]
+        apart = offset[1:].astype(np.uint64) >= offset[:-1].astype(np.uint64) + stored[:-1]
+        _require(bool(apart.all()) and bool((stored > 0).all()), what, "has frames that overlap")
+        used, pack = np.unique(new[group], return_inverse=True)
+        refs = tuple(new_refs[index] for index in used.tolist())
+        source = old_refs[int(old[group[0]])]
+        _require(source not in refs, what, "moves a frame within its pack")
+        table[source] = Moved(offset, stored, refs, pack.astype(np.uint32), rows["new_offset"][group])
+    return table
+
+
+def _encoded(old: PackRef, moved: Moved) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    rows = np.zeros(len(moved), _ROW)
+    rows["old"] = np.frombuffer(_packed(old), np.uint8)
+    rows["offset"], rows["stored"] = moved.offset, moved.stored
+    names = np.frombuffer(b"".join(map(_packed, moved.packs)), np.uint8).reshape(-1, 20)
+    rows["new"] = names[moved.pack]
+    rows["new_offset"], rows["new_stored"] = moved.new_offset, moved.stored
+    return rows
+
+
+def _packed(pack: PackRef) -> bytes:
+    return pack.storage.to_bytes(4, "little") + pack.name
+
+
+def _refs(column: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> tuple[list[PackRef], U32]:
+    """The distinct packs of a column of references, and of each row the index among them."""
+    data = column.tobytes()
+    index: dict[bytes, int] = {}
+    rows = [index.setdefault(data[at : at + 20], len(index)) for at in range(0, len(data), 20)]
+    return [PackRef(int.from_bytes(one[:4], "little"), PackName(one[4:])) for one in index], np.array(rows, np.uint32)
+
+
+def _forwarded(moved: Moved, table: Table) -> Moved:
+    """Rows whose new places were moved again; those whose frames were left behind go."""
+    keep = np.ones(len(moved), np.bool_)
+    new_offset = moved.new_offset.copy()
+    pack = moved.pack.copy()
+    packs: dict[PackRef, int] = {ref: at for at, ref in enumerate(moved.packs)}
+    for at, ref in enumerate(moved.packs):
+        again = table.get(ref)
+        if again is None:
+            continue
+        rows = np.flatnonzero(moved.pack == at)
+        found = np.minimum(np.searchsorted(again.offset, moved.new_offset[rows]), len(again) - 1)
+        keep[rows] = again.offset[found] == moved.new_offset[rows]
+        new_offset[rows] = again.new_offset[found]
+        pack[rows] = np.array([packs.setdefault(one, len(packs)) for one in again.packs], np.uint32)[again.pack[found]]
+    used, index = np.unique(pack[keep], return_inverse=True)
+    refs = list(packs)
+    return Moved(
+        moved.offset[keep],
+        moved.stored[keep],
+        tuple(refs[one] for one in used.tolist()),
+        index.astype(np.uint32),
+        new_offset[keep],
+    )
+
+
+def _extents_now(moved: Moved, rows: Extents) -> tuple[Extents, Extents]:
+    """Where united extents of one pack lie now, not united, and those of them that were not moved whole."""
+    first, last, whole = moved.rows_of(rows.start, (rows.stop - rows.start).astype(np.uint32))
+    counts = np.where(whole, last - first, 0)
+    ends = np.cumsum(counts)
+    taken = np.repeat(first - (ends - counts), counts) + np.arange(int(ends[-1]) if len(ends) else 0)
+    start: U64 = moved.new_offset[taken].astype(np.uint64)
+    now = Extents(moved.packs, moved.pack[taken], start, start + moved.stored[taken])
+    return now, rows.take(np.flatnonzero(~whole))
+
+
+def moved_footer(moved: Moved, footers: Sequence[Footer], what: str) -> Footer:
+    """What a pack's own footer says of the frames that were moved out of it.
+
+    Args:
+        moved: The frames.
+        footers: Of `moved.packs`, in that order.
+        what: Names the old pack in messages.
+
+    Raises:
+        CorruptObject: A frame is not where the table says.
+    """
+    chunk = np.zeros(len(moved), np.int64)
+    counts = np.zeros(len(moved), np.uint32)
+    kinds = np.zeros(len(moved), np.uint8)
+    firsts = np.cumsum([0] + [len(footer.lengths) for footer in footers])
+    for at, footer in enumerate(footers):
+        rows = np.flatnonzero(moved.pack == at)
+        frame = np.minimum(np.searchsorted(footer.offsets, moved.new_offset[rows]), len(footer.offsets) - 1)
+        there = (footer.offsets[frame] == moved.new_offset[rows]) & (footer.stored[frame] == moved.stored[rows])
+        _require(bool(there.all()), what, "names frames that are not there")
+        counts[rows], kinds[rows] = footer.chunk_counts[frame], footer.kinds[frame]
+        chunk[rows] = firsts[at] + footer.chunk_starts()[frame]
+    ends = np.cumsum(counts, dtype=np.int64)
+    taken = np.repeat(chunk - (ends - counts), counts) + np.arange(int(ends[-1]) if len(ends) else 0)
+    lengths = np.concatenate([footer.lengths for footer in footers])[taken]
+    ids = np.concatenate([footer.ids for footer in footers])[taken]
+    return Footer(moved.offset, moved.stored, counts, lengths, ids, kinds)
+
+
+def moved_frames(frames: Sequence[tuple[Place, Place]]) -> dict[PackRef, Moved]:
+    """The table that says of each frame where it was and where it is."""
+    by_pack: dict[PackRef, list[tuple[Place, Place]]] = {}
+    for old, new in frames:
+        by_pack.setdefault(old.pack, []).append((old, new))
+    table = {}
+    for pack, pairs in by_pack.items():
+        pairs.sort(key=lambda pair: pair[0].offset)
+        packs: dict[PackRef, int] = {}
+        index = [packs.setdefault(new.pack, len(packs)) for _, new in pairs]
+        table[pack] = Moved(
+            np.array([old.offset for old, _ in pairs], np.uint32),
+            np.array([old.stored for old, _ in pairs], np.uint32),
+            tuple(packs),
+            np.array(index, np.uint32),
+            np.array([new.offset for _, new in pairs], np.uint32),
+        )
+    return table
+
+
+def _require(holds: bool, what: str, otherwise: str) -> None:
+    if not holds:
+        raise CorruptObject(f"The relocation table {what} {otherwise}.", "Run `dataset-store verify`.")

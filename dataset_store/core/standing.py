@@ -1,0 +1,80 @@
+"""Standing: which frames of a store's packs may be used, as the fold at one slot has it, and where they are.
+
+A frame stands if its pack is not condemned, or if a relocation row moves it into one that is not. Nobody may begin to
+refer to a frame that does not stand; a place that the fold resolves may be referred to as it is (docs/format.md §11).
+
+A standing is a value: what later entries say does not change it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dataset_store.core.entries import Bool, Segments
+from dataset_store.core.extents import Extents, unite
+from dataset_store.core.packfile import PackRef, Place
+from dataset_store.core.relocation import Relocations
+from dataset_store.core.segments import ChunkHit
+
+__all__ = ["Standing"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """The state of packs before one slot.
+
+    Attributes:
+        slot: The slot.
+        condemned: The packs that nobody may begin to use.
+        relocations: Where frames of some of them are now.
+    """
+
+    slot: int
+    condemned: frozenset[PackRef]
+    relocations: Relocations
+
+    def hits(self, found: Sequence[ChunkHit | None]) -> list[ChunkHit | None]:
+        """Each hit where its frame is now; None for those that do not stand."""
+        return [None if hit is None else self._hit(hit) for hit in found]
+
+    def _hit(self, hit: ChunkHit) -> ChunkHit | None:
+        if hit.pack not in self.condemned:
+            return hit
+        now = self.relocations.places(Place(hit.pack, hit.offset, hit.stored, 0))
+        if now is None or len(now) > 1 or now[0].pack in self.condemned:
+            return None
+        return replace(hit, pack=now[0].pack, offset=now[0].offset)
+
+    def segments(self, segments: Segments) -> tuple[Segments, Bool]:
+        """The same segments where their frames are now, and which of them stand.
+
+        A segment whose frames no longer adjoin stays at its old place, as its parts would have digests of their own.
+        """
+        stands = np.array([pack not in self.condemned for pack in segments.packs], np.bool_)[segments.pack]
+        if stands.all():
+            return segments, stands
+        packs = {pack: at for at, pack in enumerate(segments.packs)}
+        pack, offset = segments.pack.copy(), segments.offset.copy()
+        for ref in {segments.packs[at] for at in np.unique(segments.pack[~stands]).tolist()}:
+            moved = self.relocations.moved(ref)
+            if moved is None:
+                continue
+            rows = np.flatnonzero(segments.pack == packs[ref])
+            first, last, whole = moved.rows_of(segments.offset[rows].astype(np.uint64), segments.stored[rows])
+            usable = np.array([one not in self.condemned for one in moved.packs], np.bool_)
+            standing = whole & moved.all_in(usable, first, last)
+            stands[rows] = standing
+            one_place = standing & moved.adjoin(first, last)
+            at = rows[one_place]
+            numbers = np.array([packs.setdefault(one, len(packs)) for one in moved.packs], np.uint32)
+            pack[at] = numbers[moved.pack[first[one_place]]]
+            offset[at] = moved.new_offset[first[one_place]]
+        return replace(segments, packs=tuple(packs), pack=pack, offset=offset), stands
+
+    def extents(self, named: Extents) -> tuple[Extents, Extents]:
+        """Where united extents are now, united; and of them, those that do not stand, as they were named or moved."""
+        now, lost = self.relocations.extents(named)
+        fallen = np.array([pack in self.condemned for pack in now.packs], np.bool_)
+        gone = fallen[now.pack] if len(now) else np.zeros(0, np.bool_)
+        return now.take(np.flatnonzero(~gone)), unite([lost, now.take(np.flatnonzero(gone))])

@@ -1,0 +1,110 @@
+"""Does everything that a draft's version would name still stand?
+
+A pack that the draft took a chunk from, or that it uploaded itself, may have been condemned since: it lay unused when a
+collection looked. An upload and every attempt to commit look at one state of the log; what does not stand there is sent
+again (docs/format.md §11). Whatever the draft's tree takes whole from the version that it changes needs no look while
+that version lives.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset_store.core.digest import PackName
+from dataset_store.core.entries import LISTED, Bool, Changes, Entries, overlay
+from dataset_store.core.log_entries import TreeRootRow
+from dataset_store.core.packfile import PackRef
+from dataset_store.core.standing import Standing
+from dataset_store.core.tree import read_all
+from dataset_store.dataset.lists import with_lists
+from dataset_store.dataset.workspace import Workspace
+from dataset_store.errors import ChunksLost, Corrupt
+from dataset_store.local.drafts import Draft, Sent
+from dataset_store.storage.blobs import packs_of
+from dataset_store.storage.liveness import NoSummaries, reach_trees
+from dataset_store.storage.trees import root_of
+
+__all__ = ["OwnChanges", "base_is_live", "fallen_rows", "has_lost_packs", "own_changes", "still_stands"]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnChanges:
+    """What a draft's tree does not take from a live version: changes to `base`; without base to the empty tree."""
+
+    base: TreeRootRow | None
+    changes: Changes
+
+
+def still_stands(workspace: Workspace, draft: Draft, sent: Sent) -> bool:
+    """Whether everything that a draft's version would name stands in the catalog as it was last read.
+
+    Raises:
+        Corrupt, StorageFailed: What must be read for that can't be.
+    """
+    last = workspace.catalog.packs.last_condemnation
+    if last is None or last < sent.slot:
+        return True
+    standing = workspace.repository.standings.now()
+    if has_lost_packs(draft, standing):
+        return False
+    if any(pack in standing.condemned for blob in sent.metadata.values() for pack in packs_of(blob)):
+        return False
+    if not base_is_live(workspace, draft):
+        try:
+            named = reach_trees([sent.tree], workspace.repository.nodes, NoSummaries()).named
+        except Corrupt:
+            return False
+        return not len(standing.extents(named)[1])
+    return not fallen_rows(workspace, draft.changes.entries, standing).any()
+
+
+def has_lost_packs(draft: Draft, standing: Standing) -> bool:
+    """Whether a pack that the draft's last upload put was condemned."""
+    sent = draft.sent
+    return sent is not None and any(
+        PackRef(number, PackName(name)) in standing.condemned for number, name in sent.packs
+    )
+
+
+def own_changes(workspace: Workspace, draft: Draft) -> OwnChanges:
+    """What an upload has to look at; all entries where no live version has the tree that the draft changes.
+
+    Raises:
+        ChunksLost: The entries of that tree cannot be read any more.
+    """
+    base = draft.opened.base
+    if base_is_live(workspace, draft):
+        return OwnChanges(base, draft.changes)
+    assert base is not None  # noqa: S101  (no tree is always live)
+    try:
+        before = read_all(root_of(base), workspace.repository.nodes)
+    except Corrupt as error:
+        raise ChunksLost(
+            f"The version that the draft {draft.opened.id} changes was deleted, and its list of files collected.",
+            "Begin anew, from another version or from a whole folder.",
+        ) from error
+    return OwnChanges(None, Changes(overlay(before, draft.changes), []))
+
+
+def fallen_rows(workspace: Workspace, entries: Entries, standing: Standing) -> Bool:
+    """The rows that have segments which do not stand; shape (n,)."""
+    fallen = _touches_fallen(entries, standing)
+    listed = np.flatnonzero((entries.kinds & LISTED) != 0) if standing.condemned else np.zeros(0, np.int64)
+    for row in listed[~fallen[listed]].tolist():
+        one = entries.rows(row, row + 1)
+        fallen[row] = _touches_fallen(with_lists(one, workspace.repository.nodes), standing)[0]
+    return fallen
+
+
+def _touches_fallen(entries: Entries, standing: Standing) -> Bool:
+    _, stands = standing.segments(entries.segments)
+    below = np.concatenate(([0], np.cumsum(~stands)))
+    ends = entries.segment_ends
+    fallen: Bool = below[ends] > below[ends - entries.segment_counts]
+    return fallen
+
+
+def base_is_live(workspace: Workspace, draft: Draft) -> bool:
+    """Whether the tree that the draft changes is that of a live version, or of none."""
+    base = draft.opened.base
+    return base is None or any(version.entry.tree == base for version in workspace.catalog.live_versions())
