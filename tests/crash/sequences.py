@@ -114,11 +114,11 @@ def upload(output: bool = False) -> Step:
     return Step("upload", run, lambda _world, notes: _require(not Dataset.get(notes["draft"]).is_dirty()))
 
 
-def finalize(folder: str) -> Step:
+def finalize(folder: str, *, auto_upload: bool = False) -> Step:
     def run(world: World, notes: Notes) -> None:
         dataset = Dataset.get(notes["draft"])
         if not dataset.is_final():
-            dataset.finalize()
+            dataset.finalize(auto_upload=auto_upload)
         notes[f"version {dataset.id}"] = folder
 
     return Step("finalize", run, lambda _world, notes: _require(Dataset.get(notes["draft"]).is_final()))
@@ -344,6 +344,12 @@ SEQUENCES = {
             (create(), sync("first"), upload(), finalize("first"), _parent(), *_garbage()),
             _from_create("small"),
             pack_bytes=100_000,
+        ),
+        Sequence(
+            "at once",
+            {"small": _small},
+            (),
+            (create(), sync("small"), finalize("small", auto_upload=True), *_after_finalize("small")),
         ),
         Sequence("small", {"small": _small}, (), _from_create("small")),
     )
