@@ -11,7 +11,7 @@ the package's own code. What is looked at in each state:
   where it says that all was sent, the packs of it are in the store;
 * the catalog on this machine says no more than the log;
 * a local copy whose stamp says that it is whole, is;
-* LMDB files open, or are made anew; no pack that the chunk index knows is missing in the store.
+* LMDB files open, or are made anew; no pack that the chunk index knows is missing, unless condemned.
 
 A part of all states is also written out, and the next command of the user is carried out on it, and all that `sweep.py`
 asks for then. Prints a line of JSON for each sequence.
@@ -59,10 +59,15 @@ from dataset_store.storage.log_reader import Position
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.packs import PackReader, PackWriter
 from dataset_store.storage.repository import Repository
+from dataset_store.storage.standings import Standings
 from dataset_store.storage.trees import NoKeeper, StoredNodes, root_of
 
 MOST = 160
 """States that are taken of those in which one operation is in, out, or torn, at each moment."""
+
+NOT_DURABLE = {"mutable copy", "gc", "repack"}
+"""Steps of which a power cut may undo something: a folder is the user's own to keep, and a pack that was deleted may be
+there again until the next gc."""
 
 State = tuple[tuple[str, object], ...]
 
@@ -73,9 +78,10 @@ def select(tree: Tree, *prefixes: str) -> State:
 
 
 class Store(NamedTuple):
-    """What a store holds in some state: packs, versions, and the objects of its root by key."""
+    """What a store holds in some state: packs, those condemned, live versions, and the objects of its root by key."""
 
     packs: frozenset[PackRef]
+    condemned: frozenset[PackRef]
     versions: frozenset[str]
     objects: Mapping[str, bytes]
 
@@ -140,7 +146,7 @@ class Replay:
                 changed = True
             else:
                 changed = self.disk.play(operation)
-            if changed:
+            if changed and self.is_begun():
                 for tree in self.disk.states(self.chance, MOST):
                     key = hash((self.done, tuple(sorted(tree.items()))))
                     if key not in seen:
@@ -159,7 +165,10 @@ class Replay:
                     self._once(self._journal, path, part, store, self.done)
                 elif path.endswith("/catalog.records"):
                     self._once(self._catalog, part, store, self.done)
-                elif path.endswith("/data.mdb") and not self._once(self._lmdb, path, part) <= found.packs:
+                elif (
+                    path.endswith("/data.mdb")
+                    and not self._once(self._lmdb, path, part) <= found.packs | found.condemned
+                ):
                     return "the chunk index knows a pack that the store has not"
                 elif path.endswith(".stamp") and f"{path.removesuffix('.stamp')}/" in tree:
                     self._once(self._copy, path, part, select(tree, f"{path.removesuffix('.stamp')}/"))
@@ -193,7 +202,7 @@ class Replay:
         if "config" not in own:
             assert not acknowledged, "the store is gone"
             assert not any(path.startswith("log/") for path in own)
-            return Store(frozenset(), frozenset(), own)
+            return Store(frozenset(), frozenset(), frozenset(), own)
         backend = _backend(own)
         config = decode_config(own["config"], "config")
         other = f"elsewhere/dataset-store/{config.store}/"
@@ -203,10 +212,14 @@ class Replay:
         catalog.refresh()
         slots = [path for path in own if path.startswith("log/catalog/")]
         assert len(slots) == catalog.position.slot, "the log has a gap"
-        reader = PackReader(bytes.fromhex(config.store), storages.__getitem__)
-        repository = Repository(backend, config, catalog, reader, StoredNodes(reader, NoKeeper()), storages)
+        store_id = bytes.fromhex(config.store)
+        standings = Standings(catalog, PackReader(store_id, storages.__getitem__), NoKeeper())
+        reader = PackReader(store_id, storages.__getitem__, whereabouts=standings)
+        nodes = StoredNodes(reader, NoKeeper())
+        repository = Repository(backend, config, catalog, reader, nodes, storages, standings)
         workspace = Workspace(load_settings(), repository, None, None, None)
-        versions = {version.id for version in catalog.catalog.versions_beginning("")}
+        every = catalog.catalog.versions_beginning("")
+        versions = {version.id for version in every if not version.deleted}
         assert versions >= set(acknowledged), "an acknowledged version is lost"
         for version in versions:
             report = verify_stored(workspace, version)
@@ -223,7 +236,7 @@ class Replay:
             if path.startswith("packs/")
         )
         reader.read_footers(sorted(packs))  # a pack that has its name is whole
-        return Store(packs, frozenset(versions), own)
+        return Store(packs, standings.now().condemned, frozenset(versions), own)
 
     def _journal(self, path: str, part: Part, store: State, done: int) -> None:
         found = self._once(self._store, store, done)
@@ -241,7 +254,9 @@ class Replay:
             return
         if draft.sent is not None:
             used = frozenset(draft.changes.entries.segments.packs) | {root_of(draft.sent.tree).ref.place.pack}
-            assert used <= found.packs, "a draft says that what it needs was sent, and it is not in the store"
+            assert used <= found.packs | found.condemned, (
+                "a draft says that what it needs was sent, and it is not in the store"
+            )
 
     def _catalog(self, part: Part, store: State, done: int) -> None:
         objects = self._once(self._store, store, done).objects
@@ -285,31 +300,33 @@ class Replay:
 
     # Going on from a state
 
+    def is_begun(self) -> bool:
+        """Whether power goes in one of the steps that are tried, and not in what was there before them."""
+        return self.done >= len(self.sequence.begin)
+
     def go_on(self, tree: Tree) -> str | None:
         """Write a state out, and let the user go on with the next command; what was wrong."""
         remove_tree(str(self.world.home))
         self.world.home.mkdir()
         write_out(self.disk, tree, self.world.home)
-        notes, at = dict(self.notes), self.done - len(self.sequence.begin)
-
-        def work() -> str | None:
-            local_copies._boot_id = lambda: "another"
-            try:
-                if at < 0:  # the start is not what is tried
-                    return None
-                for step in self.sequence.steps[at : at + 1]:
-                    step.run(self.world, notes)
-                for number, step in enumerate(self.sequence.steps[: at + 1]):
-                    if number == at or step.name != "mutable copy":  # which is the user's own to keep
-                        step.holds(self.world, notes)
-                if (self.world.home / "store" / "log").exists():
-                    verify_store(self.world, notes, ("-fresh",))
-            except BaseException:  # noqa: BLE001
-                return traceback.format_exc()
-            return None
-
-        status, problem = in_child(work)
+        status, problem = in_child(self._proceed)
         return problem if status == 0 else f"ended with {status}"
+
+    def _proceed(self) -> str | None:
+        """The step in which power went is carried out again, on a machine that was started anew; in a child."""
+        local_copies._boot_id = lambda: "another"
+        notes, at = dict(self.notes), self.done - len(self.sequence.begin)
+        try:
+            for step in self.sequence.steps[at : at + 1]:
+                step.run(self.world, notes)
+            for number, step in enumerate(self.sequence.steps[: at + 1]):
+                if number == at or step.name not in NOT_DURABLE:
+                    step.holds(self.world, notes)
+            if (self.world.home / "store" / "log").exists():
+                verify_store(self.world, notes, ("", "-fresh"))
+        except BaseException:  # noqa: BLE001
+            return traceback.format_exc()
+        return None
 
 
 def _bytes_of(disk: Disk, what: object) -> bytes:

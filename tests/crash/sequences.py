@@ -6,7 +6,7 @@ have left. What a step learns for the later ones (ids) is in `notes`.
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from dataset_store.core.envelope import object_digest
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.log_entries import VersionEntry
 from dataset_store.core.packfile import PackRef
+from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
 from dataset_store.dataset.overview import drafts_of
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import StorageFailed
@@ -113,11 +114,11 @@ def upload(output: bool = False) -> Step:
     return Step("upload", run, lambda _world, notes: _require(not Dataset.get(notes["draft"]).is_dirty()))
 
 
-def finalize(folder: str) -> Step:
+def finalize(folder: str, *, auto_upload: bool = False) -> Step:
     def run(world: World, notes: Notes) -> None:
         dataset = Dataset.get(notes["draft"])
         if not dataset.is_final():
-            dataset.finalize()
+            dataset.finalize(auto_upload=auto_upload)
         notes[f"version {dataset.id}"] = folder
 
     return Step("finalize", run, lambda _world, notes: _require(Dataset.get(notes["draft"]).is_final()))
@@ -132,6 +133,32 @@ def tag() -> Step:
         _require(found.id == notes["draft"])
 
     return Step("tag", run, holds)
+
+
+def gc() -> Step:
+    def run(_world: World, notes: Notes) -> None:
+        done = collect_garbage(open_workspace(), min_age=0, apply=True)
+        _note_deleted(notes, done.deleted)
+
+    return Step("gc", run, _deleted_packs_are_gone)
+
+
+def repack() -> Step:
+    def run(_world: World, notes: Notes) -> None:
+        workspace = open_workspace()
+        wasteful = [one.pack for one in wasteful_packs(workspace, dead_share=0.01)]
+        _note_deleted(notes, repack_packs(workspace, wasteful).deleted if wasteful else ())
+
+    return Step("repack", run, _deleted_packs_are_gone)
+
+
+def _note_deleted(notes: Notes, packs: Iterable[PackRef]) -> None:
+    notes["deleted"] = " ".join([notes.get("deleted", ""), *(pack.name.hex() for pack in packs)])
+
+
+def _deleted_packs_are_gone(world: World, notes: Notes) -> None:
+    there = {path.name for path in (world.home / "store" / "packs").glob("??/*")}
+    _require(there.isdisjoint(notes["deleted"].split()))
 
 
 def get(folder: str) -> Step:
@@ -245,12 +272,29 @@ def _broken_off_upload() -> Step:
     return Step("broken-off upload", run, lambda _world, _notes: None)
 
 
+def _garbage() -> tuple[Step, ...]:
+    """Packs that no entry names, and packs that are dead in part: a version is deleted that another was made from."""
+
+    def discard(_world: World, notes: Notes) -> None:
+        Dataset.get(notes["draft"]).discard()
+
+    def delete(_world: World, notes: Notes) -> None:
+        Dataset.delete(dataset_id=notes["parent 0"], force=True)
+        del notes[f"version {notes['parent 0']}"]
+
+    return (
+        *(create(), sync("many"), _broken_off_upload(), Step("discard", discard, lambda _world, _notes: None)),
+        *(create(1), sync("second"), upload(), finalize("second")),
+        Step("delete", delete, lambda _world, _notes: None),
+    )
+
+
 def _from_create(folder: str, *, parents: int = 0, output: bool = False) -> tuple[Step, ...]:
     return (create(parents), sync(folder), upload(output), finalize(folder), *_after_finalize(folder))
 
 
 def _after_finalize(folder: str) -> tuple[Step, ...]:
-    return (tag(), get(folder), mutable_copy(folder))
+    return (tag(), gc(), repack(), get(folder), mutable_copy(folder))
 
 
 _ON_A_PARENT = (*_from_create("first"), _parent())
@@ -294,6 +338,19 @@ SEQUENCES = {
                 *(keep_metadata("late"), *_after_finalize("first")),
             ),
         ),
+        Sequence(
+            "garbage",
+            {"first": _first, "second": _second, "small": _small, "many": _many},
+            (create(), sync("first"), upload(), finalize("first"), _parent(), *_garbage()),
+            _from_create("small"),
+            pack_bytes=100_000,
+        ),
+        Sequence(
+            "at once",
+            {"small": _small},
+            (),
+            (create(), sync("small"), finalize("small", auto_upload=True), *_after_finalize("small")),
+        ),
         Sequence("small", {"small": _small}, (), _from_create("small")),
     )
 }
@@ -318,7 +375,9 @@ def verify_store(world: World, notes: Notes, machines: tuple[str, ...]) -> None:
     assert slots == [f"{record.slot:012d}" for record in records] == [f"{n:012d}" for n in range(len(slots))]
     commits = [record.entry.commit for record in records]
     assert len(set(commits)) == len(commits)
-    versions = {record.entry.commit for record in records if isinstance(record.entry, VersionEntry)}
+    catalog = open_workspace().refresh()
+    made = {record.entry.commit for record in records if isinstance(record.entry, VersionEntry)}
+    versions = {version for version in made if not catalog.is_deleted(version)}
     acknowledged = {key.removeprefix("version "): folder for key, folder in notes.items() if key.startswith("version ")}
     assert versions >= set(acknowledged), "an acknowledged version is lost"
     for machine in machines:
@@ -327,8 +386,8 @@ def verify_store(world: World, notes: Notes, machines: tuple[str, ...]) -> None:
         for version in sorted(versions):
             dataset = Dataset.get(version)
             assert dataset.is_final()
-            folder = acknowledged.get(version) or next(reversed(world.contents))
-            assert read(dataset.get_local_copy()) == world.contents[folder]
+            expected = [world.contents[acknowledged[version]]] if version in acknowledged else world.contents.values()
+            assert read(dataset.get_local_copy()) in expected
     be_machine(world.home)
 
 

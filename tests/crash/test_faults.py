@@ -73,11 +73,14 @@ def test_a_fault_at_any_write_loses_nothing_and_the_next_command_goes_on(run, ca
     assert fates["EMFILE: typed"] > 100
 
 
-@pytest.mark.parametrize("plant", ["log before packs", "write in place"])
-def test_faults_find_out(run, plant):
-    reports = run(SWEEP, ["--sequence", "several packs", "--every", "3", "--plant", plant])
+@pytest.mark.parametrize(
+    ("plant", "sequence", "found"),
+    [("log before packs", "at once", "ObjectMissing"), ("write in place", "several packs", "CorruptObject")],
+)
+def test_faults_find_out(run, plant, sequence, found):
+    reports = run(SWEEP, ["--sequence", sequence, "--every", "5", "--plant", plant])
     problems = [problem for report in reports for problem in report["problems"].values()]
-    assert any("ObjectMissing" in problem or "CorruptObject" in problem for problem in problems), problems
+    assert any(found in problem for problem in problems), problems
 
 
 def test_no_state_of_the_disk_after_a_power_cut_has_lost_what_was_acknowledged(run, capsys):
