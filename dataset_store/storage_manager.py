@@ -32,7 +32,7 @@ from dataset_store.file_cache import FileCache, read_whole
 from dataset_store.local.archives import ARCHIVES
 from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.os_errors import naming_writes
-from dataset_store.local.settings import load_settings
+from dataset_store.local.settings import load_settings, require_own_folders
 from dataset_store.storage.filesystems import WEB, is_remote, local_path, redacted, scheme_of
 from dataset_store.storage.remote_objects import (
     RemoteObject,
@@ -377,6 +377,7 @@ class StorageManager:
     @classmethod
     def _copies(cls, context: str | None) -> LocalCopies:
         settings = load_settings()
+        require_own_folders(settings)
         name = hash32((context or _DEFAULT_CONTEXT).encode()).hex()[:16]
         directory = os.path.join(settings.cache, "files", name)
         with cls._lock:

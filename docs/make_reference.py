@@ -56,7 +56,7 @@ directory.
 Where an id is taken its first six or more digits are enough. A name that several projects have needs its `--project`.
 
 Exit codes: 0 done; 1 failed, or `verify --folder` found a difference; 2 the call was wrong; 3 not found; 4 conflict;
-5 corrupt; 130 interrupted; 141 nobody reads what is printed.
+5 corrupt; 130 interrupted; 141 nobody reads what is printed; 143 terminated.
 """
 SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Yields):$", re.MULTILINE)
 

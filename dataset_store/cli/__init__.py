@@ -6,7 +6,9 @@ unless `--debug` is given; the environment is afterwards what it was. Help and u
 """
 
 import os
+import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +22,12 @@ __all__ = ["main"]
 
 _INTERRUPTED = 130
 _NOBODY_READS = 141
-"""What a shell reports of a process that was ended by SIGINT, and by SIGPIPE."""
+_TERMINATED = 143
+"""What a shell reports of a process that was ended by SIGINT, by SIGPIPE, and by SIGTERM."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: it ends a call as Ctrl-C does, so that what was begun is cleared away."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 failed, 2 the call was wrong, 3 not found, 4 conflict, 5 corrupt, 130 interrupted,
-        141 nobody reads what is printed.
+        141 nobody reads what is printed, 143 terminated.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        with _environment_kept():
+        with _environment_kept(), _sigterm_raised():
             code = _outcome(words)
         flush_out()
     except BrokenPipeError:
@@ -45,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         problem("Error", f"Standard output cannot be written: {error}.")
         return 1
-    except KeyboardInterrupt:
-        note("Interrupted; what was acknowledged is safe, repeat the command to go on.")
-        return _INTERRUPTED
+    except KeyboardInterrupt as ended:
+        word, code = ("Terminated", _TERMINATED) if isinstance(ended, _Terminated) else ("Interrupted", _INTERRUPTED)
+        note(f"{word}; what was acknowledged is safe, repeat the command to go on.")
     return code
 
 
@@ -117,6 +124,23 @@ def _environment_kept() -> Iterator[None]:
             os.environ.pop(STORE_VARIABLE, None)
         else:
             os.environ[STORE_VARIABLE] = before
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Let SIGTERM end what is done here by an exception; where this is not the main thread, it does what it did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def raised(_number: int, _frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, raised)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _drop_output() -> None:

@@ -11,6 +11,7 @@ from dataset_store.cli import flags
 from dataset_store.cli.command import PROGRAM, STORE, STORE_VARIABLE, Commands, command
 from dataset_store.cli.parser import Parser
 from dataset_store.cli.sharing import clone, pull, push
+from dataset_store.cli.upkeep import expire, gc, repack
 
 __all__ = ["PROGRAM", "STORE_VARIABLE", "build_parser"]
 
@@ -44,7 +45,7 @@ which version:
 
 exit codes:
   0 done   1 failed, or `verify --folder` found a difference   2 the call was wrong   3 not found   4 conflict
-  5 corrupt   130 interrupted   141 nobody reads what is printed
+  5 corrupt   130 interrupted   141 nobody reads what is printed   143 terminated
 
 Example:
   dataset-store sync --folder ./pictures --project data --name cats
@@ -67,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         _create, _add, _remove, _sync, _upload, _close, _publish,
         _get, _list, _log, _diff, _status, _cat, _search, _compare, _tag,
-        _archive, _set_description, _rename, _move, _squash, _delete, push, pull, clone,
+        _archive, _set_description, _rename, _move, _squash, _delete, expire, gc, repack, push, pull, clone,
         _verify, _stats, _doctor, _config, _import, _completion,
     ):  # fmt: skip
         add(commands)

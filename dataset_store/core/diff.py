@@ -11,7 +11,7 @@ import numpy as np
 
 from dataset_store.core.entries import I64, U8, Bool, Changes, Entries, concat, same_identity, sort_rows
 from dataset_store.core.nodes import Children, NodeRef, decode_node, node_level
-from dataset_store.core.tree import NodeReader, TreeRoot, read_children
+from dataset_store.core.tree import NodeReader, TreeRoot, read_children, require_one_level
 
 __all__ = ["Difference", "changes_between", "diff", "diff_entries"]
 
@@ -93,6 +93,8 @@ def _outside_shared(
             if children is not None:
                 levels[side] = read_children(_refs_outside(children, shared, names), reader)
                 heights[side] -= 1
+    for nodes in levels:
+        require_one_level([Entries.empty(), *nodes])
     one, other = (concat([node for node in nodes if isinstance(node, Entries)]) for nodes in levels)
     return one, other
 

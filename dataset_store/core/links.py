@@ -56,7 +56,7 @@ def decode_link(data: bytes | memoryview, *, what: str) -> Link:
     """
     try:
         link = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of JSON, or of UTF-8 in it
         raise CorruptObject(f"{what} is no link record.", NEXT_STEP) from error
     require(0 <= link.size < 1 << 63 and bool(link.url), what, "is no link record")
     return link

@@ -27,7 +27,7 @@ from dataset_store.core.nodes import (
     node_level,
 )
 from dataset_store.core.packfile import Place
-from dataset_store.core.paths import ROOT, PathKey
+from dataset_store.core.paths import ROOT, PathKey, check_keys
 from dataset_store.core.shape import begins_node, cut_rows
 from dataset_store.errors import CorruptObject
 
@@ -91,7 +91,14 @@ def _decode(plain: bytes, ref: NodeRef) -> Entries | Children:
 
 
 def read_children(refs: Sequence[NodeRef], reader: NodeReader) -> list[Entries | Children]:
-    """The decoded nodes behind `refs`, read in one batch."""
+    """The decoded nodes behind `refs`, read in one batch: some or all nodes of one level of one tree.
+
+    Raises:
+        CorruptObject: A node is damaged, or there twice. As the keys of a tree are different ones, no tree needs that;
+            and a forged one cannot make a walk longer than it has nodes.
+    """
+    if len({ref.node_id for ref in refs}) < len(refs):
+        raise CorruptObject("A tree has a node twice.", "Run `dataset-store verify`.")
     return [_decode(plain, ref) for plain, ref in zip(reader.read_nodes(refs), refs, strict=True)]
 
 
@@ -101,6 +108,15 @@ def require_one_level(nodes: Sequence[Entries | Children]) -> bool:
     if any(leaves) != all(leaves):
         raise CorruptObject("A tree has leaves on several levels.", "Run `dataset-store verify`.")
     return all(leaves)
+
+
+def require_order(nodes: Sequence[Entries | Children]) -> None:
+    """See that all keys of one node come before those of the next, as within each they are in order already.
+
+    Raises:
+        CorruptObject: They do not.
+    """
+    check_keys([key for node in nodes for key in (*node.keys[:1], *node.keys[1:][-1:])])
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -131,6 +147,7 @@ def read_ranges(root: TreeRoot, ranges: Sequence[KeyRange], reader: NodeReader) 
                 refs += [node.ref(row) for row in by_child]
                 deeper += by_child.values()
         nodes, shares = read_children(refs, reader), deeper
+    require_order(nodes)
     pairs = zip(nodes, shares, strict=True)
     return concat([part for node, share in pairs if isinstance(node, Entries) for part in _within(node, share)])
 

@@ -29,8 +29,16 @@ def is_remote(url: str) -> bool:
 def redacted(url: str) -> str:
     """A URL as it may be shown and kept: without user and password, and of a web server without query and fragment.
 
-    In a bucket or on a disk `?` and `#` are characters of a name like any others.
+    In a bucket or on a disk `?` and `#` are characters of a name like any others. What is shown of what may be shown is
+    the same again, so nothing that is kept is ever refused for what was left of it.
     """
+    shown = _without_secrets(url)
+    while shown != url:  # what stood behind one password may itself read like another
+        url, shown = shown, _without_secrets(shown)
+    return shown
+
+
+def _without_secrets(url: str) -> str:
     if not is_remote(url):
         return url
     scheme, _, rest = url.partition("://")

@@ -16,6 +16,7 @@ import numpy as np
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import to_path
+from dataset_store.dataset.arrow_bounds import require_bounded, require_plain_types
 from dataset_store.dataset.plain_values import from_json, to_json
 from dataset_store.errors import CorruptObject, InvalidRequest
 
@@ -27,6 +28,9 @@ _SHAPE = b"dataset_store.shape"
 _NAME = b"dataset_store.name"
 _SPELLED = b"dataset_store.spelled"
 _STREAM = 0xFF
+_KINDS = "biufcMmUS"
+_MOST_TEXT_BYTES = 256 << 20
+"""Of an array of texts, which all take as much as the longest may, though few bytes are stored of a short one."""
 
 
 def encode_value(value: object) -> bytes:
@@ -103,13 +107,20 @@ def _stream(table: Any) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    stream: bytes = sink.getvalue().to_pybytes()
+    held = sink.getvalue()
+    try:
+        require_bounded(held)
+    except ValueError as error:
+        raise InvalidRequest(f"The table cannot be kept: {error}.", "Leave out columns without values.") from error
+    stream: bytes = held.to_pybytes()
     return stream
 
 
 def _table_of(data: bytes) -> Any:
     pa = import_module("pyarrow")
-    table = pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+    stream = pa.py_buffer(data)
+    require_bounded(stream)
+    table = pa.ipc.open_stream(stream).read_all()
     table.validate(full=True)
     return table
 
@@ -167,6 +178,7 @@ def _texts(cells: Any) -> list[str]:
 
 def _frame_of(table: Any) -> Any:
     """The DataFrame that a table was made of."""
+    require_plain_types(table.schema)
     frame = table.to_pandas()
     spelled = table.schema.metadata.get(_SPELLED)
     if spelled is None:
@@ -252,10 +264,14 @@ def _is_same(one: Any, other: Any) -> bool:
 
 def _array_table(array: np.ndarray[Any, Any]) -> Any:
     pa = import_module("pyarrow")
-    if array.dtype.hasobject or array.dtype.names or array.dtype.kind not in "biufcMmUS":
+    if array.dtype.hasobject or array.dtype.names or array.dtype.kind not in _KINDS:
         raise InvalidRequest(
             f"An array of type {array.dtype} cannot be kept as metadata.",
             "Numbers, truth values, times and text can be; keep others in files of the dataset.",
+        )
+    if array.dtype.kind in "US" and array.nbytes > _MOST_TEXT_BYTES:
+        raise InvalidRequest(
+            f"An array of {array.nbytes >> 20} MiB cannot be kept.", "Keep it in a file of the dataset."
         )
     flat = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1)
     texts = {"U": pa.string(), "S": pa.binary()}.get(array.dtype.kind)
@@ -289,8 +305,24 @@ def _from_table(table: Any) -> Any:
     return frame if made_of == b"dataframe" else frame.iloc[:, 0].rename(from_json(about[_NAME]))
 
 
+def _require_array(held: Any, dtype: "np.dtype[Any]", count: int) -> None:
+    """See that an array is one that was written here, and not wider than what can be kept at all.
+
+    Raises:
+        ValueError: It is not.
+    """
+    types = import_module("pyarrow").types
+    text = dtype.kind in "US"
+    known = types.is_string(held) or types.is_binary(held) if text else types.is_primitive(held)
+    if dtype.kind not in _KINDS or not known:
+        raise ValueError(f"an array of {dtype} is not kept as {held}")
+    if text and dtype.itemsize * count > _MOST_TEXT_BYTES:
+        raise ValueError(f"{count} texts of {dtype} are too long together")
+
+
 def _array_of(table: Any, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     values = table.column("values").combine_chunks()
+    _require_array(values.type, dtype, len(values))
     if dtype.kind in "US":
         return np.array(values.to_pylist(), dtype).reshape(shape)
     flat = values.to_numpy(zero_copy_only=False)

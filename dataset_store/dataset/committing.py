@@ -2,7 +2,7 @@
 
 import secrets
 
-from dataset_store.core.catalog import Catalog
+from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.log_entries import SeriesName, VersionEntry
 from dataset_store.dataset.rechecking import still_stands
 from dataset_store.dataset.reports import pieces_of
@@ -55,6 +55,7 @@ def _commit(workspace: Workspace, draft: Draft) -> bool:
     def entry(catalog: Catalog) -> VersionEntry:
         standing = catalog.version(draft.opened.id)
         if standing is not None:
+            _require_same(standing, sent)
             return standing.entry
         if not still_stands(workspace, draft, sent):
             raise _Fallen(draft.opened.id)
@@ -65,6 +66,19 @@ def _commit(workspace: Workspace, draft: Draft) -> bool:
     except _Fallen:
         return False
     return True
+
+
+def _require_same(standing: Version, sent: Sent) -> None:
+    """A version that has the draft's id is the draft's own only if it holds the same; places may differ.
+
+    Raises:
+        Conflict: It holds something else, as where one step was run twice and made two things.
+    """
+    if standing.entry.tree.digest != sent.tree.digest:
+        raise Conflict(
+            f"The version {standing.id} is final already, and holds something else than this draft.",
+            "It is complete; make this draft's files a version of their own.",
+        )
 
 
 class _Fallen(DatasetStoreError):

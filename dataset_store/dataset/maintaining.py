@@ -110,8 +110,8 @@ def wasteful_packs(workspace: Workspace, *, dead_share: float = DEAD_SHARE) -> l
     if not 0 < dead_share <= 1:
         raise InvalidRequest(f"{dead_share} is no part of a pack.", "Give a share above 0 and up to 1.")
     workspace.refresh().require("gc")
-    found = candidates(workspace.repository, list_packs(workspace.repository), summaries_of(workspace))
-    return [one for one in found if one.dead_share >= dead_share]
+    listed = list_packs(workspace.repository)
+    return candidates(workspace.repository, listed, summaries_of(workspace), dead_share)
 
 
 def packs_of_version(workspace: Workspace, version: Version) -> list[Candidate]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
+import msgspec
 import numpy as np
 
 from dataset_store.dataset.pictures import image_type, media_type, png_of
@@ -26,6 +27,7 @@ REPORTS: Final = "dataset_store.reports"
 """The name of the piece that holds a draft's reports; of others the beginning of theirs."""
 
 _MOST_MEDIA_BYTES: Final = 8 << 20
+_row = msgspec.json.Decoder(tuple[str, str, str, int | None, int, Any])
 _log = logging.getLogger(__name__)
 
 
@@ -59,8 +61,8 @@ def decode_reports(data: bytes, *, what: str) -> list[Report]:
         CorruptObject: They are none.
     """
     try:
-        return [Report(*json.loads(line)) for line in data.splitlines()]
-    except (ValueError, TypeError) as error:
+        return [Report(*_row.decode(line)) for line in data.splitlines()]
+    except (ValueError, RecursionError) as error:
         raise CorruptObject(f"{what} cannot be read: {error}.", "It was written by something else.") from error
 
 

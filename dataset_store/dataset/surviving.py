@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from dataset_store.core.digest import NodeId
 from dataset_store.core.entries import Entries, concat
 from dataset_store.core.nodes import Children, NodeRef
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.paths import ROOT, PathKey, to_text
 from dataset_store.core.tree import NodeReader, TreeRoot, read_children
-from dataset_store.errors import Corrupt, DatasetStoreError, ObjectMissing, StorageFailed
+from dataset_store.errors import Corrupt, CorruptObject, DatasetStoreError, ObjectMissing, StorageFailed
 from dataset_store.storage.repository import Repository, fetch_config
 
 __all__ = ["Lost", "Surviving", "SurvivingPacks", "read_surviving"]
@@ -159,7 +160,10 @@ def read_surviving(root: TreeRoot, entries: int, size: int, nodes: NodeReader, p
     leaves: list[tuple[PathKey, Entries]] = []
     lost: list[tuple[PathKey, Lost]] = []
     parts = [_Part(root.ref, ROOT, None, entries, size)]
+    met: set[NodeId] = set()
     while parts:
+        parts, again = _first_met(parts, met)
+        lost += [part.lost(CorruptObject("A tree has a node twice.")) for part in again]
         found = packs.each(parts, lambda part: part.ref.place.pack, lambda some: _read(some, nodes))
         deeper: list[_Part] = []
         for part, node in zip(parts, found, strict=True):
@@ -173,6 +177,16 @@ def read_surviving(root: TreeRoot, entries: int, size: int, nodes: NodeReader, p
     leaves.sort(key=lambda row: row[0])
     lost.sort(key=lambda row: row[0])
     return Surviving(concat([rows for _, rows in leaves]), tuple(one for _, one in lost))
+
+
+def _first_met(parts: Sequence[_Part], met: set[NodeId]) -> tuple[list[_Part], list[_Part]]:
+    """The parts whose nodes were not met before, and the others, which no tree has. All are `met` from now on."""
+    fresh: list[_Part] = []
+    again: list[_Part] = []
+    for part in parts:
+        (again if part.ref.node_id in met else fresh).append(part)
+        met.add(part.ref.node_id)
+    return fresh, again
 
 
 def _read(parts: Sequence[_Part], nodes: NodeReader) -> list[Entries | Children]:

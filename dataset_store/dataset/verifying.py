@@ -205,8 +205,10 @@ def verify_stored(
 
     Raises:
         DatasetNotFound, NotFinal: There is no such final version.
+        HistoryRewound: The log lacks its last entry that this machine has seen, or has another there.
         StorageFailed: The store cannot be read now; nothing is known to be damaged.
     """
+    workspace.repository.catalog.require_standing()
     version = _final(workspace, version_id)
     packs, tree, stats = SurvivingPacks(workspace.repository), version.entry.tree, version.entry.stats
     nodes = StoredNodes(workspace.repository.packs, NoKeeper())

@@ -21,7 +21,8 @@ from dataset_store.local.chunk_index import ChunkIndex
 from dataset_store.local.drafts import Draft, draft_ids
 from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.node_cache import NodeCache
-from dataset_store.local.settings import Settings, load_settings
+from dataset_store.local.private import make_private
+from dataset_store.local.settings import Settings, load_settings, require_own_folders
 from dataset_store.local.stat_cache import StatCache
 from dataset_store.storage.filesystems import is_remote, local_path, scheme_of
 from dataset_store.storage.repository import Repository, create_config, fetch_config, open_repository
@@ -204,6 +205,7 @@ def workspace_for(settings: Settings, *, create: bool = False) -> Workspace:
 
 
 def _opened(settings: Settings, url: str, held: Workspace | None, *, create: bool) -> Workspace:
+    require_own_folders(settings)
     backend = backend_at(url, single_writer=settings.single_writer)
     url_hash = hashlib.sha256(os.fsencode(url)).hexdigest()[:32]
     remembered = os.path.join(settings.cache, "stores", url_hash)
@@ -222,6 +224,8 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
     if held is not None and held.store_id == store_id:
         return held
     folder = os.path.join(settings.cache, store_id)
+    with suppress(OSError):  # without it everything is read from the store
+        make_private(folder)
     repository = open_repository(
         backend, config, os.path.join(folder, "catalog"), NodeCache(os.path.join(folder, "nodes")), is_new=is_new
     )
@@ -255,7 +259,7 @@ def _remembered(path: str) -> bytes | None:
 def _remember(path: str, config: bytes) -> None:
     """Keep a config, where that is possible: without it opening takes one request more."""
     with suppress(OSError):
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_private(os.path.dirname(path))
         temporary = f"{path}.{secrets.token_hex(4)}"
         with open(temporary, "wb") as file:
             file.write(config)

@@ -134,6 +134,8 @@ def _zip_members(archive: str) -> Iterator[_Member]:
             kind = stat.S_IFMT(mode)
             if kind not in {0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
                 raise _odd(archive, info.filename)
+            if not info.filename:  # zipfile cuts a name at a zero byte, and does not expect that nothing is left
+                raise _damaged(archive, "a member has no name")
             with opened.open(info) as content:
                 if _name(info.filename) in {"", "."} and info.is_dir():
                     continue

@@ -172,7 +172,7 @@ def _chunk_rows(pack: PackRef, footer: Footer) -> Iterator[list[tuple[bytes, byt
 
 def _hit(key: bytes, value: bytes, packs: _UsablePacks) -> ChunkHit | None:
     row = _unsealed(key, value)
-    if row is None:
+    if row is None or len(row) != _ROW.size:
         return None
     packed, offset, stored, plain_offset, plain_length, alone = _ROW.unpack(row)
     pack = packs[packed]

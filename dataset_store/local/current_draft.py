@@ -13,6 +13,7 @@ from contextlib import suppress
 import msgspec
 
 from dataset_store.local.os_errors import reading_error, writing_error
+from dataset_store.local.private import make_private
 
 __all__ = ["CurrentVersion", "forget", "recall", "remember"]
 
@@ -47,7 +48,7 @@ def recall(data: str, folder: str) -> CurrentVersion | None:
     try:
         with open(path, "rb") as file:
             return msgspec.json.decode(file.read(), type=CurrentVersion)
-    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):  # of JSON, or of UTF-8 in it
         return None
     except OSError as error:
         raise reading_error(error, path) from error
@@ -62,7 +63,7 @@ def remember(data: str, folder: str, current: CurrentVersion) -> None:
     path = _path(data, folder)
     known = msgspec.structs.replace(current, folder=_real(folder))
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_private(os.path.dirname(path))
         _replace(path, msgspec.json.encode(known))
     except OSError as error:
         raise writing_error(error, path) from error

@@ -11,7 +11,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from struct import Struct
 from typing import IO
@@ -27,7 +27,8 @@ from dataset_store.core.log_entries import Blob, Producer, Statistics, TreeRootR
 from dataset_store.core.nodes import decode_node, encode_node
 from dataset_store.core.paths import ROOT, PathKey, to_path
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
-from dataset_store.local.os_errors import naming_writes, reading_error
+from dataset_store.local.durable import flush_folder, make_folder
+from dataset_store.local.os_errors import naming_writes, reading_error, writing_error
 
 __all__ = [
     "Committing",
@@ -228,9 +229,9 @@ class Draft:
         """Begin a draft in a folder that does not exist yet."""
         parent = os.path.dirname(directory)
         with naming_writes(directory):
-            os.makedirs(parent, mode=0o700, exist_ok=True)
+            make_folder(parent)
             os.mkdir(directory, 0o700)
-            _sync_directory(parent)
+            flush_folder(parent)
         draft = Draft(directory)
         draft.append(opened, labels, output)
         return draft
@@ -376,8 +377,7 @@ class Draft:
         """Make records durable at the end of the journal; the offset of the first."""
         begin = self._end
         with self._locked(), naming_writes(self.path):
-            if self._has_changed():
-                raise Conflict(f"Another process has changed the draft {self._name}.", "Get it again, then repeat.")
+            self._require_unchanged()
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.ftruncate(descriptor, begin)
@@ -391,14 +391,15 @@ class Draft:
                 raise
             finally:
                 os.close(descriptor)
-            _sync_directory(self.directory)
+            flush_folder(self.directory)
         self._end = end
         return begin
 
-    def _has_changed(self) -> bool:
-        """Whether the journal is not the one that this state is of; a torn record behind it is no change."""
+    def _require_unchanged(self) -> None:
+        """Refuse where the journal is not the one that this state is of; a torn record behind it is no change."""
         size = os.stat(self.path).st_size if os.path.exists(self.path) else 0
-        return size < self._end or next(self._read(self._end), None) is not None
+        if size < self._end or next(self._read(self._end), None) is not None:
+            raise Conflict(f"Another process has changed the draft {self._name}.", "Get it again, then repeat.")
 
     def _fold(self, record: Record, at: int, changes: Changes | None = None) -> None:
         """Take a record into the state; `changes` are those of a batch."""
@@ -467,7 +468,7 @@ class Draft:
         length, complement, check = _RECORD.unpack(header)
         if length ^ complement == _ALL_BITS:
             end = file.tell() + length
-            body = file.read(length)
+            body = file.read(min(length, size - file.tell()))  # room is made for what is asked, not for what is there
             if len(body) == length and hash32(body)[:16] == check:
                 return body
             torn = end > size or (end == size and not any(body[-((size - 1) % _SECTOR + 1) :]))
@@ -483,7 +484,7 @@ class Draft:
     def _decode(self, body: bytes) -> Record:
         try:
             return _decoder.decode(body)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of msgpack, or of UTF-8 in it
             raise CorruptObject(
                 f"The draft in {self.directory} was written by another version of this package.",
                 "Finish it with that version, or discard it.",
@@ -506,40 +507,36 @@ class Draft:
             Conflict: Another process is finalizing it, or has changed it since this state was read.
             DatasetNotFound: It was finalized or discarded meanwhile.
         """
+        with self._alone(os.path.join(self.directory, _FINALIZING), os.O_RDWR | os.O_CREAT, "finalizing"):
+            self._require_unchanged()
+            yield
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return self._alone(self.directory, os.O_RDONLY | os.O_DIRECTORY, "changing")
+
+    @contextmanager
+    def _alone(self, path: str, flags: int, doing: str) -> Iterator[None]:
+        """Hold the lock of a file of the draft, or of its folder; nobody waits for it."""
         try:
-            descriptor = os.open(
-                os.path.join(self.directory, _FINALIZING), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
         except FileNotFoundError as error:
             raise self._gone() from error
+        except OSError as error:
+            raise writing_error(error, path) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not self.is_current():
-                raise Conflict(f"Another process has changed the draft {self._name}.", "Get it again, then repeat.")
+            with naming_writes(path):
+                self._lock(descriptor, doing)
             yield
-        except BlockingIOError as error:
-            raise Conflict(
-                f"Another process is finalizing the draft {self._name}.", "Wait for it to finish; then look for it."
-            ) from error
         finally:
             os.close(descriptor)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise self._gone() from error
+    def _lock(self, descriptor: int, doing: str) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
         except BlockingIOError as error:
             raise Conflict(
-                f"Another process is changing the draft {self._name}.",
-                "Wait for it to finish, then repeat.",
+                f"Another process is {doing} the draft {self._name}.", "Wait for it to finish, then repeat."
             ) from error
-        finally:
-            os.close(descriptor)
 
 
 def _write_record(descriptor: int, record: Record) -> int:
@@ -554,11 +551,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -28,6 +28,7 @@ import lmdb
 
 from dataset_store.errors import AccessDenied, DatasetStoreError, DiskFull, StorageFailed
 from dataset_store.local.os_errors import shown, writing_error
+from dataset_store.local.private import make_private
 
 __all__ = ["BestEffort", "Environment", "Transaction", "Work", "open_environment"]
 
@@ -189,7 +190,7 @@ class Environment:
 
         The broken ones are still open, so that nobody else has their inode number.
         """
-        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        make_private(self._directory)
         os.chmod(self._directory, 0o700)
         with _opening_alone(self._directory):
             if broken is not None and _identity(self._directory) == broken.identity:

@@ -9,8 +9,8 @@ Promises:
 - Any depth that a key can express works, with a bounded number of descriptors.
 - A `FolderWriter` may be used by several threads for different files.
 
-The writer never flushes to disk: a copy counts only once its owner has stamped it, and what a power failure left
-without a stamp is thrown away. It never verifies content; that is done before bytes come here. After an error
+The writer never flushes to disk: a copy counts only once its owner has flushed and stamped it, and what a power failure
+left without a stamp is thrown away. It never verifies content; that is done before bytes come here. After an error
 the folder is incomplete, and the owner removes it.
 """
 

@@ -22,6 +22,19 @@ IGNORE_FILE: Final = b".datasetignore"
 _DIRECTORY_MARK: Final = "ps_d"
 """The group by which pathspec's patterns mark the slash after a directory."""
 
+_ANY_ABOVE: Final = "^(?:.+/)?"
+_ANY_FOLDERS: Final = "(?:/.+)?"
+"""What pathspec makes of `**/` before the first name, and of `/**/` between two."""
+
+_CHARACTERS: Final = r"\[\^?\]?(?:\\.|[^\]\\])*\]"
+_SETS: Final = re.compile(rf"\\.|\[\^/\]|(?P<set>{_CHARACTERS})", re.DOTALL)
+"""Sets of characters, such as `[a-z]`; other things only lest a bracket in them be taken for the beginning of one."""
+
+_BETWEEN_STARS: Final = re.compile(
+    rf"\[\^/\]\*((?:\\.|{_CHARACTERS}(?!\*)|[^\\/()\[\]]|\(\?!/\))*?)(?=\[\^/\]\*)", re.DOTALL
+)
+"""A star, and what must stand between it and the next one of the same name."""
+
 _MOST_BYTES: Final = 1 << 20
 _log = logging.getLogger(__name__)
 
@@ -81,7 +94,24 @@ def _patterns(data: bytes, path: bytes) -> Iterator[tuple[bool, re.Pattern[str]]
         except (ValueError, re.error) as error:
             _log.warning("%s holds what is no rule, %r: %s", shown(path), line, error)
             continue
-        yield from ((one.include, one.regex) for one in found if one.include is not None)
+        yield from ((one.include, _in_one_pass(one.regex)) for one in found if one.include is not None)
+
+
+def _in_one_pass(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """A pattern of pathspec as git means it, which never tries a name in all the ways that its stars could share it.
+
+    What stands between two stars is best found where it comes first: the later one is free to take the rest. So a rule
+    with many stars costs about as much as one with one, whoever wrote it. A set of characters never means a slash.
+    """
+    within = _SETS.sub(lambda found: f"(?!/){found[0]}" if found["set"] else found[0], pattern.pattern)
+    once = _BETWEEN_STARS.sub(r"(?>[^/]*?\1)", within)
+    first, *between, last = once.split(_ANY_FOLDERS) if _ANY_FOLDERS in once else (once, "")
+    if not last:
+        return re.compile(once)
+    if first.startswith(_ANY_ABOVE):
+        first = f"^(?>(?:.+?/)??{first.removeprefix(_ANY_ABOVE)}(?=/))"
+    found = "".join(f"(?>(?:/.+?)??{names}(?=/))" for names in between)
+    return re.compile(f"{first}{found}{_ANY_FOLDERS}{last}")
 
 
 def _means(pattern: re.Pattern[str], path: str, *, is_directory: bool) -> bool:

@@ -1,8 +1,9 @@
 """Local copies: read-only folders of versions, or of downloaded files, kept in a bounded cache.
 
-A copy is written into a private folder, renamed into place, and stamped last, so a stamp says that the folder is
-whole. Whoever was given a copy's path holds a shared kernel lock on it until its process ends; a copy is removed only
-under the exclusive lock, so never while in use, and a killed process leaves nothing locked.
+A copy is written into a private folder, flushed, renamed into place, and stamped last, so a stamp says that the folder
+is whole, also after a power cut. Whoever was given a copy's path holds a shared kernel lock on it until its process
+ends; a copy is removed only under the exclusive lock, so never while in use, and a killed process leaves nothing
+locked.
 
 What a making that was broken off has written is handed to the next one, which takes from it what it can check. It is
 kept until the machine is started anew: after a power failure a file's size and time may stand where its bytes do not.
@@ -24,6 +25,8 @@ import msgspec
 from dataset_store.core.digest import hash32
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.errors import AccessDenied, Conflict, DiskFull, StorageFailed
+from dataset_store.local.durable import flush_tree
+from dataset_store.local.private import make_private
 from dataset_store.local.removal import remove_tree
 
 __all__ = ["LocalCopies", "LocalCopy", "Stamp", "copy_id_of"]
@@ -116,7 +119,7 @@ class LocalCopies:
 
         Several callers may ask for one version at once: one makes it, the others wait and share it.
         """
-        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        make_private(self.directory)
         for _ in range(_TRIES):
             made = self.find(copy_id) or self._make(copy_id, fill)
             if made is not None:
@@ -254,6 +257,7 @@ class LocalCopies:
                 remove_tree(os.fsencode(private))
             raise
         os.chmod(private, 0o555)  # noqa: S103  (its parent is 0700)
+        flush_tree(private)  # the stamp must not outlive what it speaks of
         os.rename(private, self._path(copy_id))
         temporary = self._stamp_path(copy_id) + ".new"
         with open(temporary, "wb") as file:
@@ -301,7 +305,7 @@ class LocalCopies:
         try:
             with open(self._stamp_path(copy_id), "rb") as file:
                 return msgspec.json.decode(file.read(), type=Stamp)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (FileNotFoundError, ValueError, RecursionError):  # of JSON, or of UTF-8 in it
             return None
 
     def _is_whole(self, copy_id: str) -> bool:

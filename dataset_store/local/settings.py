@@ -17,8 +17,17 @@ from platformdirs import user_cache_dir, user_config_dir, user_data_dir
 from dataset_store.core.urls import redacted, require_whole_scheme, scheme_of
 from dataset_store.errors import InvalidRequest
 from dataset_store.local.os_errors import naming_writes
+from dataset_store.local.private import require_private
 
-__all__ = ["Settings", "change_settings", "config_file", "load_settings", "settings_sources", "stores_named"]
+__all__ = [
+    "Settings",
+    "change_settings",
+    "config_file",
+    "load_settings",
+    "require_own_folders",
+    "settings_sources",
+    "stores_named",
+]
 
 _APPLICATION = "dataset-store"
 _DEFAULT_CACHE_BYTES = 50 * 2**30
@@ -28,6 +37,7 @@ _VARIABLES = {
     "data": "DATASET_STORE_DATA",
     "cache_bytes": "DATASET_STORE_CACHE_BYTES",
     "single_writer": "DATASET_STORE_SINGLE_WRITER",
+    "shared_folders": "DATASET_STORE_SHARED_FOLDERS",
 }
 _KNOWN = frozenset(_VARIABLES)
 _YES = {"1", "true", "yes", "on"}
@@ -47,7 +57,8 @@ class Settings:
     """The store's URL or path, two folders of this machine, and the bound of the local-copy cache in bytes.
 
     Everything under `cache` can be deleted at any time; `data` holds drafts. `single_writer` is the user's word that
-    nobody else writes to the store, which some storages need.
+    nobody else writes to the store, which some storages need; `shared_folders` that everybody who can write to the two
+    folders is trusted.
     """
 
     store: str = field(repr=False)  # a URL may hold a password
@@ -55,6 +66,18 @@ class Settings:
     data: str
     cache_bytes: int
     single_writer: bool = False
+    shared_folders: bool = False
+
+
+def require_own_folders(settings: Settings) -> None:
+    """Refuse a cache, or a folder of drafts, that others could have written into, unless the user trusts them.
+
+    Raises:
+        AccessDenied: Another user owns one, or may write it.
+    """
+    if not settings.shared_folders:
+        require_private(settings.cache, _VARIABLES["cache"])
+        require_private(settings.data, _VARIABLES["data"])
 
 
 def config_file() -> str:
@@ -68,7 +91,7 @@ def load_settings(store: str | None = None, environment: Mapping[str, str] | Non
     Args:
         store: The store that the caller names, if any.
         environment: Instead of the process's own: `DATASET_STORE_URL`, `DATASET_STORE_CACHE`, `DATASET_STORE_DATA`,
-            `DATASET_STORE_CACHE_BYTES`, `DATASET_STORE_SINGLE_WRITER`.
+            `DATASET_STORE_CACHE_BYTES`, `DATASET_STORE_SINGLE_WRITER`, `DATASET_STORE_SHARED_FOLDERS`.
 
     Raises:
         InvalidRequest: The user's file, a number or the store's URL cannot be understood.
@@ -85,7 +108,8 @@ def load_settings(store: str | None = None, environment: Mapping[str, str] | Non
         os.path.abspath(os.path.expanduser(cache)),
         data,
         _cache_bytes(env, written),
-        _is_yes(env.get("DATASET_STORE_SINGLE_WRITER") or str(written.get("single_writer", ""))),
+        _is_set("single_writer", env, written),
+        _is_set("shared_folders", env, written),
     )
 
 
@@ -117,9 +141,13 @@ def _bytes_of(text: str, what: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _is_yes(text: str) -> bool:
+def _is_set(name: str, env: Mapping[str, str], written: Mapping[str, object]) -> bool:
+    return _is_yes(name, env.get(_VARIABLES[name]) or str(written.get(name, "")))
+
+
+def _is_yes(name: str, text: str) -> bool:
     if text.lower() not in _YES | _NO:
-        raise InvalidRequest(f"single_writer is {text!r}, neither yes nor no.", "Give 1 or 0.")
+        raise InvalidRequest(f"{name} is {text!r}, neither yes nor no.", "Give 1 or 0.")
     return text.lower() in _YES
 
 
@@ -137,6 +165,7 @@ def settings_sources(environment: Mapping[str, str] | None = None) -> dict[str, 
         "data": settings.data,
         "cache_bytes": str(settings.cache_bytes),
         "single_writer": "true" if settings.single_writer else "false",
+        "shared_folders": "true" if settings.shared_folders else "false",
     }
     found = {}
     for name, value in values.items():
@@ -173,8 +202,8 @@ def _parsed(name: str, text: str) -> object:
     """A value as it is written. Paths are made absolute: the file means the same whatever the working folder."""
     if name == "cache_bytes":
         return _bytes_of(text, "The setting cache_bytes")
-    if name == "single_writer":
-        return _is_yes(text)
+    if name in {"single_writer", "shared_folders"}:
+        return _is_yes(name, text)
     if not text:
         raise InvalidRequest(f"The setting {name} is empty.", f"Give a value, or take it out with --unset {name}.")
     if name == "store":

@@ -74,7 +74,7 @@ class CatalogCache:
             self._usable = False
 
     def _append(self, wanted: bytes) -> None:
-        os.makedirs(self._folder, exist_ok=True)
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -140,6 +140,14 @@ class CatalogView:
             before = self._position.slot
             self.take(self._log.read_after(self._position))
             return self._position.slot - before
+
+    def require_standing(self) -> None:
+        """See that the log still holds the last entry that was read, now or by an earlier process; one request.
+
+        Raises:
+            HistoryRewound: It does not: an older copy of the log was put back, or another log in its place.
+        """
+        self._log.require_standing(self._position)
 
     def commit(self, make_entry: Callable[[Catalog], LogEntry]) -> LogRecord:
         """Append the entry that follows from the state; see `Log.commit`."""

@@ -73,6 +73,7 @@ class Pacing:
         sleep: Called with seconds.
         jitter: Gives a number from 0 to 1, another each time, so that writers that met do not meet again.
         attempts: How many creates are sent before an unknown outcome is given up.
+        loss_peak: After how many losses in a row the pause is longest.
         seconds: After how long no further create is sent: each may take as long as a server may say nothing.
         now: A clock that only goes forward.
     """
@@ -84,6 +85,7 @@ class Pacing:
     now: Callable[[], float] = time.monotonic
     doubt_base: float = 0.1
     loss_base: float = 0.005
+    loss_peak: int = 8
     ceiling: float = 2.0
 
     def after_doubt(self, attempt: int) -> None:
@@ -91,8 +93,14 @@ class Pacing:
         self.sleep(min(self.ceiling, self.doubt_base * 2**attempt) * (0.5 + self.jitter() / 2))
 
     def after_loss(self, losses: int) -> None:
-        """Pause after the given number of losses in a row, at least 1."""
-        self.sleep(min(self.ceiling, self.loss_base * 2.0 ** min(losses, 32)) * self.jitter())
+        """Pause after the given number of losses in a row, at least 1.
+
+        Pauses grow, so that few meet, and shrink again for who has lost often, so that it goes before those who came
+        later: of 16 writers on a folder none waits longer than seconds, where with growing alone some wait for half a
+        minute.
+        """
+        steps = losses if losses <= self.loss_peak else max(0, 2 * self.loss_peak - losses)
+        self.sleep(self.loss_base * 2.0**steps * self.jitter())
 
 
 class Fold(Protocol):
@@ -159,6 +167,17 @@ class Log:
             self._checkpoints.saw(records, reader.level)
             yield from records
         self._looked_beyond |= looks_beyond
+
+    def require_standing(self, position: Position) -> None:
+        """See that the last entry before a position is the one that the caller knows; one request.
+
+        Raises:
+            HistoryRewound: It is gone, or another stands there.
+            StorageFailed: The storage refused.
+        """
+        key = slot_key(self._name, position.slot - 1)
+        if position.slot and not _is_before(self._backend.get_many([key])[0], position):
+            raise rewound(key)
 
     def append(self, entry: LogEntry, position: Position) -> Committed | Lost:
         """Write an entry into the slot at a position, or learn what stands there.
@@ -242,7 +261,7 @@ class Log:
         later = beyond(self._name, position.slot)
         if before >= 0:
             (data, *found) = self._backend.get_many([slot_key(self._name, before), *later])
-            if data is None or object_digest(data) != position.prev:
+            if not _is_before(data, position):
                 raise rewound(slot_key(self._name, before))
         else:
             found = self._backend.get_many(later)
@@ -297,6 +316,11 @@ class Log:
                 "It landed earlier and is complete; take a new commit id for a different content.",
             )
         return LogRecord(slot, found, data, Position(slot + 1, object_digest(data)))
+
+
+def _is_before(data: bytes | None, position: Position) -> bool:
+    """Whether an object is the one before a position."""
+    return data is not None and object_digest(data) == position.prev
 
 
 @dataclass(slots=True)

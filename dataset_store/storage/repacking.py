@@ -11,7 +11,7 @@ Never: changes what any version holds, or writes under a name that was used befo
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from dataset_store.core.catalog import Catalog
 from dataset_store.core.extents import Extents
 from dataset_store.core.frames import EncodedFrame, FrameCodec
 from dataset_store.core.log_entries import Blob, RepackEntry
-from dataset_store.core.packfile import Footer, PackRef, Place, frame_rank, pack_key
+from dataset_store.core.packfile import PACK_HEADER_SIZE, Footer, PackRef, Place, frame_rank, pack_key
 from dataset_store.core.relocation import encode_table, moved_frames
 from dataset_store.core.standing import Standing
 from dataset_store.errors import CorruptObject
@@ -42,7 +42,7 @@ __all__ = ["Candidate", "Repacked", "candidates", "repack"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pack that may be repacked: its size, and how many bytes of its frames something live needs."""
+    """A pack that may be repacked: the bytes of its frames, and how many of them something live needs."""
 
     pack: PackRef
     size: int
@@ -82,19 +82,32 @@ class _State:
     left: frozenset[PackRef]
 
 
-def candidates(repository: Repository, listed: ListedPacks, keeper: SummaryKeeper) -> list[Candidate]:
-    """Every listed pack that holds something live and may be repacked, by the catalog as it was last read.
+def candidates(
+    repository: Repository, listed: ListedPacks, keeper: SummaryKeeper, dead_share: float = 0
+) -> list[Candidate]:
+    """Every listed pack that holds something live, at least so much that is dead, and may be repacked.
+
+    By the catalog as it was last read. The footers of packs that may be that dead are read.
 
     Raises:
         CorruptObject, ObjectMissing: A live version cannot be walked.
         StorageFailed: The storage refused.
     """
     state = at_one_state(repository, lambda: _state(repository, keeper))
-    return [
+    found = [
         Candidate(pack, listed.packs[pack].size, extents.total())
         for pack, extents in sorted(state.live.items(), key=lambda row: row[0])
         if pack in listed.packs and pack not in state.left
     ]
+    if not dead_share:
+        return found
+    # By its size alone a pack seems more dead than it is, as its footer is no frame.
+    rough = [one for one in found if one.dead_share >= dead_share]
+    footers = repository.packs.read_footers([one.pack for one in rough])
+    exact = [
+        replace(one, size=footer.frames_end - PACK_HEADER_SIZE) for one, footer in zip(rough, footers, strict=True)
+    ]
+    return [one for one in exact if one.dead_share >= dead_share]
 
 
 def repack(

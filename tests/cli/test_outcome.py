@@ -15,7 +15,7 @@ from dataset_store.cli import main
 from dataset_store.cli.arguments import build_parser
 
 MAKING = ["create", "add", "remove", "sync", "upload", "close"]
-KEEPING = ["tag", "archive", "set-description", "rename", "move", "squash", "delete"]
+KEEPING = ["tag", "archive", "set-description", "rename", "move", "squash", "delete", "expire", "gc", "repack"]
 SHARING = ["push", "pull", "clone"]
 COMMANDS = [
     *MAKING,
@@ -271,21 +271,34 @@ def test_a_reader_that_leaves_early_causes_no_complaint(machine, closed):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_an_interrupted_process_shows_no_traceback(machine, pictures):
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, b"Interrupted"), (signal.SIGTERM, 143, b"Terminated")]
+)
+def test_an_interrupted_process_clears_up_and_shows_no_traceback(machine, pictures, number, code, word):
     os.mkfifo(machine / "work" / "pipe")
-    code = """
+    program = """
 import os, sys
 import dataset_store.cli.store as store
 def doctor(arguments):
-    os.close(os.open("pipe", os.O_WRONLY))
-    while True: os.read(os.open("pipe", os.O_RDONLY), 1)
+    try:
+        os.close(os.open("pipe", os.O_WRONLY))
+        while True: os.read(os.open("pipe", os.O_RDONLY), 1)
+    finally:
+        os.mkdir("cleared up")
 store.doctor = doctor
 from dataset_store.cli import main
 sys.exit(main(["doctor"]))
 """
-    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    running = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
     os.close(os.open("pipe", os.O_RDONLY))
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     _, said = running.communicate(timeout=20)
-    assert running.returncode == 130
-    assert said == b"Interrupted; what was acknowledged is safe, repeat the command to go on.\n"
+    assert running.returncode == code
+    assert said == word + b"; what was acknowledged is safe, repeat the command to go on.\n"
+    assert (machine / "work" / "cleared up").is_dir()
+
+
+def test_a_program_that_gives_commands_keeps_its_own_handler_of_sigterm(shell):
+    before = signal.getsignal(signal.SIGTERM)
+    shell("--version")
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from dataset_store.core import shape
 from dataset_store.core.census import MOST_PACKS, Census, census_after, packs_to_empty
 from dataset_store.core.diff import changes_between, diff, diff_entries
+from dataset_store.core.digest import ContentDigest
 from dataset_store.core.entries import Changes, Entries, overlay, same_identity
-from dataset_store.core.nodes import Children, decode_node, encode_node, node_level
-from dataset_store.core.tree import TreeRoot, build, edit, lookup, read_all, read_range, read_ranges
+from dataset_store.core.nodes import Children, concat_children, decode_node, encode_node, node_level
+from dataset_store.core.paths import PathKey
+from dataset_store.core.shares import read_share
+from dataset_store.core.tree import TreeRoot, _Writes, build, edit, lookup, read_all, read_range, read_ranges
 from dataset_store.errors import CorruptObject
 from dataset_store.testing.trees import MemoryNodes, entries_of
 
@@ -232,3 +235,57 @@ def test_overlaying_changes_replaces_adds_and_removes():
     base = entries_of({b"a": 1, b"b": 2, b"c": 3})
     result = overlay(base, Changes(entries_of({b"b": 9, b"bb": 4}), [b"c", b"zz"]))
     assert equal(result, entries_of({b"a": 1, b"b": 9, b"bb": 4}))
+
+
+# --- forged trees ---
+
+
+def above(nodes: MemoryNodes, level: int, *rows: tuple[bytes, Children]) -> Children:
+    """A node whose rows name the only node of other tables, under any keys; the row that names it in turn."""
+    table = concat_children([replace(below, keys=[PathKey(first)]) for first, below in rows])
+    return row_above(nodes, table, level)
+
+
+def row_above(nodes: MemoryNodes, rows: Entries | Children, level: int) -> Children:
+    return _Writes(nodes).write_nodes([rows], level, {})
+
+
+def root_named_by(row: Children) -> TreeRoot:
+    return TreeRoot(ContentDigest(row.digests[0].tobytes()), row.ref(0))
+
+
+def test_a_tree_that_names_a_node_again_and_again_is_refused_before_it_is_walked():
+    """Twenty levels of four rows that all mean the same node: a million million leaves in 21 nodes."""
+    nodes = MemoryNodes()
+    row = row_above(nodes, entries_of({b"a": 1}), 0)
+    for level in range(1, 21):
+        row = above(nodes, level, *((b"%c" % (97 + at), row) for at in range(4)))
+    root = root_named_by(row)
+    other = build(entries_of({b"b": 2}), nodes).root
+    for walk in (
+        lambda: read_all(root, nodes),
+        lambda: diff(root, other, nodes),
+        lambda: diff(other, root, nodes),
+        lambda: lookup(root, [b"a", b"b", b"c"], nodes),
+        lambda: read_share(root, 0, 2, nodes),
+    ):
+        with pytest.raises(CorruptObject, match="twice"):
+            walk()
+    assert nodes.read < 100
+
+
+def test_leaves_that_are_out_of_order_are_refused():
+    nodes = MemoryNodes()
+    one, two = (row_above(nodes, entries_of({name: 1, name + b"z": 2}), 0) for name in (b"a", b"b"))
+    for first, second in ((two, one), (one, row_above(nodes, entries_of({b"az\0x": 1}), 0))):
+        root = root_named_by(above(nodes, 1, (b"a", first), (b"b", second)))
+        with pytest.raises(CorruptObject, match="out of order"):
+            read_all(root, nodes)
+
+
+def test_a_tree_that_is_higher_than_its_root_says_has_no_difference():
+    nodes = MemoryNodes()
+    row = above(nodes, 1, (b"a", row_above(nodes, entries_of({b"a": 1}), 0)))
+    forged = root_named_by(above(nodes, 1, (b"a", row)))
+    with pytest.raises(CorruptObject, match="several levels"):
+        diff(build(entries_of({b"b": 2}), nodes).root, forged, nodes)

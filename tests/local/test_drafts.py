@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dataset_store.core.entries import Changes, make_entries
 from dataset_store.core.paths import PathKey
-from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound, DiskFull
+from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound, DiskFull, StorageFailed
 from dataset_store.local.drafts import Committing, Draft, Labels, Opened, Output, Source
 
 
@@ -172,6 +172,45 @@ def test_a_change_that_could_not_be_made_durable_is_not_there(tmp_path, monkeypa
     assert Draft.load(draft.directory).changes.entries.keys == []
     draft.change(Changes(rows([b"b"]), []), source(b"second"))
     assert Draft.load(draft.directory).changes.entries.keys == [b"b"]
+
+
+def test_a_draft_is_not_lost_with_the_folders_that_were_made_for_it(tmp_path, monkeypatch):
+    flushed = []
+    fsync = os.fsync
+
+    def noted(descriptor):
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    directory = tmp_path / "own" / "drafts" / "store" / "one"
+    Draft.create(str(directory), opened(), Labels([], None), Output(None))
+    assert {tmp_path, tmp_path / "own", *directory.parents[:2], directory} <= set(flushed)
+
+
+def test_a_draft_behind_which_a_broken_off_call_left_something_can_be_finalized(tmp_path):
+    draft = create(tmp_path)
+    with open(draft.path, "ab") as file:
+        file.write(b"\x07\0\0")
+    again = Draft.load(draft.directory)
+    with again.finalizing():
+        again.append(Committing())
+    assert Draft.load(draft.directory).committing
+
+
+@pytest.mark.parametrize(("number", "kind"), [(24, StorageFailed), (28, DiskFull), (5, StorageFailed)])
+def test_a_draft_that_cannot_be_locked_says_why(tmp_path, monkeypatch, number, kind):
+    draft = create(tmp_path)
+
+    def refused(path, *_arguments, **_named):
+        raise OSError(number, os.strerror(number), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        with pytest.raises(kind), draft.finalizing():
+            pass
+        with pytest.raises(kind):
+            draft.append(Committing())
 
 
 def test_one_process_at_a_time_finalizes_a_draft(tmp_path):

@@ -31,7 +31,7 @@ from dataset_store.errors import (
     StorageFailed,
     VersionDeleted,
 )
-from dataset_store.local.drafts import Draft, Metadata, Source
+from dataset_store.local.drafts import Draft, Labels, Metadata, Opened, Output, Source
 from dataset_store.storage.collecting import collect, list_packs, put_blob
 from dataset_store.storage.repacking import candidates, repack
 from dataset_store.storage.trees import root_of
@@ -49,6 +49,7 @@ class Writer:
         self.machine, self.times = machine, times
         self.rng, self.world = machine.rng, machine.world
         self.draft = None
+        self.held = None  # what a twin makes; what others make is in the world
 
     def __call__(self):
         while self.times:
@@ -68,7 +69,7 @@ class Writer:
     def _go_on(self):
         if self.draft is not None and os.path.exists(self.draft):
             draft = Draft.load(self.draft)
-            if draft.opened.id in self.world.expected:
+            if draft.opened.id in self.world.expected or (self.held and len(draft.changes)):
                 self._finish(draft)
         self()
 
@@ -139,16 +140,45 @@ class Writer:
             except (ChunksLost, FileChanged) as error:
                 self.world.count(type(error).__name__)
                 break
+            except Conflict:
+                self.world.count("a commit id stood with something else")
+                break
             except StorageFailed:
                 continue
             else:
-                self.world.acknowledged.add(draft_id)
+                made = self.held or self.world.expected[draft_id]
+                self.world.acknowledged.setdefault(draft_id, []).append(made)
                 return
         if not draft.committing:
             try:
                 discard_draft(workspace, draft)
             except (StorageFailed, Conflict):
                 self.world.count("a draft could not be discarded")
+
+
+class Twin(Writer):
+    """A step that is run twice under one version id, and may make two things."""
+
+    def __init__(self, machine, version_id, chosen):
+        super().__init__(machine, 1)
+        self.version_id, self.chosen = version_id, chosen
+        self.held = {key: hash32(content) for key, content in chosen.items()}
+
+    def heir(self):
+        return self._go_on
+
+    def _make(self):
+        opened = Opened(self.version_id, self.machine.workspace.store_id, "p", "d", None, [], None, 1)
+        directory = os.path.join(self.machine.workspace.drafts_directory, self.version_id)
+        draft = Draft.create(directory, opened, Labels([], None), Output(None))
+        self.draft = draft.directory
+        folder = self.machine.folder / f"files{self.version_id}"
+        for key, content in self.chosen.items():
+            path = folder / key.replace(b"\0", b"/").decode()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        draft.change(Changes(_rows(draft, self.chosen), []), Source(os.fsencode(folder), b"", {}))
+        self._finish(draft)
 
 
 def _entries(workspace, draft, parents):
@@ -252,7 +282,8 @@ def repacker(machine, times):
 def repack_now(machine):
     repository = machine.workspace.repository
     repository.catalog.refresh()
-    found = [one.pack for one in candidates(repository, list_packs(repository), machine.summaries)]
+    share = machine.rng.choice((0, 0.01, 0.01))  # mostly packs of which something is dead
+    found = [one.pack for one in candidates(repository, list_packs(repository), machine.summaries, share)]
     victims = frozenset(machine.rng.sample(found, min(len(found), machine.rng.randint(1, 3))))
     repack(repository, machine.summaries, victims, now_ns=lambda: 1)
 

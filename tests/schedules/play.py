@@ -11,10 +11,13 @@ import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from actors import Writer, annotator, collect_now, collector, deleter, reader, repacker
+from actors import CONTENTS, KEYS, Twin, Writer, annotator, collect_now, collector, deleter, reader, repacker
 from machines import Machine, machines
 from schedule import Scheduler, Violation
+from watch import watched
 from world import World
+
+from dataset_store.core.digest import hash32
 
 
 def play(seed: int) -> World:
@@ -27,7 +30,7 @@ def play(seed: int) -> World:
     rng = random.Random(seed)
     world = World(rng)
     scheduler = Scheduler(rng, world)
-    with machines(rng) as folder:
+    with machines(rng) as folder, watched(world):
         veteran = Machine(world, scheduler, folder / "0")
         history(veteran)
         cast(scheduler, veteran, folder)
@@ -41,7 +44,7 @@ def history(machine: Machine) -> None:
     """What was there before: versions, deleted ones, collections, as one machine did it."""
     Writer(machine, 1)()
     for _ in range(machine.rng.randint(1, 4)):
-        act = machine.rng.choice((Writer, Writer, deleter, collector, repacker))
+        act = machine.rng.choice((Writer, Writer, deleter, deleter, collector, repacker))
         act(machine, 1)()
 
 
@@ -57,11 +60,24 @@ def cast(scheduler: Scheduler, veteran: Machine, folder) -> None:
         scheduler.start("writer", writer, writer.heir)
 
     write(veteran, 2)
+    if rng.random() < 0.2:
+        begin_twins(scheduler, another)
     for _ in range(rng.randint(0, 1)):
         write(another(), 2)
     others = [(deleter, 2), (collector, 3), (collector, 2), (repacker, 2), (repacker, 2), (reader, 2), (annotator, 2)]
     for act, times in rng.sample(others, rng.randint(2, 5)):
         scheduler.start(act.__name__, act(another(), times))
+
+
+def begin_twins(scheduler: Scheduler, another) -> None:
+    """Two machines make one version; most of the time two different ones."""
+    rng, world = scheduler.rng, scheduler.world
+    version_id = rng.randbytes(16).hex()
+    plans = [{key: rng.choice(CONTENTS) for key in KEYS[:2]} for _ in range(2)]
+    world.twins[version_id] = [{key: hash32(content) for key, content in plan.items()} for plan in plans]
+    for plan in plans:
+        twin = Twin(another(), version_id, plan)
+        scheduler.start("twin", twin, twin.heir)
 
 
 def outcome(seed: int) -> tuple[int, str | None, dict[str, int]]:

@@ -59,8 +59,9 @@ class World:
         self.commits = set()
         self.fold = Fold()
         self.expected = {}  # version id -> {key: content id}
+        self.twins = {}  # version id -> what several makers of it say, of whom one will be right
         self.named = {}  # version id -> the frames that it names
-        self.acknowledged = set()
+        self.acknowledged = {}  # version id -> what those who were told of success had made
         self.happened = {}
 
     def count(self, what):
@@ -263,6 +264,8 @@ class World:
         frames, contents = self.frames_of(entry)
         for at in frames:
             self._require_there(self.now(at), f"the version {entry.commit}")
+        if entry.commit in self.twins:
+            self.expected[entry.commit] = next((one for one in self.twins[entry.commit] if one == contents), None)
         if contents != self.expected[entry.commit]:
             raise Violation(f"the version {entry.commit} holds other files than its maker said")
 
@@ -300,8 +303,11 @@ class World:
         there = {row.key.rpartition("/")[2] for row in self.store.list("packs")}
         if there - self.needed():
             raise Violation(f"packs {sorted(there - self.needed())} are never collected")
-        if lost := self.acknowledged - self.commits:
-            raise Violation(f"acknowledged commits {sorted(lost)} are not in the log")
+        for version_id, contents in self.acknowledged.items():
+            if version_id not in self.commits:
+                raise Violation(f"the acknowledged commit {version_id} is not in the log")
+            if any(one != self.expected[version_id] for one in contents):
+                raise Violation(f"the commit {version_id} was acknowledged to somebody who had made something else")
 
 
 EFFECTS = {

@@ -3,7 +3,6 @@
 import random
 import threading
 from collections.abc import Iterable
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -602,10 +601,13 @@ def test_writers_that_take_turns_at_one_series_get_numbers_without_a_gap():
         assert view.catalog.invalid == ()
 
 
-def test_pauses_after_losses_grow_to_a_ceiling():
+def test_pauses_after_losses_grow_and_then_shrink_so_that_nobody_loses_for_ever():
     slept: list[float] = []
     pacing = Pacing(sleep=slept.append, jitter=lambda: 1.0)
-    for losses in (1, 2, 5, 1000):
+    for losses in range(1, 1_000):
         pacing.after_loss(losses)
-    assert all(one < other for one, other in pairwise(slept[:3]))
-    assert slept[3] == pacing.ceiling
+    longest = slept.index(max(slept))
+    assert slept[: longest + 1] == sorted(set(slept[: longest + 1]))
+    assert slept[longest:] == sorted(slept[longest:], reverse=True)
+    assert slept[-1] < slept[0] <= slept[longest] / 100
+    assert slept[longest] < pacing.ceiling

@@ -1,0 +1,60 @@
+"""The code of commit, gc and repack loses nothing in any schedule tried, and the schedules notice what they are for."""
+
+from collections import Counter
+
+import pytest
+from plants import PLANTS
+from play import outcome, play
+from watch import REQUIRED
+
+EVERYDAY = 60  # schedules
+BLOCK = 1_000  # schedules of one heavy test; twenty of them make 20,000
+CAUGHT_WITHIN = 2_000  # schedules in which a planted fault must show
+
+
+def broken(first, count):
+    """Seeds whose schedules broke an invariant, and how; and how many schedules met each situation."""
+    met = Counter()
+    bad = []
+    for seed in range(first, first + count):
+        _, problem, happened = outcome(seed)
+        met.update(happened.keys())
+        if problem is not None:
+            bad.append((seed, problem))
+    return bad, met
+
+
+def test_no_schedule_breaks_an_invariant():
+    assert broken(0, EVERYDAY)[0] == []
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("block", range(20))
+def test_none_of_20_000_schedules_breaks_an_invariant(block):
+    assert broken(100_000 + block * BLOCK, BLOCK)[0] == []
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1500)
+def test_schedules_meet_what_the_rules_are_for(capsys):
+    bad, met = broken(50_000, BLOCK)
+    with capsys.disabled():
+        for what, count in met.most_common():
+            print(f"\n{100 * count / BLOCK:6.2f} % of {BLOCK:,} schedules: {what}", end="")
+    assert bad == []
+    assert {what: met[what] >= BLOCK / 100 for what in REQUIRED} == dict.fromkeys(REQUIRED, True), met
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_fault_is_found(plant):
+    with plant():
+        assert any(outcome(seed)[1] is not None for seed in range(CAUGHT_WITHIN))
+
+
+def test_a_seed_is_one_schedule():
+    first, second = play(7), play(7)
+    assert [data for data, _ in first.log] == [data for data, _ in second.log]
+    assert first.ever == second.ever
