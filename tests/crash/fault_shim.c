@@ -168,7 +168,6 @@ static void tell_vector(int file, const struct iovec *parts, int count, ssize_t 
 
 #define HALF(length) ((length) > 1 ? (length) / 2 : (length))
 #define POSITION (lseek(file, 0, SEEK_CUR) - done)
-
 WRITES(write, (int file, const void *data, size_t length), (file, data, length), (file, data, HALF(length)), POSITION)
 WRITES(pwrite, (int file, const void *data, size_t length, off_t offset), (file, data, length, offset),
        (file, data, HALF(length), offset), offset)
@@ -243,7 +242,6 @@ ssize_t copy_file_range(int source, off64_t *from, int file, off64_t *to, size_t
     }
 SENDS(sendfile, off_t)
 SENDS(sendfile64, off64_t)
-
 #define CUTS(name, type)                                                                   \
     int name(int file, type length)                                                        \
     {                                                                                      \
@@ -257,7 +255,6 @@ SENDS(sendfile64, off64_t)
     }
 CUTS(ftruncate, off_t)
 CUTS(ftruncate64, off64_t)
-
 #define RESERVES(name, type)                                                               \
     int name(int file, type offset, type length)                                           \
     {                                                                                      \
@@ -306,7 +303,6 @@ int ioctl(int file, unsigned long request, ...)
 FLUSHES(fsync)
 FLUSHES(fdatasync)
 FLUSHES(syncfs)
-
 int msync(void *start, size_t length, int flags)
 {
     NEXT(msync);
@@ -357,7 +353,6 @@ static int open_by(opener *real, int folder, const char *path, int flags, mode_t
     }
 OPENS_AT(openat)
 OPENS_AT(openat64)
-
 #define OPENS(name)                                                                        \
     int name(const char *path, int flags, ...)                                             \
     {                                                                                      \
@@ -370,7 +365,6 @@ OPENS_AT(openat64)
     }
 OPENS(open)
 OPENS(open64)
-
 int __open_2(const char *path, int flags) { return openat64(AT_FDCWD, path, flags); }
 int __open64_2(const char *path, int flags) { return openat64(AT_FDCWD, path, flags); }
 int __openat_2(int folder, const char *path, int flags) { return openat64(folder, path, flags); }

@@ -65,10 +65,6 @@ from dataset_store.storage.trees import NoKeeper, StoredNodes, root_of
 MOST = 160
 """States that are taken of those in which one operation is in, out, or torn, at each moment."""
 
-NOT_DURABLE = {"mutable copy", "gc", "repack"}
-"""Steps of which a power cut may undo something: a folder is the user's own to keep, and a pack that was deleted may be
-there again until the next gc."""
-
 State = tuple[tuple[str, object], ...]
 
 
@@ -315,12 +311,13 @@ class Replay:
     def _proceed(self) -> str | None:
         """The step in which power went is carried out again, on a machine that was started anew; in a child."""
         local_copies._boot_id = lambda: "another"
-        notes, at = dict(self.notes), self.done - len(self.sequence.begin)
+        at = self.done - len(self.sequence.begin)
+        notes = self.notes | {"deleted": ""}  # a pack may be there again, until the next gc
         try:
             for step in self.sequence.steps[at : at + 1]:
                 step.run(self.world, notes)
             for number, step in enumerate(self.sequence.steps[: at + 1]):
-                if number == at or step.name not in NOT_DURABLE:
+                if number == at or step.name != "mutable copy":  # which is the user's own to keep
                     step.holds(self.world, notes)
             if (self.world.home / "store" / "log").exists():
                 verify_store(self.world, notes, ("", "-fresh"))
