@@ -93,7 +93,13 @@ def candidates(
         CorruptObject, ObjectMissing: A live version cannot be walked.
         StorageFailed: The storage refused.
     """
-    state = at_one_state(repository, lambda: _state(repository, keeper))
+    return at_one_state(repository, lambda: _candidates(repository, listed, keeper, dead_share))
+
+
+def _candidates(
+    repository: Repository, listed: ListedPacks, keeper: SummaryKeeper, dead_share: float
+) -> list[Candidate]:
+    state = _state(repository, keeper)
     found = [
         Candidate(pack, listed.packs[pack].size, extents.total())
         for pack, extents in sorted(state.live.items(), key=lambda row: row[0])

@@ -97,15 +97,18 @@ class Writer:
 
     def _change(self, draft, held):
         """Add files of a folder to the draft, and remove some."""
-        folder = self.machine.folder / f"files{draft.opened.id}{len(draft._sources)}"
         chosen = {key: self.rng.choice(CONTENTS) for key in self.rng.sample(KEYS, self.rng.randint(1, 4))}
+        gone = [key for key in held if key not in chosen and self.rng.random() < 0.1]
+        self._add(draft, chosen, gone)
+        return {key: of for key, of in held.items() if key not in gone} | {k: hash32(c) for k, c in chosen.items()}
+
+    def _add(self, draft, chosen, gone):
+        folder = self.machine.folder / f"files{draft.opened.id}{len(draft._sources)}"
         for key, content in chosen.items():
             path = folder / key.replace(b"\0", b"/").decode()
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        gone = [key for key in held if key not in chosen and self.rng.random() < 0.1]
         draft.change(Changes(_rows(draft, chosen), sorted(gone)), Source(os.fsencode(folder), b"", {}))
-        return {key: of for key, of in held.items() if key not in gone} | {k: hash32(c) for k, c in chosen.items()}
 
     def _upload(self, draft):
         for _ in range(PATIENCE):
@@ -156,6 +159,26 @@ class Writer:
                 self.world.count("a draft could not be discarded")
 
 
+class HalfDead(Writer):
+    """Leaves packs that are half dead: a version of all contents, a child with few of them, the first one deleted."""
+
+    def _make(self):
+        first = self._final({key: CONTENTS[at % len(CONTENTS)] for at, key in enumerate(KEYS)}, ())
+        self._final(dict.fromkeys(self.rng.sample(KEYS, 4), CONTENTS[0]), (first,))
+        _patiently(self.world, partial(_delete, self.machine, first))
+
+    def _final(self, chosen, parents):
+        workspace = self.machine.workspace
+        draft = begin(workspace, NewVersion("p", "d", None, parents, (), None, False))
+        before = _entries(workspace, draft, parents)
+        self.world.expected[draft.opened.id] = {
+            key: before.content_ids[row].tobytes() for row, key in enumerate(before.keys)
+        } | {key: hash32(content) for key, content in chosen.items()}
+        self._add(draft, chosen, [])
+        self._finish(draft)
+        return draft.opened.id
+
+
 class Twin(Writer):
     """A step that is run twice under one version id, and may make two things."""
 
@@ -172,12 +195,7 @@ class Twin(Writer):
         directory = os.path.join(self.machine.workspace.drafts_directory, self.version_id)
         draft = Draft.create(directory, opened, Labels([], None), Output(None))
         self.draft = draft.directory
-        folder = self.machine.folder / f"files{self.version_id}"
-        for key, content in self.chosen.items():
-            path = folder / key.replace(b"\0", b"/").decode()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        draft.change(Changes(_rows(draft, self.chosen), []), Source(os.fsencode(folder), b"", {}))
+        self._add(draft, self.chosen, [])
         self._finish(draft)
 
 

@@ -11,7 +11,7 @@ import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from actors import CONTENTS, KEYS, Twin, Writer, annotator, collect_now, collector, deleter, reader, repacker
+from actors import CONTENTS, KEYS, HalfDead, Twin, Writer, annotator, collect_now, collector, deleter, reader, repacker
 from machines import Machine, machines
 from schedule import Scheduler, Violation
 from watch import watched
@@ -43,9 +43,11 @@ def play(seed: int) -> World:
 def history(machine: Machine) -> None:
     """What was there before: versions, deleted ones, collections, as one machine did it."""
     Writer(machine, 1)()
-    for _ in range(machine.rng.randint(1, 4)):
-        act = machine.rng.choice((Writer, Writer, deleter, deleter, collector, repacker))
+    for _ in range(machine.rng.randint(0, 3)):
+        act = machine.rng.choice((Writer, Writer, deleter, collector, repacker))
         act(machine, 1)()
+    if machine.rng.random() < 0.5:
+        HalfDead(machine, 1)()
 
 
 def cast(scheduler: Scheduler, veteran: Machine, folder) -> None:
@@ -64,8 +66,10 @@ def cast(scheduler: Scheduler, veteran: Machine, folder) -> None:
         begin_twins(scheduler, another)
     for _ in range(rng.randint(0, 1)):
         write(another(), 2)
-    others = [(deleter, 2), (collector, 3), (collector, 2), (repacker, 2), (repacker, 2), (reader, 2), (annotator, 2)]
-    for act, times in rng.sample(others, rng.randint(2, 5)):
+    if rng.random() < 0.7:
+        scheduler.start("repacker", repacker(another(), 2))
+    others = [(deleter, 2), (collector, 3), (collector, 2), (repacker, 2), (reader, 2), (annotator, 2)]
+    for act, times in rng.sample(others, rng.randint(1, 4)):
         scheduler.start(act.__name__, act(another(), times))
 
 
