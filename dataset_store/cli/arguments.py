@@ -425,7 +425,7 @@ def _verify(commands: Commands) -> None:
     parser = command(
         commands,
         "store:verify",
-        "read every byte of a version in the store and check it, or compare a folder with a version",
+        "read every byte of a version, or of the whole store, and check it, or compare a folder with a version",
         "verify --folder ./cats --project data --name cats",
     )
     flags.version(parser)
@@ -436,6 +436,12 @@ def _verify(commands: Commands) -> None:
         action="store_true",
         help="ask the sources of external links whether these lead to what they did; exit code 1 where one does not",
     )
+    parser.add_argument("--all", action="store_true", help="check the whole store: log, trees, and all packs")
+    parser.add_argument("--structure", action="store_true", help="with --all: read no data, only what describes it")
+    parser.add_argument(
+        "--sample", metavar="SHARE", help="with --all: of the data read only so much, such as 5%% or 10GiB, at random"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="with --sample: which frames (default 0)")
     flags.verbose(parser)
     flags.json_form(parser)
 

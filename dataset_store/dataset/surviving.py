@@ -73,12 +73,12 @@ class SurvivingPacks:
             except Corrupt as error:
                 return error
             except StorageFailed as error:
-                if not self._answers(pack.storage):
+                if not self.answers(pack.storage):
                     raise
                 self._gone[pack] = _Unreadable(error.what, error.next_step)
         return self._gone[pack]
 
-    def _answers(self, storage: int) -> bool:
+    def answers(self, storage: int) -> bool:
         """Whether another object of the storage can be had."""
         try:
             if storage == 0:
