@@ -11,7 +11,7 @@ from dataset_store.cli import flags
 from dataset_store.cli.command import PROGRAM, STORE, STORE_VARIABLE, Commands, command
 from dataset_store.cli.parser import Parser
 from dataset_store.cli.sharing import clone, pull, push
-from dataset_store.cli.upkeep import expire, gc, repack
+from dataset_store.cli.upkeep import expire, gc, repack, repair
 
 __all__ = ["PROGRAM", "STORE_VARIABLE", "build_parser"]
 
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         _create, _add, _remove, _sync, _upload, _close, _publish,
         _get, _list, _log, _diff, _status, _cat, _search, _compare, _tag,
         _archive, _set_description, _rename, _move, _squash, _delete, expire, gc, repack, push, pull, clone,
-        _verify, _stats, _doctor, _config, _import, _completion,
+        _verify, repair, _stats, _doctor, _config, _import, _completion,
     ):  # fmt: skip
         add(commands)
     return parser

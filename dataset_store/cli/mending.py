@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 from dataset_store.cli.output import json_out, lines_out, problem, shown, size
 from dataset_store.cli.presenting import counted
 from dataset_store.cli.session import store_url
+from dataset_store.core.packfile import pack_key
 from dataset_store.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from dataset_store.dataset.repairing import Repair
     from dataset_store.dataset.store_check import AffectedVersion, Depth, StoreCheck
     from dataset_store.storage.findings import Finding
 
-__all__ = ["verify_all"]
+__all__ = ["repair", "verify_all"]
 
 _CORRUPT = 5
 _TOLD_AT_MOST = 20
+_AGAIN = "Nothing was written: run it again with --apply."
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -41,6 +44,76 @@ def verify_all(arguments: Namespace) -> int:
         "`dataset-store repair` tells what can be restored.",
     )
     return _CORRUPT
+
+
+def repair(arguments: Namespace) -> int:
+    """Restore what a store has lost, or tell what could be restored."""
+    from dataset_store.dataset.repairing import repair_store
+    from dataset_store.dataset.store_check import EVERY_BYTE, STRUCTURE
+    from dataset_store.dataset.workspace import open_workspace
+
+    done = repair_store(
+        open_workspace(),
+        folders=arguments.folders or (),
+        other=None if arguments.source is None else open_workspace(arguments.source),
+        depth=STRUCTURE if arguments.structure else EVERY_BYTE,
+        apply=arguments.apply,
+        show_progress=True,
+    )
+    if arguments.json:
+        json_out(_repair_document(done, applied=arguments.apply))
+    else:
+        lines_out([*map(_finding_line, done.findings), *_repair_lines(done, applied=arguments.apply)])
+        lines_out([*_affected_lines(done.affected, whole=arguments.verbose)])
+    if not done.affected and not done.left_alone:
+        return 0
+    lost = "stays lost" if arguments.apply else "would stay lost"
+    problem(
+        "Error",
+        f"The store at {store_url()} cannot be restored in whole; what {lost} is named above.",
+        "Name folders that may hold these files with --folder, or another store with --from; or bring the objects back "
+        "from a backup.",
+    )
+    return _CORRUPT
+
+
+def _repair_lines(done: "Repair", *, applied: bool) -> Iterator[str]:
+    how = "restored" if applied else "can be restored"
+    for one in done.packs:
+        name = pack_key(one.pack.name)
+        copied = f"{one.recovered} of its frames {how} from elsewhere, {one.frames - one.recovered} intact"
+        left = f", {size(one.left)} are nowhere" if one.left else ""
+        yield f"{name}  {copied}{left}"
+    for pack in done.left_alone:
+        yield f"{pack_key(pack.name)}  the log needs it where it is; only a backup of this object helps"
+    if not done.packs and not done.left_alone:
+        yield "There is nothing to repair in packs."
+    elif not applied:
+        yield _AGAIN
+    elif any(one.condemned for one in done.packs):
+        yield "`dataset-store gc` deletes what is left of packs that were restored in whole."
+
+
+def _repair_document(done: "Repair", *, applied: bool) -> dict[str, Any]:
+    return {
+        "store": store_url(),
+        "applied": applied,
+        "findings": [_finding_document(one) for one in done.findings],
+        "packs": [
+            {
+                "storage": one.pack.storage,
+                "pack": one.pack.name.hex(),
+                "frames": one.frames,
+                "recovered": one.recovered,
+                "left_bytes": one.left,
+                "slot": one.slot,
+                "condemned": one.condemned,
+            }
+            for one in done.packs
+        ],
+        "affected": [asdict(one) for one in done.affected],
+        "left_alone": [{"storage": one.storage, "pack": one.name.hex()} for one in done.left_alone],
+    }
 
 
 def _depth(arguments: Namespace) -> "Depth":

@@ -48,6 +48,7 @@ __all__ = [
     "Depth",
     "StoreCheck",
     "Surveyed",
+    "affected_versions",
     "survey_store",
     "verify_store",
 ]
@@ -182,7 +183,7 @@ def verify_store(workspace: Workspace, depth: Depth = EVERY_BYTE, *, show_progre
     assert found.listed is not None  # noqa: S101
     return StoreCheck(
         findings=in_order(found.findings),
-        affected=_affected(found, workspace),
+        affected=affected_versions(found, workspace),
         slots=found.catalog.head,
         versions=len(found.versions()),
         packs=len(found.listed.packs),
@@ -430,8 +431,8 @@ def _rows_touched(leaf: Entries, bad: Extents) -> Bool:
     return touched
 
 
-def _affected(found: Surveyed, workspace: Workspace) -> tuple[AffectedVersion, ...]:
-    """Every live version that needs something that is bad."""
+def affected_versions(found: Surveyed, workspace: Workspace) -> tuple[AffectedVersion, ...]:
+    """Every live version that needs something that is bad, with what of it."""
     if not len(found.bad) and found.trees.complete:
         return ()
     rows, by_version = found.touched()

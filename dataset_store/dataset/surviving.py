@@ -69,6 +69,8 @@ class SurvivingPacks:
             try:
                 return read([one])[0]
             except ObjectMissing as error:
+                if self._has_restored(pack):
+                    return error
                 self._gone[pack] = error
             except Corrupt as error:
                 return error
@@ -77,6 +79,13 @@ class SurvivingPacks:
                     raise
                 self._gone[pack] = _Unreadable(error.what, error.next_step)
         return self._gone[pack]
+
+    def _has_restored(self, pack: PackRef) -> bool:
+        """Whether some frames of a pack are elsewhere, so that one that is gone says nothing of the others."""
+        try:
+            return self.repository.standings.moved_out_of(pack) is not None
+        except Corrupt:
+            return False
 
     def answers(self, storage: int) -> bool:
         """Whether another object of the storage can be had."""
