@@ -11,7 +11,7 @@ from dataset_store.cli import flags
 from dataset_store.cli.command import PROGRAM, STORE, STORE_VARIABLE, Commands, command
 from dataset_store.cli.parser import Parser
 from dataset_store.cli.sharing import clone, pull, push
-from dataset_store.cli.upkeep import expire, gc, repack
+from dataset_store.cli.upkeep import expire, gc, repack, repair
 
 __all__ = ["PROGRAM", "STORE_VARIABLE", "build_parser"]
 
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         _create, _add, _remove, _sync, _upload, _close, _publish,
         _get, _list, _log, _diff, _status, _cat, _search, _compare, _tag,
         _archive, _set_description, _rename, _move, _squash, _delete, expire, gc, repack, push, pull, clone,
-        _verify, _stats, _doctor, _config, _import, _completion,
+        _verify, repair, _stats, _doctor, _config, _import, _completion,
     ):  # fmt: skip
         add(commands)
     return parser
@@ -425,7 +425,7 @@ def _verify(commands: Commands) -> None:
     parser = command(
         commands,
         "store:verify",
-        "read every byte of a version in the store and check it, or compare a folder with a version",
+        "read every byte of a version, or of the whole store, and check it, or compare a folder with a version",
         "verify --folder ./cats --project data --name cats",
     )
     flags.version(parser)
@@ -436,6 +436,12 @@ def _verify(commands: Commands) -> None:
         action="store_true",
         help="ask the sources of external links whether these lead to what they did; exit code 1 where one does not",
     )
+    parser.add_argument("--all", action="store_true", help="check the whole store: log, trees, and all packs")
+    parser.add_argument("--structure", action="store_true", help="with --all: read no data, only what describes it")
+    parser.add_argument(
+        "--sample", metavar="SHARE", help="with --all: of the data read only so much, such as 5%% or 10GiB, at random"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="with --sample: which frames (default 0)")
     flags.verbose(parser)
     flags.json_form(parser)
 

@@ -37,13 +37,26 @@ _COPIES = "copies"
 
 
 def verify(arguments: Namespace) -> int:
-    """Check a folder against a version, or a version's bytes in the store."""
+    """Check a folder against a version, or a version's bytes in the store, or all of the store."""
+    _require_one_meaning(arguments)
+    if arguments.all:
+        from dataset_store.cli.mending import verify_all
+
+        return verify_all(arguments)
+    dataset = _final(version_meant(arguments))
+    return _verify_stored(dataset, arguments) if arguments.folder is None else _verify_folder(dataset, arguments)
+
+
+def _require_one_meaning(arguments: Namespace) -> None:
     if arguments.filesize and arguments.folder is None:
         raise InvalidRequest("--filesize compares a folder with a version.", "Add --folder DIR.")
     if arguments.links and arguments.folder is not None:
         raise InvalidRequest("--links asks what a version's links lead to, and no folder.", "Leave out --folder.")
-    dataset = _final(version_meant(arguments))
-    return _verify_stored(dataset, arguments) if arguments.folder is None else _verify_folder(dataset, arguments)
+    of_one = (arguments.id, arguments.project, arguments.name, arguments.version, arguments.folder)
+    if arguments.all and (arguments.links or any(one is not None for one in of_one)):
+        raise InvalidRequest("--all checks the store, and no single version or folder.", "Leave out the rest.")
+    if not arguments.all and (arguments.structure or arguments.sample is not None):
+        raise InvalidRequest("--structure and --sample are ways to check a whole store.", "Add --all.")
 
 
 def _verify_folder(dataset: "Dataset", arguments: Namespace) -> int:

@@ -1,11 +1,11 @@
-"""The grammar of the commands that keep a store small; `maintaining` carries them out."""
+"""The grammar of the commands that keep a store small and whole; `maintaining` and `mending` carry them out."""
 
 import argparse
 
 from dataset_store.cli import flags
 from dataset_store.cli.command import Commands, command
 
-__all__ = ["expire", "gc", "repack"]
+__all__ = ["expire", "gc", "repack", "repair"]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -52,6 +52,26 @@ def repack(commands: Commands) -> None:
         metavar="ID",
         help=f"instead the packs of this version, put in the order in which it is read; {flags.ID_BEGINS}",
     )
+    flags.json_form(parser)
+
+
+def repair(commands: Commands) -> None:
+    """The grammar of `repair`."""
+    parser = command(
+        commands,
+        "mending:repair",
+        "tell what of a damaged store can be restored from local copies, folders or another store; --apply does it",
+        "repair --folder ./cats --apply",
+    )
+    _apply(parser, "restore it")
+    parser.add_argument(
+        "--folder", action="append", dest="folders", metavar="DIR", help="look for lost files here too; may be repeated"
+    )
+    parser.add_argument("--from", dest="source", metavar="URL", help="look for lost contents in this store too")
+    parser.add_argument(
+        "--structure", action="store_true", help="look for lost packs and nodes only, and read no data to find damage"
+    )
+    flags.verbose(parser)
     flags.json_form(parser)
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_store.core.digest import PackName
-from dataset_store.core.entries import U32, U64, Segments
+from dataset_store.core.entries import U32, U64, Bool, Segments
 from dataset_store.core.packfile import PackRef, Place
 
-__all__ = ["Extents", "extents_of_places", "extents_of_segments", "unite"]
+__all__ = ["Extents", "extents_of_places", "extents_of_segments", "unite", "without"]
 
 _ROW = np.dtype([("storage", "<u4"), ("name", "u1", (16,)), ("start", "<u4"), ("length", "<u4")])
+_PACK_SHIFT = np.uint64(33)
 _HEAD = 20
 """Bytes of a row that are its pack reference."""
 
@@ -50,6 +51,19 @@ class Extents:
     def take(self, rows: npt.NDArray[Any]) -> "Extents":
         """The given rows, in the given order; the table of packs is kept whole."""
         return Extents(self.packs, self.pack[rows], self.start[rows], self.stop[rows])
+
+    def touched_by(self, other: "Extents") -> Bool:
+        """Which rows share a byte with the united extents `other`; shape (n,)."""
+        index = {pack: at for at, pack in enumerate(other.packs)}
+        table = np.array([index.get(pack, len(other.packs)) for pack in self.packs], np.uint64)
+        if not len(self) or not len(other):
+            return np.zeros(len(self), np.bool_)
+        # Packs are less than 4 GiB, so one sorted column can hold the starts of all of them.
+        base = table[self.pack] << _PACK_SHIFT
+        others = other.pack.astype(np.uint64) << _PACK_SHIFT
+        last = np.searchsorted(others | other.start, base | self.stop) - 1
+        touched: Bool = (last >= 0) & ((others | other.stop)[np.maximum(last, 0)] > (base | self.start))
+        return touched
 
     def total(self) -> int:
         """The lengths together; of united extents, how many bytes they cover."""
@@ -111,9 +125,35 @@ def unite(parts: Iterable[Extents]) -> Extents:
     order = np.lexsort((start, pack))
     pack, start, stop = pack[order], start[order], stop[order]
     # Packs are less than 4 GiB, so one running maximum over all of them can tell where a gap begins.
-    reach = np.maximum.accumulate((pack.astype(np.uint64) << np.uint64(33)) | stop)
+    reach = np.maximum.accumulate((pack.astype(np.uint64) << _PACK_SHIFT) | stop)
     begins = np.ones(len(pack), np.bool_)
-    begins[1:] = ((pack[1:].astype(np.uint64) << np.uint64(33)) | start[1:]) > reach[:-1]
+    begins[1:] = ((pack[1:].astype(np.uint64) << _PACK_SHIFT) | start[1:]) > reach[:-1]
     first = np.flatnonzero(begins)
     last = np.append(first[1:], len(pack)) - 1
     return Extents(tuple(packs), pack[first], start[first], reach[last] & np.uint64((1 << 33) - 1))
+
+
+def without(extents: Extents, removed: Extents) -> Extents:
+    """The bytes of united extents that other united extents do not cover, united."""
+    gone = dict(removed.by_pack())
+    parts = []
+    for pack, rows in extents.by_pack():
+        other = gone.get(pack)
+        parts.append(rows if other is None else _without(rows, other))
+    return unite(parts)
+
+
+def _without(rows: Extents, other: Extents) -> Extents:
+    """As `without`, of one pack: each byte at which either set begins or ends is the edge of a piece."""
+    edges = np.unique(np.concatenate((rows.start, rows.stop, other.start, other.stop)))
+    start, stop = edges[:-1], edges[1:]
+    kept = np.flatnonzero(_covers(rows, start) & ~_covers(other, start))
+    pack = np.full(len(kept), rows.pack[0], np.uint32)
+    return Extents(rows.packs, pack, start[kept], stop[kept])
+
+
+def _covers(rows: Extents, at: U64) -> Bool:
+    """Whether united rows of one pack hold each byte."""
+    row = np.searchsorted(rows.start, at, side="right") - 1
+    held: Bool = (row >= 0) & (at < rows.stop[np.maximum(row, 0)])
+    return held

@@ -39,6 +39,7 @@ __all__ = [
     "decode_footer",
     "footer_start",
     "frame_rank",
+    "pack_header",
     "pack_key",
     "rebuild_footer",
     "tail_length",
@@ -206,7 +207,7 @@ class PackBuilder:
 
     def finish(self) -> list[Buffer]:
         """The whole pack in pieces to be written one after another; the same bytes each time it is asked."""
-        header = _header(self.store_id, self.name)
+        header = pack_header(self.store_id, self.name)
         footer = self.footer()
         body = footer.encode()
         trailer = _trailer(header, footer.frames_end, footer.first_node, body)
@@ -266,7 +267,7 @@ def decode_footer(
     require(trailer.length + TRAILER_SIZE <= len(tail), what, "is shorter than its footer")
     stop = len(tail) - TRAILER_SIZE
     body = bytes(memoryview(tail)[stop - trailer.length : stop])
-    made = _trailer(_header(store_id, name), trailer.start, trailer.first_node, body)
+    made = _trailer(pack_header(store_id, name), trailer.start, trailer.first_node, body)
     require(made == memoryview(tail)[stop:], what, "has a damaged footer, or is another pack under this name")
     footer = Footer.decode(body, what=what)
     _check_columns(footer, trailer, what)
@@ -300,7 +301,7 @@ def check_pack(pack: Buffer, store_id: StoreId, name: PackName, codec: FrameCode
         CorruptObject: The header, a frame, a chunk's hash, the footer or the trailer is not as it must be.
         FormatTooNew: It is a pack of a later format.
     """
-    header = _header(store_id, name)
+    header = pack_header(store_id, name)
     _check_magic(bytes(memoryview(pack)[: len(_MAGIC)]), what)
     require(memoryview(pack)[: len(header)] == header, what, "is another pack, or of another store")
     footer = decode_footer(pack, store_id, name, what=what, object_size=len(pack))
@@ -349,7 +350,8 @@ def _growth(frame: EncodedFrame) -> int:
     return len(frame.data) + _FRAME_ROW + _CHUNK_ROW * len(frame.lengths)
 
 
-def _header(store_id: StoreId, name: PackName) -> bytes:
+def pack_header(store_id: StoreId, name: PackName) -> bytes:
+    """The first 40 bytes of a pack."""
     return _MAGIC + store_id + name
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from dataset_store.core.digest import PackName
 from dataset_store.core.entries import I64, U32, U64, Bool
-from dataset_store.core.extents import Extents, unite
+from dataset_store.core.extents import Extents, unite, without
 from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, Footer, PackRef, Place
 from dataset_store.errors import CorruptObject
 
@@ -147,6 +147,18 @@ class Relocations:
             lost.append(gone)
         return unite(found), unite(lost)
 
+    def named(self, now: Extents) -> Extents:
+        """The inverse: these united extents, and the old places of the frames that now lie in them."""
+        found = [now]
+        for old in {old for pack in now.named() for old in self._came_from.get(pack, ())}:
+            moved = self._moved[old]
+            start = moved.new_offset.astype(np.uint64)
+            there = Extents(moved.packs, moved.pack, start, start + moved.stored).touched_by(now)
+            begin = moved.offset[there].astype(np.uint64)
+            pack = np.zeros(len(begin), np.uint32)
+            found.append(Extents((old,), pack, begin, begin + moved.stored[there]))
+        return unite(found)
+
 
 def encode_table(table: Table) -> bytes:
     """The plain bytes of a table's blob: its rows, sorted bytewise; equal tables have equal bytes."""
@@ -237,14 +249,15 @@ def _forwarded(moved: Moved, table: Table) -> Moved:
 
 
 def _extents_now(moved: Moved, rows: Extents) -> tuple[Extents, Extents]:
-    """Where united extents of one pack lie now, not united, and those of them that were not moved whole."""
-    first, last, whole = moved.rows_of(rows.start, (rows.stop - rows.start).astype(np.uint32))
-    counts = np.where(whole, last - first, 0)
-    ends = np.cumsum(counts)
-    taken = np.repeat(first - (ends - counts), counts) + np.arange(int(ends[-1]) if len(ends) else 0)
-    start: U64 = moved.new_offset[taken].astype(np.uint64)
-    now = Extents(moved.packs, moved.pack[taken], start, start + moved.stored[taken])
-    return now, rows.take(np.flatnonzero(~whole))
+    """Where united extents of one pack lie now, not united, and what of them was not moved."""
+    start: U64 = moved.offset.astype(np.uint64)
+    stop = start + moved.stored
+    row = np.searchsorted(rows.start, start, side="right") - 1
+    taken = np.flatnonzero((row >= 0) & (stop <= rows.stop[np.maximum(row, 0)]))
+    pack = np.full(len(taken), rows.pack[0], np.uint32)
+    lost = without(rows, unite([Extents(rows.packs, pack, start[taken], stop[taken])]))
+    now: U64 = moved.new_offset[taken].astype(np.uint64)
+    return Extents(moved.packs, moved.pack[taken], now, now + moved.stored[taken]), lost
 
 
 def moved_footer(moved: Moved, footers: Sequence[Footer], what: str) -> Footer:

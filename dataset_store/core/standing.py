@@ -74,7 +74,11 @@ class Standing:
 
     def extents(self, named: Extents) -> tuple[Extents, Extents]:
         """Where united extents are now, united; and of them, those that do not stand, as they were named or moved."""
-        now, lost = self.relocations.extents(named)
+        now, left = self.relocations.extents(named)
+        stays = np.array([pack not in self.condemned for pack in left.packs], np.bool_)
+        stays = stays[left.pack] if len(left) else np.zeros(0, np.bool_)
+        # A repair that could not restore all frames of a pack leaves the others where they were.
+        now, lost = unite([now, left.take(np.flatnonzero(stays))]), left.take(np.flatnonzero(~stays))
         fallen = np.array([pack in self.condemned for pack in now.packs], np.bool_)
         gone = fallen[now.pack] if len(now) else np.zeros(0, np.bool_)
         return now.take(np.flatnonzero(~gone)), unite([lost, now.take(np.flatnonzero(gone))])

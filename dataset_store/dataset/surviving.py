@@ -69,16 +69,25 @@ class SurvivingPacks:
             try:
                 return read([one])[0]
             except ObjectMissing as error:
+                if self._has_restored(pack):
+                    return error
                 self._gone[pack] = error
             except Corrupt as error:
                 return error
             except StorageFailed as error:
-                if not self._answers(pack.storage):
+                if not self.answers(pack.storage):
                     raise
                 self._gone[pack] = _Unreadable(error.what, error.next_step)
         return self._gone[pack]
 
-    def _answers(self, storage: int) -> bool:
+    def _has_restored(self, pack: PackRef) -> bool:
+        """Whether some frames of a pack are elsewhere, so that one that is gone says nothing of the others."""
+        try:
+            return self.repository.standings.moved_out_of(pack) is not None
+        except Corrupt:
+            return False
+
+    def answers(self, storage: int) -> bool:
         """Whether another object of the storage can be had."""
         try:
             if storage == 0:

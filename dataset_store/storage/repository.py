@@ -114,14 +114,14 @@ class Repository:
 
 
 def open_repository(
-    backend: Backend, config_object: bytes, catalog_directory: str, keeper: NodeKeeper, *, is_new: bool = False
+    backend: Backend, config_object: bytes, catalog_directory: str | None, keeper: NodeKeeper, *, is_new: bool = False
 ) -> Repository:
     """Open a store whose config is known; no request is made.
 
     Args:
         backend: Where the store is.
         config_object: The config object's bytes.
-        catalog_directory: A folder of this machine where the log's entries are remembered.
+        catalog_directory: A folder of this machine where the log's entries are remembered; None: nothing is.
         keeper: A cache of nodes.
         is_new: Whether this process has just made the store.
 
@@ -130,7 +130,8 @@ def open_repository(
         FormatTooNew: The store needs a newer version of this package.
     """
     config = decode_config(config_object, f"the config of {backend.describe()}")
-    catalog = CatalogView(Log(backend, object_digest(config_object), is_new=is_new), CatalogCache(catalog_directory))
+    cache = None if catalog_directory is None else CatalogCache(catalog_directory)
+    catalog = CatalogView(Log(backend, object_digest(config_object), is_new=is_new), cache)
     store_id = StoreId(bytes.fromhex(config.store))
     storages = Storages(backend, store_id, lambda: catalog.catalog.storages)
     hole_bytes = backend.traits.hole_bytes

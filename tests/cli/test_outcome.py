@@ -31,6 +31,7 @@ COMMANDS = [
     *KEEPING,
     *SHARING,
     "verify",
+    "repair",
     "stats",
     "doctor",
     "config",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_store.core.digest import PackName
-from dataset_store.core.extents import Extents, extents_of_places, unite
+from dataset_store.core.extents import Extents, extents_of_places, unite, without
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.relocation import Relocations, decode_table, encode_table, moved_frames
 from dataset_store.errors import CorruptObject
@@ -59,6 +59,24 @@ def test_extents_by_pack_are_all_of_them():
         (pack(1), [(pack(1), 70, 80)]),
         (pack(2), [(pack(2), 40, 50), (pack(2), 90, 100)]),
     ]
+
+
+def covered(places):
+    return {(p.pack, byte) for p in places for byte in range(p.offset, p.offset + p.stored)}
+
+
+@given(some_places, some_places)
+def test_what_is_taken_from_extents_is_gone_and_the_rest_stays(places, removed):
+    left = without(unite([extents_of_places(places)]), unite([extents_of_places(removed)]))
+    found = [(ref, byte) for ref, start, stop in rows(left) for byte in range(start, stop)]
+    assert len(found) == len(set(found))
+    assert set(found) == covered(places) - covered(removed)
+
+
+@given(some_places, some_places)
+def test_extents_touch_others_where_they_share_a_byte(places, others):
+    touched = extents_of_places(places).touched_by(unite([extents_of_places(others)]))
+    assert touched.tolist() == [bool(covered([place]) & covered(others)) for place in places]
 
 
 def test_nothing_unites_to_nothing():
@@ -194,3 +212,20 @@ def test_extents_of_packs_that_stay_are_where_they_were():
     there, lost = now.extents(named)
     assert rows(there) == [(pack(2), 70, 80), (pack(5), 40, 50), (pack(5), 60, 70)]
     assert rows(lost) == []
+
+
+def test_a_pack_of_which_some_frames_were_moved_has_the_others_left():
+    now = Relocations().with_table(moved_frames([(frame(1, 50), frame(2, 70))]))
+    there, lost = now.extents(unite([extents_of_places([frame(1, 40, 30)])]))
+    assert rows(there) == [(pack(2), 70, 80)]
+    assert rows(lost) == [(pack(1), 40, 50), (pack(1), 60, 70)]
+
+
+def test_where_frames_are_now_leads_back_to_all_places_that_lead_there():
+    now = Relocations().with_table(moved_frames([(frame(1, 40), frame(2, 70)), (frame(1, 50), frame(2, 80))]))
+    now = now.with_table(moved_frames([(frame(2, 70), frame(3, 40))]))
+    assert rows(now.named(unite([extents_of_places([frame(3, 45, 1)])]))) == [
+        (pack(1), 40, 50),
+        (pack(2), 70, 80),
+        (pack(3), 45, 46),
+    ]

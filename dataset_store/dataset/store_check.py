@@ -1,0 +1,454 @@
+"""Verifying a whole store: its log, every live tree, and every frame of every pack, or a share of them.
+
+Damage is told and does not end the check; a storage that does not answer does, and is no damage. Which versions and
+files are affected is found once, at the end, from the bytes that are damaged. Memory: a few MiB of frames, the state of
+the log, and the bytes that live trees name, as ranges.
+
+Nothing that this machine keeps is trusted. Where the store has lost a node that the machine's cache has, it tells what
+lies below.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import local
+
+import numpy as np
+
+from dataset_store.core.catalog import Catalog, Version
+from dataset_store.core.digest import NodeId
+from dataset_store.core.entries import Bool, Entries
+from dataset_store.core.envelope import encode_config
+from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite, without
+from dataset_store.core.frames import FrameCodec, FrameKind
+from dataset_store.core.packfile import Footer, PackRef, Place, pack_key
+from dataset_store.core.paths import to_text
+from dataset_store.core.segments import Segment, segments_of
+from dataset_store.core.standing import Standing
+from dataset_store.dataset.progress import Told, progress_bar
+from dataset_store.dataset.surviving import Lost, SurvivingPacks, read_surviving
+from dataset_store.dataset.walking import LiveTrees
+from dataset_store.dataset.workspace import Workspace
+from dataset_store.errors import Corrupt, InvalidRequest, ObjectMissing
+from dataset_store.storage.blobs import extents_of_blob
+from dataset_store.storage.collecting import ListedPacks, list_packs
+from dataset_store.storage.findings import Finding, Severity, in_order
+from dataset_store.storage.log_check import check_log
+from dataset_store.storage.log_reader import slot_key
+from dataset_store.storage.pack_check import CheckedPack, FrameDamage, check_frames, check_pack_ends, scan_frames
+from dataset_store.storage.repository import Repository, open_repository
+from dataset_store.storage.trees import NoKeeper, root_of
+
+__all__ = [
+    "EVERY_BYTE",
+    "STRUCTURE",
+    "AffectedVersion",
+    "Depth",
+    "StoreCheck",
+    "Surveyed",
+    "affected_versions",
+    "survey_store",
+    "verify_store",
+]
+
+_WORKERS = 2
+_MORE_ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much of the data frames is read: a share from 0 to 1, or about so many bytes; `seed` chooses which.
+
+    Everything else is always read.
+    """
+
+    share: float = 1.0
+    size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1 or (self.size is not None and self.size <= 0):
+            raise InvalidRequest("A sample is of some bytes, or of 0 to 100 %.", "Give such a number.")
+
+
+STRUCTURE = Depth(0.0)
+EVERY_BYTE = Depth()
+
+
+@dataclass(frozen=True, slots=True)
+class AffectedVersion:
+    """A version of which something is damaged: files and metadata by name, and ranges that cannot even be listed."""
+
+    id: str
+    paths: tuple[str, ...]
+    metadata: tuple[str, ...]
+    lost: tuple[Lost, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCheck:
+    """What was checked of a store, and what was found.
+
+    Attributes:
+        findings: The worst first.
+        affected: The live versions that are damaged, in the order of their slots.
+        slots: Entries of the log.
+        versions: Live ones.
+        packs: That the storages hold.
+        bytes: Of these packs.
+        frames: In packs whose footers can be used.
+        frames_read: Of these, how many were decoded and hashed.
+        seed: What chose them.
+    """
+
+    findings: tuple[Finding, ...]
+    affected: tuple[AffectedVersion, ...]
+    slots: int
+    versions: int
+    packs: int
+    bytes: int
+    frames: int
+    frames_read: int
+    seed: int
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is damaged."""
+        return all(one.severity is Severity.INFORMATION for one in self.findings)
+
+    @property
+    def overlooked(self) -> float | None:
+        """A share of damaged frames that would have been met with 95 % certainty; None where all or none were read."""
+        if self.frames_read in {0, self.frames}:
+            return None
+        return float(1 - 0.05 ** (1 / self.frames_read))
+
+
+@dataclass(slots=True)
+class Surveyed:
+    """A store as it was found: what reports and repairs are made of.
+
+    Attributes:
+        repository: The store, read without this machine's caches.
+        trees: Its live trees.
+        standing: Its packs, as of the state that was checked.
+        packs: What is known of each.
+        live: The bytes that something live needs, where they are now.
+        bad: Of these, what is damaged or missing.
+        whole: Whether the log and all trees could be read, so that nothing else is live.
+    """
+
+    repository: Repository
+    trees: LiveTrees
+    standing: Standing
+    packs: dict[PackRef, CheckedPack] = field(default_factory=dict)
+    live: Extents = field(default_factory=Extents.none)
+    bad: Extents = field(default_factory=Extents.none)
+    whole: bool = True
+    findings: list[Finding] = field(default_factory=list)
+    listed: ListedPacks | None = None
+    frames: int = 0
+    frames_read: int = 0
+
+    @property
+    def catalog(self) -> Catalog:
+        """The fold that was checked."""
+        return self.repository.catalog.catalog
+
+    def versions(self) -> list[Version]:
+        """The live ones."""
+        return list(self.catalog.live_versions())
+
+    def touched(self) -> tuple[dict[NodeId, Entries], Mapping[str, frozenset[NodeId]]]:
+        """See `LiveTrees.touched`, of what is bad."""
+        named = self.standing.relocations.named(self.bad)
+        return self.trees.touched(self.versions(), lambda leaf: _rows_touched(leaf, named))
+
+
+def verify_store(workspace: Workspace, depth: Depth = EVERY_BYTE, *, show_progress: bool = False) -> StoreCheck:
+    """Check a whole store.
+
+    Args:
+        workspace: The store.
+        depth: How much of the data is read.
+        show_progress: Show a bar.
+
+    Raises:
+        StorageFailed: A storage cannot be read now; nothing is known to be damaged.
+        FormatTooNew: Reading needs a newer version of this package.
+    """
+    found = survey_store(workspace, depth, show_progress=show_progress)
+    assert found.listed is not None  # noqa: S101
+    return StoreCheck(
+        findings=in_order(found.findings),
+        affected=affected_versions(found, workspace),
+        slots=found.catalog.head,
+        versions=len(found.versions()),
+        packs=len(found.listed.packs),
+        bytes=sum(info.size for info in found.listed.packs.values()),
+        frames=found.frames,
+        frames_read=found.frames_read,
+        seed=depth.seed,
+    )
+
+
+def survey_store(workspace: Workspace, depth: Depth, *, show_progress: bool = False) -> Surveyed:
+    """As `verify_store`; again where the store moved on while damage was found, as what is gone may be so by right."""
+    found = _survey_once(workspace, depth, show_progress=show_progress)
+    for _ in range(_MORE_ATTEMPTS):
+        if not len(found.bad) or not _moved_on(found.repository):
+            break
+        found = _survey_once(workspace, depth, show_progress=show_progress)
+    return found
+
+
+def _moved_on(repository: Repository) -> bool:
+    try:
+        return repository.catalog.refresh() > 0
+    except Corrupt:
+        return False  # the log is damaged, and told as such
+
+
+def _survey_once(workspace: Workspace, depth: Depth, *, show_progress: bool) -> Surveyed:
+    own = workspace.repository
+    config = encode_config(own.config)
+    log = check_log(own.backend, config, own.catalog.position)
+    fresh = open_repository(own.backend, config, None, NoKeeper())
+    fresh.catalog.take(log.records)
+    fresh.catalog.catalog.require("read")
+    trees = LiveTrees(SurvivingPacks(fresh), own.nodes.keeper)
+    found = Surveyed(fresh, trees, Standing(0, frozenset(), own.standings.now().relocations))
+    found.findings += log.findings
+    found.findings += [
+        Finding("version-invalid", slot_key("catalog", one.slot), f"The version {one.commit}: {one.why}.")
+        for one in fresh.catalog.catalog.invalid
+    ]
+    found.whole = not any(one.id in {"log-hole", "entry-damaged", "log-cut"} for one in log.findings)
+    found.listed = _listed(fresh)
+    try:
+        found.standing = fresh.standings.now()
+    except Corrupt as error:
+        found.findings.append(Finding("table-damaged", "log", error.what))
+        found.whole = False
+        return found
+    _Survey(found, depth).run(show_progress=show_progress)
+    return found
+
+
+def _listed(repository: Repository) -> ListedPacks:
+    listed = list_packs(repository)
+    for error in listed.silent.values():
+        raise error
+    return listed
+
+
+class _Survey:
+    """One check under way."""
+
+    def __init__(self, found: Surveyed, depth: Depth) -> None:
+        assert found.listed is not None  # noqa: S101
+        self.found = found
+        self.listed = found.listed
+        self.depth = depth
+        self.rng = random.Random(depth.seed)  # noqa: S311  (a sample that can be drawn again)
+        total = sum(info.size for info in self.listed.packs.values())
+        self.share = depth.share if depth.size is None else min(1.0, depth.size / max(total, 1))
+        self.codecs = _Codecs()
+        self.bad: list[Extents] = []
+
+    def run(self, *, show_progress: bool) -> None:
+        """Everything, each into `found`."""
+        found = self.found
+        live, lost = found.standing.extents(found.trees.reach(found.catalog))
+        found.live = unite([live, lost])
+        for ref, rows in lost.by_pack():
+            for start, stop in _ranges(rows):
+                self._tell("frame-condemned", ref, "It was condemned, and no table says where it went.", start, stop)
+            if ref not in self.listed.packs:
+                self.bad.append(rows)
+        found.whole = found.whole and found.trees.complete
+        needed = dict(found.live.by_pack())
+        total = sum(info.size for info in self.listed.packs.values())
+        with progress_bar("verifying", total, len(self.listed.packs), show=show_progress) as told:
+            for ref in sorted(self.listed.packs):
+                self._check_pack(ref, needed.get(ref, Extents.none()), told)
+        for ref in sorted(needed.keys() - found.packs.keys()):
+            self.bad.append(needed[ref])
+            if ref not in found.standing.condemned:
+                self._tell("pack-missing", ref, "It is not there, though something live needs it.")
+        self._compare_by_digest()
+        found.bad = unite(self.bad)
+        self._tell_nodes()
+
+    def _tell(self, kind: str, ref: PackRef, problem: str, start: int | None = None, stop: int | None = None) -> None:
+        length = None if start is None or stop is None else stop - start
+        self.found.findings.append(Finding(kind, pack_key(ref.name), problem, ref, start, length))
+
+    def _check_pack(self, ref: PackRef, live: Extents, told: Told) -> None:
+        backend, size = self.found.repository.storages[ref.storage], self.listed.packs[ref].size
+        try:
+            pack = check_pack_ends(backend, self.found.repository.store_id, ref, size)
+            self._check_inside(pack, live)
+        except ObjectMissing:
+            return  # deleted since it was listed
+        self.found.packs[ref] = pack
+        told(1, size)
+        if pack.header_problem:
+            self._tell("pack-header-damaged", ref, pack.header_problem, 0, 40)
+        if pack.footer_problem:
+            self._tell("pack-footer-damaged", ref, pack.footer_problem)
+        if ref in self.found.standing.condemned:
+            self._tell("pack-condemned", ref, "It was condemned and is still there.")
+        elif not len(live):
+            self._tell("pack-unnamed", ref, "Nothing that could be read needs it.")
+        damaged = unite([extents_of_places([Place(ref, one.offset, one.length, 0) for one in pack.damaged])])
+        needed = extents_of_places([Place(ref, one.offset, one.length, 0) for one in pack.damaged]).touched_by(live)
+        for one, is_needed in zip(pack.damaged, needed.tolist(), strict=True):
+            kind = "frame-damaged" if is_needed else "dead-frame-damaged"
+            self._tell(kind, ref, one.problem, one.offset, one.offset + one.length)
+        self.bad.append(without(live, without(live, damaged)))
+        self._check_edges(pack, live, damaged)
+
+    def _check_inside(self, pack: CheckedPack, live: Extents) -> None:
+        """The frames of a pack: those chosen against its footer, or where it has none all as far as they tell."""
+        backend, footer = self.found.repository.storages[pack.ref.storage], pack.footer
+        if footer is not None:
+            chosen = self._chosen(footer)
+            self.found.frames += len(chosen)
+            self.found.frames_read += int(chosen.sum())
+            units = check_frames(backend, pack, footer, chosen)
+            with ThreadPoolExecutor(_WORKERS, "verify") as pool:
+                running: deque[Future[list[FrameDamage]]] = deque()
+                for unit in units:
+                    running.append(pool.submit(self._run, unit))
+                    if len(running) > 2 * _WORKERS:
+                        pack.damaged += running.popleft().result()
+                for one in running:
+                    pack.damaged += one.result()
+        elif self.share:
+            starts = sorted(start for start, _ in _ranges(live))
+            for offset, length, problem in scan_frames(backend, pack, self.codecs.codec, starts):
+                if problem:
+                    pack.damaged.append(FrameDamage(offset, length, problem))
+
+    def _run(self, unit: Callable[[FrameCodec], list[FrameDamage]]) -> list[FrameDamage]:
+        return unit(self.codecs.codec)
+
+    def _chosen(self, footer: Footer) -> Bool:
+        """The frames that are read: of data a share, else all."""
+        chosen: Bool = footer.kinds != FrameKind.DATA
+        if self.share >= 1:
+            return np.ones(len(chosen), np.bool_)
+        if self.share > 0:
+            drawn = np.array([self.rng.random() < self.share for _ in range(len(chosen))], np.bool_)
+            chosen = chosen | drawn
+        return chosen
+
+    def _check_edges(self, pack: CheckedPack, live: Extents, damaged: Extents) -> None:
+        """What is live begins and ends where frames do, and within the pack."""
+        for start, stop in _ranges(live):
+            footer = pack.footer
+            fits: bool
+            if footer is None:
+                fits = stop <= pack.size
+            else:
+                ends = footer.offsets.astype(np.int64) + footer.stored
+                fits = bool(np.isin(start, footer.offsets)) and bool(np.isin(stop, ends))
+            if not fits:
+                rows = extents_of_places([Place(pack.ref, start, stop - start, 0)])
+                if not rows.touched_by(damaged).any():
+                    self._tell("frame-missing", pack.ref, "It is no run of whole frames.", start, stop)
+                self.bad.append(rows)
+
+    def _compare_by_digest(self) -> None:
+        """Contents in packs without a usable footer: only what trees say of them tells whether they are right."""
+        suspect = {ref for ref, pack in self.found.packs.items() if pack.footer is None}
+        if not suspect or not self.share:
+            return
+        relocations, bad = self.found.standing.relocations, unite(self.bad)
+        met: set[tuple[Place, int, bytes]] = set()
+        for one in self._live_segments():
+            place = Place(one.pack, one.offset, one.stored, 0)
+            now = relocations.places(place) or [place]
+            key = (place, one.plain_offset, one.digest)
+            if key not in met and not suspect.isdisjoint(part.pack for part in now):
+                met.add(key)
+                if not extents_of_places(now).touched_by(bad).any():
+                    self._compare_segment(one, place, now)
+
+    def _live_segments(self) -> Iterator[Segment]:
+        trees = self.found.trees
+        for _, node in trees.nodes(root_of(one.entry.tree).ref for one in self.found.versions()):
+            if isinstance(node, Entries):
+                leaf = trees.with_lists(node)
+                for row in range(len(leaf)):
+                    yield from segments_of(leaf, row)
+
+    def _compare_segment(self, one: Segment, place: Place, now: Sequence[Place]) -> None:
+        (data,) = self.found.trees.packs.read_frames([place])
+        try:
+            if isinstance(data, Corrupt):
+                raise data
+            self.codecs.codec.decode_segment(data, one.plain_offset, one.plain_length, one.digest, what="It")
+        except Corrupt as error:
+            self.bad.append(extents_of_places(now))
+            for part in now:
+                self._tell("frame-damaged", part.pack, error.what, part.offset, part.offset + part.stored)
+
+    def _tell_nodes(self) -> None:
+        """Nodes, lists and censuses that the store lacks, where no damaged frame says so already."""
+        for one in self.found.trees.unread.values():
+            place = one.ref.place
+            now = (self.found.standing.relocations.places(place) or [place])[0]
+            rows = extents_of_places([now])
+            if rows.touched_by(self.found.bad).any():
+                continue
+            kind = "census-damaged" if one.kind is FrameKind.CENSUS else "node-damaged"
+            self._tell(kind, now.pack, one.problem, now.offset, now.offset + now.stored)
+            self.found.bad = unite([self.found.bad, rows])
+
+
+class _Codecs(local):
+    """A codec for each thread."""
+
+    def __init__(self) -> None:
+        self.codec = FrameCodec()
+
+
+def _ranges(rows: Extents) -> Iterator[tuple[int, int]]:
+    return zip(rows.start.tolist(), rows.stop.tolist(), strict=True)
+
+
+def _rows_touched(leaf: Entries, bad: Extents) -> Bool:
+    """The rows of a leaf of whose segments one touches what is bad."""
+    segments = extents_of_segments(leaf.segments).touched_by(bad)
+    below = np.concatenate(([0], np.cumsum(segments)))
+    ends = leaf.segment_ends
+    starts = np.concatenate(([0], ends[:-1]))
+    touched: Bool = below[ends] > below[starts]
+    return touched
+
+
+def affected_versions(found: Surveyed, workspace: Workspace) -> tuple[AffectedVersion, ...]:
+    """Every live version that needs something that is bad, with what of it."""
+    if not len(found.bad) and found.trees.complete:
+        return ()
+    rows, by_version = found.touched()
+    named = found.standing.relocations.named(found.bad)
+    affected = []
+    for version in sorted(found.versions(), key=lambda one: one.slot):
+        marked = by_version[version.id]
+        paths = sorted(key for node_id in marked if node_id in rows for key in rows[node_id].keys)
+        pieces = {name: piece for name, piece in version.metadata.items() if not isinstance(piece, str)}
+        damaged = [name for name, blob in pieces.items() if extents_of_blob(blob).touched_by(named).any()]
+        lost: Sequence[Lost] = ()
+        if any(node_id not in rows for node_id in marked):
+            tree, stats = version.entry.tree, version.entry.stats
+            nodes = workspace.repository.nodes
+            lost = read_surviving(root_of(tree), stats.files, stats.bytes, nodes, found.trees.packs).lost
+        if paths or damaged or lost:
+            texts = tuple(to_text(key) for key in paths)
+            affected.append(AffectedVersion(version.id, texts, tuple(sorted(damaged)), tuple(lost)))
+    return tuple(affected)

@@ -1,0 +1,233 @@
+"""Repair: what is lost comes back from wherever its bytes are, and what does not is told exactly."""
+
+import random
+import shutil
+
+import pytest
+from stores import snapshot
+from versions import version_of
+
+from dataset_store import Dataset
+from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
+from dataset_store.dataset.repairing import repair_store
+from dataset_store.dataset.store_check import STRUCTURE, verify_store
+from dataset_store.dataset.verifying import verify_stored
+from dataset_store.dataset.workspace import open_workspace
+from dataset_store.errors import ObjectMissing
+from dataset_store.storage import restoring
+from dataset_store.storage.packs import PackWriter
+from dataset_store.testing.folders import read, write
+
+FIRST = {
+    "a": random.Random(1).randbytes(300_000),
+    "b": b"b" * 1000,
+    "sub/c": b"c" * 2000,
+    "zeros": bytes(1_000_000),
+    "text": b"".join(b"line %d\n" % number for number in range(60_000)),
+}
+SECOND = FIRST | {"b": b"other", "new": random.Random(2).randbytes(200_000), "a": FIRST["a"] + b"more"}
+
+
+@pytest.fixture(autouse=True)
+def _packs_of_100_kb(monkeypatch):
+    monkeypatch.setitem(PackWriter.__init__.__kwdefaults__, "target", 100_000)
+
+
+@pytest.fixture
+def versions(home):
+    first = version_of(write(home / "one", FIRST))
+    second = version_of(write(home / "two", SECOND), parent_datasets=[first.id])
+    return first.id, second.id
+
+
+def packs_there(home):
+    return sorted(path for path in (home / "store" / "packs").rglob("*") if path.is_file())
+
+
+def change(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def repair(**options):
+    return repair_store(open_workspace(), apply=True, **options)
+
+
+def check(depth=STRUCTURE):
+    return verify_store(open_workspace(), depth)
+
+
+def lose_each(home, another_machine, *known):
+    """Each pack of the store lost in turn, as a machine has it that had local copies of the known versions before."""
+    shutil.copytree(home / "store", home / "whole")
+    for path in packs_there(home):
+        shutil.rmtree(home / "store")
+        shutil.copytree(home / "whole", home / "store")
+        another_machine(f"before-{path.name}")
+        for version_id in known:
+            Dataset.get(version_id).get_local_copy()
+        path.unlink()
+        yield path
+
+
+@pytest.mark.parametrize("warm", [0, 1])
+def test_each_lost_pack_comes_back_as_far_as_one_local_copy_reaches(home, versions, another_machine, warm):
+    """On a machine that has only read a version: it has its nodes and its files, and no footer."""
+    restored = 0
+    for path in lose_each(home, another_machine, versions[warm]):
+        before = check().affected
+        assert before
+        done = repair()
+        another_machine(f"after-{path.name}")
+        after = {one.id: set(one.paths) for one in check().affected}
+        assert after == {one.id: set(one.paths) for one in done.affected}
+        # "b" and "sub/c" lie in one block, and the second version has another "b".
+        assert after.get(versions[warm], set()) <= (set(), {"sub/c"})[warm]
+        for version_id, files in zip(versions, (FIRST, SECOND), strict=True):
+            told = verify_stored(open_workspace(), version_id)
+            assert {one.path for one in told.damaged} - {""} == after.get(version_id, set())
+            if version_id not in after:
+                assert read(Dataset.get(version_id).get_local_copy()) == files
+        restored += not after
+    assert restored >= 3
+
+
+def test_without_apply_it_says_the_same_and_writes_nothing(home, versions):
+    Dataset.get(versions[1]).get_local_copy()
+    lost = packs_there(home)[0]
+    lost.unlink()
+    before = sorted(path for path in (home / "store").rglob("*"))
+    told = repair_store(open_workspace())
+    assert sorted(path for path in (home / "store").rglob("*")) == before
+    done = repair()
+    assert [(one.pack, one.frames, one.recovered, one.left) for one in told.packs] == [
+        (one.pack, one.frames, one.recovered, one.left) for one in done.packs
+    ]
+    assert told.affected == done.affected
+
+
+def test_where_nothing_is_to_be_had_the_lists_are_exact_and_nothing_is_written(home, versions, another_machine):
+    first, second = versions
+    for path in lose_each(home, another_machine):
+        slots = len(list((home / "store/log/catalog").iterdir()))
+        done = repair()
+        assert len(list((home / "store/log/catalog").iterdir())) == slots
+        assert done.affected == check().affected != ()
+        for one in done.affected:
+            with pytest.raises(ObjectMissing, match=path.name):
+                Dataset.get(one.id).get_local_copy()
+        assert {one.id for one in done.affected} <= {first, second}
+
+
+def test_a_damaged_frame_is_replaced_and_the_damaged_pack_collected(home, versions):
+    Dataset.get(versions[0]).get_local_copy()
+    Dataset.get(versions[1]).get_local_copy()
+    snapshots = [snapshot(str(home / "store"), one) for one in versions]
+    damaged = packs_there(home)
+    for path in damaged:
+        change(path, 100)
+    done = repair()
+    assert len(done.packs) == len(damaged)
+    assert all(one.condemned and one.left == 0 and one.recovered for one in done.packs)
+    collect_garbage(open_workspace(), min_age=0, apply=True)
+    assert not set(damaged) & set(packs_there(home))
+    assert verify_store(open_workspace()).findings == ()
+    assert [snapshot(str(home / "store"), one) for one in versions] == snapshots
+    assert repair().packs == (), "there is nothing to be done again"
+
+
+def test_a_damaged_footer_or_header_is_made_anew(home, versions, another_machine):
+    for at, path in zip((3, -70), packs_there(home), strict=False):
+        another_machine()
+        change(path, at)
+        done = repair()
+        assert [(one.condemned, one.left) for one in done.packs] == [(True, 0)]
+        assert done.affected == ()
+    collect_garbage(open_workspace(), min_age=0, apply=True)
+    assert verify_store(open_workspace()).findings == ()
+
+
+def test_a_folder_of_the_user_gives_back_what_it_holds(home, versions, another_machine):
+    first, second = versions
+    write(home / "mine", {"renamed": FIRST["a"], "other": SECOND["new"]})
+    another_machine()
+    Dataset.get(first).list_files()  # the nodes are known, no file is
+    Dataset.get(second).list_files()
+    for path in packs_there(home):
+        if path.stat().st_size > 90_000:
+            path.unlink()
+    lost = {name for one in check().affected for name in one.paths}
+    assert {"a", "new"} <= lost
+    repair(folders=[str(home / "mine")])
+    left = {name for one in check().affected if one.id == first for name in one.paths}
+    assert "a" not in left
+
+
+def test_another_store_gives_back_what_it_has(home, versions, another_machine):
+    shutil.copytree(home / "store", home / "pushed")
+    first, second = versions
+    other = Dataset.get(second)
+    other.push(str(home / "elsewhere"))
+    another_machine()
+    Dataset.get(second).list_files()
+    Dataset.get(first).list_files()
+    for path in packs_there(home):
+        path.unlink()
+    done = repair(other=open_workspace(str(home / "elsewhere")))
+    assert {one.id for one in done.affected} <= {first}
+    assert second not in {one.id for one in check().affected}
+    another_machine()
+    assert read(Dataset.get(second).get_local_copy()) == SECOND
+
+
+def test_a_second_repair_goes_on_where_the_first_could_not(home, versions, another_machine):
+    first, second = versions
+    another_machine()
+    Dataset.get(first).list_files()
+    Dataset.get(second).list_files()
+    whole = {path: path.read_bytes() for path in packs_there(home)}
+    for path in whole:
+        path.unlink()
+    repair(folders=[str(write(home / "some", {"x": FIRST["a"]}))])
+    left = check().affected
+    assert left
+    repair(folders=[str(home / "one")])
+    assert first not in {one.id for one in check().affected}
+    assert collect_garbage(open_workspace(), min_age=0, apply=True).survey.dead is not None
+    done = repair(folders=[str(home / "two")])
+    assert done.affected == ()
+    assert check().sound
+    another_machine()
+    assert read(Dataset.get(second).get_local_copy()) == SECOND
+
+
+def test_a_pack_of_a_repack_is_repaired_like_any_other(home, versions, another_machine, monkeypatch):
+    Dataset.delete(dataset_id=versions[0], force=True)
+    packs = wasteful_packs(open_workspace(), dead_share=0.0001)
+    repack_packs(open_workspace(), [one.pack for one in packs])
+    for _lost in lose_each(home, another_machine, versions[1]):
+        done = repair()
+        lost = {name for one in done.affected for name in one.paths}
+        assert lost <= {"sub/c"}, "in a block with what only the deleted version had"
+        if not done.left_alone and not lost:
+            assert check().sound
+
+
+def test_a_writer_beside_a_repair_takes_the_slot_and_loses_nothing(home, versions, monkeypatch):
+    Dataset.get(versions[1]).get_local_copy()
+    Dataset.get(versions[0]).get_local_copy()
+    packs_there(home)[0].unlink()
+    puts = restoring.put_blob
+
+    def beside(repository, data):
+        monkeypatch.setattr(restoring, "put_blob", puts)
+        version_of(write(home / "three", SECOND | {"x": b"x"}), parent_datasets=[versions[1]])
+        return puts(repository, data)
+
+    monkeypatch.setattr(restoring, "put_blob", beside)
+    done = repair()
+    assert all(one.slot is not None for one in done.packs)
+    assert check().sound
+    assert len(check().affected) == 0
