@@ -2,9 +2,8 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
+import stat
 from contextlib import suppress
-from itertools import islice
 from typing import Final
 
 __all__ = ["flush_folder", "flush_tree", "make_folder"]
@@ -47,27 +46,22 @@ def flush_tree(path: str) -> None:
     Raises:
         OSError: The system refused, or could not write what it was given before.
     """
-    few = list(islice(_below(path), _ONE_BY_ONE + 1))
-    if len(few) > _ONE_BY_ONE:
-        _flush_file_system(path)
-        return
-    for each in few:
-        _flush(each, 0)
+    count = 0
+    for _, _, files, _ in os.fwalk(path):
+        count += 1 + len(files)
+        if count > _ONE_BY_ONE:
+            _flush_file_system(path)
+            return
+    # By descriptors, as paths may be longer than the kernel takes.
+    for _, _, files, folder in os.fwalk(path):
+        for name in files:
+            if stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                _flush(name, 0, folder)
+        os.fsync(folder)
 
 
-def _below(path: str) -> Iterator[str]:
-    """A folder, and its files and folders at any depth; no links."""
-    yield path
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _below(entry.path)
-            elif entry.is_file(follow_symlinks=False):
-                yield entry.path
-
-
-def _flush(path: str, flags: int) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+def _flush(path: str, flags: int, folder: int | None = None) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags, dir_fd=folder)
     try:
         os.fsync(descriptor)
     finally:

@@ -35,7 +35,9 @@ def draft() -> Dataset:
 @contextmanager
 def small_disk(place, at: Path, size: str):
     at.mkdir(parents=True, exist_ok=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", at], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", at], capture_output=True
+    ).returncode:
         pytest.skip("cannot mount a disk here")
     try:
         yield

@@ -10,7 +10,9 @@ from dataset_store.core.digest import PackName, hash32, rows_digest
 from dataset_store.core.entries import LISTED, ONE_CHUNK, make_entries
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.paths import PathKey
+from dataset_store.core.relocation import Relocations
 from dataset_store.core.segments import ChunkHit, FileSegments, Segment, segments_of, with_segments
+from dataset_store.core.standing import Standing
 from dataset_store.dataset.locating import Located
 
 PACKS = [PackRef(0, PackName(bytes([number]) * 16)) for number in range(4)]
@@ -61,7 +63,8 @@ def test_contents_are_located_as_a_dictionary_would_locate_them(pending, base, l
     known: dict[int, FileSegments] = {}
     for held in (base, later):
         per_row = [data.draw(placed(content)) for content in held]
-        located.add_from(with_segments(table(held), per_row), condemned)
+        standing = Standing(0, frozenset(condemned), Relocations())
+        located.add_from(with_segments(table(held), per_row), standing)
         firsts = dict(reversed(list(zip(held, per_row, strict=True))))
         for content, found in firsts.items():
             if content not in known and not any(row.pack in condemned for row in found.rows):

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import faulthandler
 import json
+import logging
 import resource
 import signal
 import sys
@@ -86,6 +87,7 @@ def _fuzzed(name: str, given: Iterable[bytes]) -> tuple[dict[str, object], list[
 
 def main(words: list[str]) -> int:
     """Run decoders one after another; 1 if any answered an input with what it must not."""
+    logging.getLogger("dataset_store").setLevel(logging.CRITICAL)  # rules that are none are told of
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*TARGETS, "all", []])
     parser.add_argument("--count", type=int, default=20_000)

@@ -4,7 +4,6 @@ import atexit
 import gzip
 import io
 import json
-import logging
 import os
 import tarfile
 import tempfile
@@ -400,8 +399,6 @@ def _extract(ending: str, data: bytes) -> None:
 
 
 _TARS = [_tar(tarfile.GNU_FORMAT), _tar(tarfile.PAX_FORMAT), _tar(tarfile.USTAR_FORMAT)]
-
-logging.getLogger("dataset_store").setLevel(logging.CRITICAL)  # rules that are none are told of
 
 _JSON_STAMP = [b'{"size":5,"tree":null,"source":"x"}', b'{"size":5}']
 _JSON_CURRENT = [b'{"store":"/s","id":"' + b"1" * 32 + b'","final":true,"folder":"/f"}']

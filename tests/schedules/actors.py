@@ -127,7 +127,7 @@ class Writer:
         for folder in self.machine.folder.glob(f"files{draft.opened.id}*"):
             for path in sorted(folder.glob("*/*")):
                 if self.rng.random() < 0.25:
-                    path.write_bytes(b"edited since")
+                    path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
 
     def _finish(self, draft):
         """Upload and finalize, as often as a user does; then it is done, or discarded."""
@@ -287,20 +287,19 @@ def collect_now(machine):
     return collect(machine.workspace.repository, machine.summaries, older_than=math.inf, now_ns=lambda: 1)
 
 
-def repacker(machine, times):
-    """Repacks some packs that hold something live, whatever of it is dead."""
+def repacker(machine, times, shares=(0, 0.01, 0.01)):
+    """Repacks some packs that hold something live, mostly those of which something is dead."""
 
     def work():
         for _ in range(times):
-            _patiently(machine.world, partial(repack_now, machine))
+            _patiently(machine.world, partial(repack_now, machine, machine.rng.choice(shares)))
 
     return work
 
 
-def repack_now(machine):
+def repack_now(machine, share):
     repository = machine.workspace.repository
     repository.catalog.refresh()
-    share = machine.rng.choice((0, 0.01, 0.01))  # mostly packs of which something is dead
     found = [one.pack for one in candidates(repository, list_packs(repository), machine.summaries, share)]
     victims = frozenset(machine.rng.sample(found, min(len(found), machine.rng.randint(1, 3))))
     repack(repository, machine.summaries, victims, now_ns=lambda: 1)

@@ -7,7 +7,7 @@ from unittest import mock
 from dataset_store.core import relocation
 from dataset_store.dataset import committing, uploading
 from dataset_store.errors import CommitOutcomeUnknown, ObjectMissing
-from dataset_store.local import ingest
+from dataset_store.local.reading import content_id_at
 from dataset_store.storage import collecting, log, repacking
 from dataset_store.storage.liveness import Reach, reach_versions
 from dataset_store.storage.log import Committed, Log
@@ -22,9 +22,15 @@ def condemned_not_checked():
 @contextmanager
 def source_not_checked():
     """A file that changed since is sent for what it was."""
+    sources = uploading._sources
+
+    def as_they_are(*arguments):
+        for one in sources(*arguments):
+            yield replace(one, content_id=content_id_at(one.path) or one.content_id)
+
     with (
-        mock.patch.object(uploading, "can_be_read", lambda _, rows: rows.kinds == 1),
-        mock.patch.object(ingest, "_check"),
+        mock.patch.object(uploading, "can_be_read", lambda _, rows: rows.kinds == rows.kinds),
+        mock.patch.object(uploading, "_sources", as_they_are),
     ):
         yield
 

@@ -61,6 +61,11 @@ def cast(scheduler: Scheduler, veteran: Machine, folder) -> None:
         writer = Writer(machine, times)
         scheduler.start("writer", writer, writer.heir)
 
+    if rng.random() < 0.15:
+        for _ in range(3):
+            scheduler.start("reader", reader(another(), 3))
+            scheduler.start("repacker", repacker(another(), 4, (0,)))
+        return
     write(veteran, 2)
     if rng.random() < 0.2:
         begin_twins(scheduler, another)

