@@ -95,6 +95,8 @@ class _Lost:
     start: int
 
 
+_FRAMES_AT_ONCE = 256
+
 _Chunks = list[tuple[bytes, bytes]]
 
 
@@ -289,16 +291,21 @@ class _Repair:
         footer = self.footers[pack]
         ids = {} if footer is None else dict(_ids_of_frames(footer))
         reader = SurvivingPacks(self.found.repository)
-        for place in places:
-            (data,) = reader.read_frames([place])
-            if isinstance(data, Corrupt):
-                continue
-            try:
-                (frame,) = self.codec.stored_frames(data, what=pack_key(pack.name))
-            except CorruptObject:
-                continue
-            if footer is None or ids[place.offset] == b"".join(frame.ids):
-                yield place, frame
+        for at in range(0, len(places), _FRAMES_AT_ONCE):
+            some = places[at : at + _FRAMES_AT_ONCE]
+            for place, data in zip(some, reader.read_frames(some), strict=True):
+                frame = self._whole_frame(data, pack)
+                if frame is not None and (footer is None or ids[place.offset] == b"".join(frame.ids)):
+                    yield place, frame
+
+    def _whole_frame(self, data: memoryview | Corrupt, pack: PackRef) -> EncodedFrame | None:
+        if isinstance(data, Corrupt):
+            return None
+        try:
+            (frame,) = self.codec.stored_frames(data, what=pack_key(pack.name))
+        except CorruptObject:
+            return None
+        return frame
 
     def _recovered(self, pack: PackRef, bad: Extents) -> Iterator[tuple[Place, EncodedFrame]]:
         """Frames in what is bad of a pack, made anew."""

@@ -8,7 +8,9 @@ from versions import version_of
 from dataset_store import Dataset
 from dataset_store.core.packfile import PackRef
 from dataset_store.dataset import workspace as workspaces
+from dataset_store.dataset.maintaining import collect_garbage
 from dataset_store.dataset.store_check import EVERY_BYTE, STRUCTURE, Depth, verify_store
+from dataset_store.dataset.walking import LiveTrees
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import InvalidRequest, StorageFailed
 from dataset_store.storage.findings import FINDINGS, Severity
@@ -195,6 +197,22 @@ def test_a_storage_that_does_not_answer_is_no_damage(home, versions, monkeypatch
     monkeypatch.setattr(PosixBackend, "get_ranges", refuse)
     with pytest.raises(StorageFailed):
         check()
+
+
+def test_what_is_deleted_and_collected_meanwhile_is_no_damage(home, versions, monkeypatch):
+    reach = LiveTrees.reach
+
+    def beside(trees, catalog):
+        monkeypatch.setattr(LiveTrees, "reach", reach)
+        found = reach(trees, catalog)
+        Dataset.delete(dataset_id=versions[1])
+        assert collect_garbage(open_workspace(), min_age=0, apply=True).deleted
+        return found
+
+    monkeypatch.setattr(LiveTrees, "reach", beside)
+    found = check()
+    assert found.sound
+    assert (found.slots, found.versions) == (4, 1)
 
 
 def test_a_sample_can_be_drawn_again_and_says_what_it_may_have_overlooked(home, monkeypatch):
