@@ -25,6 +25,7 @@ from dataset_store.core.extents import Extents, extents_of_places, extents_of_se
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.packfile import Footer, PackRef, Place, pack_key
 from dataset_store.core.paths import to_text
+from dataset_store.core.relocation import Relocations
 from dataset_store.core.segments import Segment, segments_of
 from dataset_store.core.standing import Standing
 from dataset_store.dataset.progress import Told, progress_bar
@@ -219,7 +220,7 @@ def _survey_once(workspace: Workspace, depth: Depth, *, show_progress: bool) -> 
     fresh.catalog.take(log.records)
     fresh.catalog.catalog.require("read")
     trees = LiveTrees(SurvivingPacks(fresh), own.nodes.keeper)
-    found = Surveyed(fresh, trees, Standing(0, frozenset(), own.standings.now().relocations))
+    found = Surveyed(fresh, trees, Standing(0, frozenset(), Relocations()))
     found.findings += log.findings
     found.findings += [
         Finding("version-invalid", slot_key("catalog", one.slot), f"The version {one.commit}: {one.why}.")

@@ -8,7 +8,8 @@ from versions import version_of
 from dataset_store import Dataset
 from dataset_store.core.packfile import PackRef
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.dataset.maintaining import collect_garbage
+from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
+from dataset_store.dataset.repairing import repair_store
 from dataset_store.dataset.store_check import EVERY_BYTE, STRUCTURE, Depth, verify_store
 from dataset_store.dataset.walking import LiveTrees
 from dataset_store.dataset.workspace import open_workspace
@@ -179,6 +180,20 @@ def test_checkpoints_are_compared_with_the_entries_they_copy(home, versions):
     found = check()
     assert [one.id for one in damage(found)] == ["log-hole"], "the checkpoint has it"
     assert found.slots == 72
+
+
+def test_a_lost_relocation_table_is_told_and_nothing_is_judged_by_what_is_left(home, versions, another_machine):
+    Dataset.delete(dataset_id=versions[0], force=True)
+    repack_packs(open_workspace(), [one.pack for one in wasteful_packs(open_workspace(), dead_share=0.0001)])
+    workspace = open_workspace()
+    workspace.refresh()
+    ((_, table),) = workspace.catalog.packs.relocations
+    (path,) = [one for one in packs_there(home) if one.name == table.segments[0].pack]
+    path.unlink()
+    another_machine()
+    assert [one.id for one in damage(check())] == ["table-damaged"]
+    (left,) = repair_store(open_workspace()).left_alone
+    assert left.name.hex() == path.name
 
 
 def test_packs_that_nothing_names_are_no_damage(home, versions):
