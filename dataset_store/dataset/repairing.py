@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.census import encode_census
 from dataset_store.core.chunking import cut_ends
@@ -285,7 +287,13 @@ class _Repair:
         moved = self.found.standing.relocations.extents(unite([rows]))[1] if len(rows) else rows
         if pack in self.found.standing.relocations:
             needed &= rows.touched_by(moved)
-        return dict(self._read_intact(pack, [place for place, yes in zip(places, needed, strict=True) if yes]))
+        asked = [place for place, yes in zip(places, needed.tolist(), strict=True) if yes]
+        found = dict(self._read_intact(pack, asked))
+        # Where damage was looked for in the structure only, it shows here.
+        failed = extents_of_places([place for place in asked if place not in found])
+        live = failed.take(np.flatnonzero(failed.touched_by(self.found.live)))
+        self.found.bad = unite([self.found.bad, live])
+        return found
 
     def _read_intact(self, pack: PackRef, places: Sequence[Place]) -> Iterator[tuple[Place, EncodedFrame]]:
         footer = self.footers[pack]

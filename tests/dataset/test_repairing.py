@@ -149,6 +149,18 @@ def test_a_damaged_footer_or_header_is_made_anew(home, versions, another_machine
     assert verify_store(open_workspace()).findings == ()
 
 
+def test_damage_that_was_not_looked_for_is_told_when_it_is_met(home, versions, another_machine):
+    """With a broken footer the pack is copied, and one of its frames turns out to be damaged."""
+    another_machine()
+    Dataset.get(versions[0]).list_files()
+    path = packs_there(home)[0]
+    change(path, 3)
+    change(path, 100)
+    done = repair(depth=STRUCTURE)
+    assert [one.condemned for one in done.packs] == [False]
+    assert done.affected == verify_store(open_workspace()).affected != ()
+
+
 def test_a_folder_of_the_user_gives_back_what_it_holds(home, versions, another_machine):
     first, second = versions
     write(home / "mine", {"renamed": FIRST["a"], "other": SECOND["new"]})
