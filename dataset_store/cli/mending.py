@@ -188,9 +188,9 @@ def _verdict(found: "StoreCheck") -> str:
     held = f"{counted(found.slots, 'log entry')}, {counted(found.versions, 'version')}, "
     held += f"{counted(found.packs, 'pack')} of {size(found.bytes)}"
     if not found.frames_read or found.frames_read == found.frames:
-        read = f"{found.frames_read} of {counted(found.frames, 'frame')} read"
+        read = f"{found.frames_read} of {counted(found.frames, 'data frame')} read"
     else:
-        read = f"{found.frames_read} of {counted(found.frames, 'frame')} read (seed {found.seed})"
+        read = f"{found.frames_read} of {counted(found.frames, 'data frame')} read (seed {found.seed})"
     if found.overlooked is not None:
         read += f": damage of more than {100 * found.overlooked:.2g} % of them would have been met with 95 % certainty"
     return f"{held}; {read}; {'no damage found' if found.sound else 'damaged'}"

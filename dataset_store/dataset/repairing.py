@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.census import encode_census
 from dataset_store.core.chunking import cut_ends
@@ -94,6 +96,8 @@ class _Lost:
     size: int
     start: int
 
+
+_FRAMES_AT_ONCE = 256
 
 _Chunks = list[tuple[bytes, bytes]]
 
@@ -283,22 +287,33 @@ class _Repair:
         moved = self.found.standing.relocations.extents(unite([rows]))[1] if len(rows) else rows
         if pack in self.found.standing.relocations:
             needed &= rows.touched_by(moved)
-        return dict(self._read_intact(pack, [place for place, yes in zip(places, needed, strict=True) if yes]))
+        asked = [place for place, yes in zip(places, needed.tolist(), strict=True) if yes]
+        found = dict(self._read_intact(pack, asked))
+        # Where damage was looked for in the structure only, it shows here.
+        failed = extents_of_places([place for place in asked if place not in found])
+        live = failed.take(np.flatnonzero(failed.touched_by(self.found.live)))
+        self.found.bad = unite([self.found.bad, live])
+        return found
 
     def _read_intact(self, pack: PackRef, places: Sequence[Place]) -> Iterator[tuple[Place, EncodedFrame]]:
         footer = self.footers[pack]
         ids = {} if footer is None else dict(_ids_of_frames(footer))
         reader = SurvivingPacks(self.found.repository)
-        for place in places:
-            (data,) = reader.read_frames([place])
-            if isinstance(data, Corrupt):
-                continue
-            try:
-                (frame,) = self.codec.stored_frames(data, what=pack_key(pack.name))
-            except CorruptObject:
-                continue
-            if footer is None or ids[place.offset] == b"".join(frame.ids):
-                yield place, frame
+        for at in range(0, len(places), _FRAMES_AT_ONCE):
+            some = places[at : at + _FRAMES_AT_ONCE]
+            for place, data in zip(some, reader.read_frames(some), strict=True):
+                frame = self._whole_frame(data, pack)
+                if frame is not None and (footer is None or ids[place.offset] == b"".join(frame.ids)):
+                    yield place, frame
+
+    def _whole_frame(self, data: memoryview | Corrupt, pack: PackRef) -> EncodedFrame | None:
+        if isinstance(data, Corrupt):
+            return None
+        try:
+            (frame,) = self.codec.stored_frames(data, what=pack_key(pack.name))
+        except CorruptObject:
+            return None
+        return frame
 
     def _recovered(self, pack: PackRef, bad: Extents) -> Iterator[tuple[Place, EncodedFrame]]:
         """Frames in what is bad of a pack, made anew."""

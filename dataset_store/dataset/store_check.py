@@ -25,6 +25,7 @@ from dataset_store.core.extents import Extents, extents_of_places, extents_of_se
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.packfile import Footer, PackRef, Place, pack_key
 from dataset_store.core.paths import to_text
+from dataset_store.core.relocation import Relocations
 from dataset_store.core.segments import Segment, segments_of
 from dataset_store.core.standing import Standing
 from dataset_store.dataset.progress import Told, progress_bar
@@ -98,8 +99,8 @@ class StoreCheck:
         versions: Live ones.
         packs: That the storages hold.
         bytes: Of these packs.
-        frames: In packs whose footers can be used.
-        frames_read: Of these, how many were decoded and hashed.
+        frames: Of data, in packs whose footers can be used.
+        frames_read: Of these, how many were decoded and hashed; all other frames were.
         seed: What chose them.
     """
 
@@ -120,7 +121,7 @@ class StoreCheck:
 
     @property
     def overlooked(self) -> float | None:
-        """A share of damaged frames that would have been met with 95 % certainty; None where all or none were read."""
+        """The share of damaged data frames that 95 % of such samples meet; None where all or none were read."""
         if self.frames_read in {0, self.frames}:
             return None
         return float(1 - 0.05 ** (1 / self.frames_read))
@@ -219,7 +220,7 @@ def _survey_once(workspace: Workspace, depth: Depth, *, show_progress: bool) -> 
     fresh.catalog.take(log.records)
     fresh.catalog.catalog.require("read")
     trees = LiveTrees(SurvivingPacks(fresh), own.nodes.keeper)
-    found = Surveyed(fresh, trees, Standing(0, frozenset(), own.standings.now().relocations))
+    found = Surveyed(fresh, trees, Standing(0, frozenset(), Relocations()))
     found.findings += log.findings
     found.findings += [
         Finding("version-invalid", slot_key("catalog", one.slot), f"The version {one.commit}: {one.why}.")
@@ -316,8 +317,9 @@ class _Survey:
         backend, footer = self.found.repository.storages[pack.ref.storage], pack.footer
         if footer is not None:
             chosen = self._chosen(footer)
-            self.found.frames += len(chosen)
-            self.found.frames_read += int(chosen.sum())
+            is_data: Bool = footer.kinds == FrameKind.DATA
+            self.found.frames += int(is_data.sum())
+            self.found.frames_read += int((is_data & chosen).sum())
             units = check_frames(backend, pack, footer, chosen)
             with ThreadPoolExecutor(_WORKERS, "verify") as pool:
                 running: deque[Future[list[FrameDamage]]] = deque()

@@ -25,7 +25,7 @@ def test_verify_of_the_whole_store_says_what_it_read(shell, closed):
     answer = shell("verify", "--all")
     assert answer.code == 0
     assert answer.lines[-1].startswith("1 log entry, 1 version, 1 pack of ")
-    assert answer.lines[-1].endswith("frames read; no damage found")
+    assert answer.lines[-1].endswith("1 of 1 data frame read; no damage found")
     for way in (["--structure"], ["--sample", "50%"], ["--sample", "1KiB", "--seed", "3"]):
         told = json.loads(shell("verify", "--all", "--json", *way).out)
         assert (told["sound"], told["findings"]) == (True, [])

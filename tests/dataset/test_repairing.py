@@ -8,6 +8,7 @@ from stores import snapshot
 from versions import version_of
 
 from dataset_store import Dataset
+from dataset_store.dataset.lost_contents import Folders
 from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
 from dataset_store.dataset.repairing import repair_store
 from dataset_store.dataset.store_check import STRUCTURE, verify_store
@@ -149,6 +150,18 @@ def test_a_damaged_footer_or_header_is_made_anew(home, versions, another_machine
     assert verify_store(open_workspace()).findings == ()
 
 
+def test_damage_that_was_not_looked_for_is_told_when_it_is_met(home, versions, another_machine):
+    """With a broken footer the pack is copied, and one of its frames turns out to be damaged."""
+    another_machine()
+    Dataset.get(versions[0]).list_files()
+    path = packs_there(home)[0]
+    change(path, 3)
+    change(path, 100)
+    done = repair(depth=STRUCTURE)
+    assert [one.condemned for one in done.packs] == [False]
+    assert done.affected == verify_store(open_workspace()).affected != ()
+
+
 def test_a_folder_of_the_user_gives_back_what_it_holds(home, versions, another_machine):
     first, second = versions
     write(home / "mine", {"renamed": FIRST["a"], "other": SECOND["new"]})
@@ -163,6 +176,27 @@ def test_a_folder_of_the_user_gives_back_what_it_holds(home, versions, another_m
     repair(folders=[str(home / "mine")])
     left = {name for one in check().affected if one.id == first for name in one.paths}
     assert "a" not in left
+
+
+def test_a_file_that_changed_since_it_was_hashed_is_not_taken_for_what_was_lost(
+    home, versions, another_machine, monkeypatch
+):
+    another_machine()
+    Dataset.get(versions[0]).get_local_copy()
+    Dataset.get(versions[1]).list_files()
+    lost = packs_there(home)
+    for path in lost:
+        path.unlink()
+    read_right = Folders.read
+
+    def changed(folders, content_id, start, length):
+        data = read_right(folders, content_id, start, length)
+        return None if data is None else data[:-1] + bytes([data[-1] ^ 1])
+
+    monkeypatch.setattr(Folders, "read", changed)
+    repair()
+    left = {one.id: set(one.paths) for one in check().affected}
+    assert left == {versions[0]: set(FIRST), versions[1]: set(SECOND)}
 
 
 def test_another_store_gives_back_what_it_has(home, versions, another_machine):

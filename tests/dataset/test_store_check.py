@@ -8,7 +8,10 @@ from versions import version_of
 from dataset_store import Dataset
 from dataset_store.core.packfile import PackRef
 from dataset_store.dataset import workspace as workspaces
+from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
+from dataset_store.dataset.repairing import repair_store
 from dataset_store.dataset.store_check import EVERY_BYTE, STRUCTURE, Depth, verify_store
+from dataset_store.dataset.walking import LiveTrees
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import InvalidRequest, StorageFailed
 from dataset_store.storage.findings import FINDINGS, Severity
@@ -179,6 +182,20 @@ def test_checkpoints_are_compared_with_the_entries_they_copy(home, versions):
     assert found.slots == 72
 
 
+def test_a_lost_relocation_table_is_told_and_nothing_is_judged_by_what_is_left(home, versions, another_machine):
+    Dataset.delete(dataset_id=versions[0], force=True)
+    repack_packs(open_workspace(), [one.pack for one in wasteful_packs(open_workspace(), dead_share=0.0001)])
+    workspace = open_workspace()
+    workspace.refresh()
+    ((_, table),) = workspace.catalog.packs.relocations
+    (path,) = [one for one in packs_there(home) if one.name == table.segments[0].pack]
+    path.unlink()
+    another_machine()
+    assert [one.id for one in damage(check())] == ["table-damaged"]
+    (left,) = repair_store(open_workspace()).left_alone
+    assert left.name.hex() == path.name
+
+
 def test_packs_that_nothing_names_are_no_damage(home, versions):
     draft = Dataset.create(dataset_name="d", dataset_project="p")
     draft.sync_folder(write(home / "three", {"x": random.Random(3).randbytes(1000)}))
@@ -195,6 +212,22 @@ def test_a_storage_that_does_not_answer_is_no_damage(home, versions, monkeypatch
     monkeypatch.setattr(PosixBackend, "get_ranges", refuse)
     with pytest.raises(StorageFailed):
         check()
+
+
+def test_what_is_deleted_and_collected_meanwhile_is_no_damage(home, versions, monkeypatch):
+    reach = LiveTrees.reach
+
+    def beside(trees, catalog):
+        monkeypatch.setattr(LiveTrees, "reach", reach)
+        found = reach(trees, catalog)
+        Dataset.delete(dataset_id=versions[1])
+        assert collect_garbage(open_workspace(), min_age=0, apply=True).deleted
+        return found
+
+    monkeypatch.setattr(LiveTrees, "reach", beside)
+    found = check()
+    assert found.sound
+    assert (found.slots, found.versions) == (4, 1)
 
 
 def test_a_sample_can_be_drawn_again_and_says_what_it_may_have_overlooked(home, monkeypatch):

@@ -39,8 +39,8 @@ def big(tmp_path, monkeypatch):
     shutil.rmtree(home)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(7200)
+@pytest.mark.heavy
+@pytest.mark.timeout(1500)
 def test_each_of_very_many_flips_is_told_by_pack_and_frame(big):
     """A flip that bears no meaning is not told: in what zstd compressed, see the inert bits of the format."""
     packs = sorted(path for path in (big / "store/packs").rglob("*") if path.is_file())
