@@ -9,8 +9,10 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from unittest import mock
 
@@ -97,7 +99,8 @@ def machines(rng):
         mock.patch.object(secrets, "token_bytes", rng.randbytes),
         mock.patch.object(secrets, "token_hex", lambda count: rng.randbytes(count).hex()),
         mock.patch.object(os, "fsync"),
-        mock.patch.dict(packs.PackWriter.__init__.__kwdefaults__, {"target": 450}),
+        mock.patch.object(time, "time_ns", count(1).__next__),
+        mock.patch.dict(packs.PackWriter.__init__.__kwdefaults__, {"target": 1000}),
         # Trees of a few entries have several leaves.
         mock.patch.object(shape, "LEAF", shape.Shape(2, 4, 2**31)),
         mock.patch.object(shape, "INNER", shape.Shape(2, 4, 2**31)),

@@ -46,7 +46,7 @@ def history(machine: Machine) -> None:
     for _ in range(machine.rng.randint(0, 3)):
         act = machine.rng.choice((Writer, Writer, deleter, collector, repacker))
         act(machine, 1)()
-    if machine.rng.random() < 0.5:
+    if machine.rng.random() < 0.7:
         HalfDead(machine, 1)()
 
 
@@ -61,7 +61,7 @@ def cast(scheduler: Scheduler, veteran: Machine, folder) -> None:
         writer = Writer(machine, times)
         scheduler.start("writer", writer, writer.heir)
 
-    if rng.random() < 0.15:
+    if rng.random() < 0.1:
         for _ in range(3):
             scheduler.start("reader", reader(another(), 3))
             scheduler.start("repacker", repacker(another(), 4, (0,)))
@@ -71,7 +71,7 @@ def cast(scheduler: Scheduler, veteran: Machine, folder) -> None:
         begin_twins(scheduler, another)
     for _ in range(rng.randint(0, 1)):
         write(another(), 2)
-    if rng.random() < 0.7:
+    if rng.random() < 0.85:
         scheduler.start("repacker", repacker(another(), 2))
     others = [(deleter, 2), (collector, 3), (collector, 2), (repacker, 2), (reader, 2), (annotator, 2)]
     for act, times in rng.sample(others, rng.randint(1, 4)):
