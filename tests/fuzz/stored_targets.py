@@ -221,13 +221,13 @@ def _tail_of(body: bytes) -> bytes:
         start, first = footer.frames_end, footer.first_node
     except (Corrupt, ValueError):
         start, first = 40 + crc32(body) % 5_000, 40
-    header = packfile._header(STORE, NAME)
+    header = packfile.pack_header(STORE, NAME)
     return body + packfile._trailer(header, start % (1 << 64), first % (1 << 64), body)
 
 
 def _renamed(pack: bytes) -> bytes:
     """A pack as one of the store and the name that are asked for, its footer made anew from its frames if it can be."""
-    header = packfile._header(STORE, NAME)
+    header = packfile.pack_header(STORE, NAME)
     inside = header + pack[packfile.PACK_HEADER_SIZE :]
     try:
         footer = rebuild_footer(inside, codec, what="a pack")
