@@ -65,11 +65,21 @@ def _outcome(words: Sequence[str]) -> int:
     except SystemExit as done:  # argparse's, after help and version
         return int(done.code or 0)
     except DatasetStoreError as error:
+        _raise_interrupt_behind(error)
         return _failed(words, error)
     except (BrokenPipeError, OutputLost):
         raise
     except Exception as error:  # noqa: BLE001  (the last resort: whatever it is, no traceback)
+        _raise_interrupt_behind(error)
         return _failed_inside(words, error)
+
+
+def _raise_interrupt_behind(error: BaseException | None) -> None:
+    """Raise the interrupt that an error came of: one that hits a wait for a lock makes the lock's own end fail."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        error = error.__cause__ or error.__context__
 
 
 def _run(arguments: Namespace) -> int:

@@ -299,6 +299,20 @@ sys.exit(main(["doctor"]))
     assert (machine / "work" / "cleared up").is_dir()
 
 
+@pytest.mark.parametrize("error", [RuntimeError("release unlocked lock"), errors.StorageFailed("What.", "Do.")])
+def test_an_error_that_an_interrupt_led_to_is_an_interrupt(shell, monkeypatch, error):
+    def doctor(_arguments):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise error
+
+    monkeypatch.setattr("dataset_store.cli.store.doctor", doctor)
+    answer = shell("doctor")
+    assert answer.code == 130
+    assert answer.err.startswith("Interrupted; ")
+
+
 def test_a_program_that_gives_commands_keeps_its_own_handler_of_sigterm(shell):
     before = signal.getsignal(signal.SIGTERM)
     shell("--version")
