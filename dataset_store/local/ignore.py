@@ -31,7 +31,7 @@ _SETS: Final = re.compile(rf"\\.|\[\^/\]|(?P<set>{_CHARACTERS})", re.DOTALL)
 """Sets of characters, such as `[a-z]`; other things only lest a bracket in them be taken for the beginning of one."""
 
 _BETWEEN_STARS: Final = re.compile(
-    rf"\[\^/\]\*((?:\\.|{_CHARACTERS}(?!\*)|[^\\/()\[\]]|\(\?!/\))*?)(?=\[\^/\]\*)", re.DOTALL
+    rf"\[\^/\]\*((?>\\.|{_CHARACTERS}(?!\*)|[^\\/()\[\]]|\(\?!/\))*?)(?=\[\^/\]\*)", re.DOTALL
 )
 """A star, and what must stand between it and the next one of the same name."""
 
