@@ -11,11 +11,23 @@ import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from actors import CONTENTS, KEYS, HalfDead, Twin, Writer, annotator, collect_now, collector, deleter, reader, repacker
-from machines import Machine, machines
 from schedule import Scheduler, Violation
-from watch import watched
-from world import World
+from schedule_actors import (
+    CONTENTS,
+    KEYS,
+    HalfDead,
+    Twin,
+    Writer,
+    annotator,
+    collect_now,
+    collector,
+    deleter,
+    reader,
+    repacker,
+)
+from schedule_machines import Machine, machines
+from schedule_watch import watched
+from schedule_world import World
 
 from dataset_store.core.digest import hash32
 

@@ -3,9 +3,9 @@
 from collections import Counter
 
 import pytest
-from plants import PLANTS
 from play import outcome, play
-from watch import REQUIRED
+from schedule_plants import PLANTS
+from schedule_watch import REQUIRED
 
 EVERYDAY = 40  # schedules
 BLOCK = 500  # schedules of one heavy test; six of them make 3,000, forty 20,000
