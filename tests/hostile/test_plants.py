@@ -100,23 +100,27 @@ def give_evil_paths(_request, tmp_path) -> None:
     run_evil_paths(1_000, tmp_path)
 
 
-def swap_directories(request, tmp_path) -> None:
-    module = sibling("test_swapped_directories.py")
-    outside = tmp_path / "outside"
-    (outside / "e").mkdir(parents=True)
-    for name in ("precious", "e/too"):
-        (outside / name).write_bytes(b"precious")
-    module.test_nothing_outside_is_touched(request.getfixturevalue("home"), outside, module.extract, 1_000)
+def swap_a_directory_that_is_written(request, tmp_path) -> None:
+    root, outside = root_and_outside(tmp_path)
+    sibling(
+        "../local/test_folder_writer.py"
+    ).test_a_directory_swapped_for_a_link_just_before_it_is_opened_is_not_followed(
+        root, outside, request.getfixturevalue("monkeypatch")
+    )
 
 
 def swap_a_directory_that_is_removed(request, tmp_path) -> None:
-    module = sibling("../local/test_folder_writer.py")
+    root, outside = root_and_outside(tmp_path)
+    sibling("../local/test_folder_writer.py").test_a_directory_swapped_for_a_link_while_it_is_removed_is_not_followed(
+        root, outside, request.getfixturevalue("monkeypatch")
+    )
+
+
+def root_and_outside(tmp_path: Path) -> tuple[Path, Path]:
     for name in ("root", "outside"):
         (tmp_path / name).mkdir()
     (tmp_path / "outside" / "precious").write_bytes(b"precious")
-    module.test_a_directory_swapped_for_a_link_while_it_is_removed_is_not_followed(
-        tmp_path / "root", tmp_path / "outside", request.getfixturevalue("monkeypatch")
-    )
+    return tmp_path / "root", tmp_path / "outside"
 
 
 def use_folders_of_others(request, tmp_path) -> None:
@@ -142,7 +146,7 @@ PLANTS: list[tuple[Callable, Callable]] = [
     (hash_of_large_files_not_checked, read_flipped_bytes),
     (paths_joined_unsafely, give_evil_paths),
     (links_not_looked_at, give_evil_paths),
-    (links_followed, swap_directories),
+    (links_followed, swap_a_directory_that_is_written),
     (links_followed_in_removal, swap_a_directory_that_is_removed),
     (folders_of_others_used, use_folders_of_others),
     (log_believed, put_an_older_log_back),

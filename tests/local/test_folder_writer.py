@@ -309,6 +309,23 @@ def test_the_root_itself_must_be_a_folder_and_no_link(root, tmp_path):
         FolderWriter(tmp_path / "nothing")
 
 
+def test_a_directory_swapped_for_a_link_just_before_it_is_opened_is_not_followed(root, outside, monkeypatch):
+    opened = os.open
+
+    def swap_then_open(name, *args, **options):
+        if name == b"d":
+            os.rename(root / "d", root / "kept")
+            os.symlink(outside, root / "d")
+        return opened(name, *args, **options)
+
+    with FolderWriter(root) as writer, monkeypatch.context() as patch:
+        patch.setattr(folder_writer.os, "open", swap_then_open)
+        with suppress(StorageFailed):
+            write_one(writer, "d/f")
+    assert os.listdir(outside) == ["precious"]
+    assert os.listdir(root / "kept") == []
+
+
 def test_nothing_appears_outside_while_directories_are_swapped_for_links(root, outside):
     """Somebody swaps a directory for a link and back, as fast as they can, while files are written into it."""
     done = threading.Event()
