@@ -5,7 +5,7 @@ from collections.abc import Collection as Packs
 from typing import TYPE_CHECKING, Any
 
 from dataset_store.cli.output import json_out, lines_out, note, shown, size, table
-from dataset_store.cli.presenting import counted
+from dataset_store.cli.presenting import NOT_APPLIED, counted
 from dataset_store.cli.references import full_id, project_meant
 from dataset_store.cli.session import store_url
 from dataset_store.core.version_numbers import title_of
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dataset_store.storage.repacking import Candidate
 
 __all__ = ["expire", "gc", "repack"]
-
-_AGAIN = "Nothing was written: run it again with --apply."
 
 
 def gc(arguments: Namespace) -> int:
@@ -66,7 +64,7 @@ def repack(arguments: Namespace) -> int:
         freed = f"{counted(len(done.packs), 'pack')} of {size(done.bytes)} became "
         lines = [*lines, freed + f"{counted(len(done.new_packs), 'pack')} of {size(done.new_bytes)}."]
     elif found:
-        lines = [*lines, _AGAIN]
+        lines = [*lines, NOT_APPLIED]
     if arguments.json:
         json_out(document)
     else:
@@ -124,7 +122,7 @@ def _collection_lines(found: "Collection", holds: list[str], *, applied: bool) -
     if applied:
         freed = size(found.listed.bytes_of(found.deleted))
         return [*lines, f"{counted(len(found.deleted), 'pack')} of {freed} deleted."]
-    return [*lines, _AGAIN] if seen.dead or seen.doomed else [*lines, "There is nothing to delete."]
+    return [*lines, NOT_APPLIED] if seen.dead or seen.doomed else [*lines, "There is nothing to delete."]
 
 
 def _collection_document(found: "Collection", holds: list[str], *, applied: bool) -> dict[str, Any]:
@@ -172,7 +170,7 @@ def _expiry_lines(workspace: "Workspace", found: "Expiry", *, applied: bool) -> 
     if not found.expired:
         return [*lines, "Every version is kept."]
     if not applied:
-        return [*lines, _AGAIN]
+        return [*lines, NOT_APPLIED]
     return [*lines, f"{counted(len(found.expired), 'version')} deleted; `dataset-store gc` frees what they needed."]
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dataset_store.cli.output import json_out, lines_out, problem, shown, size
-from dataset_store.cli.presenting import counted
+from dataset_store.cli.presenting import NOT_APPLIED, counted
 from dataset_store.cli.session import store_url
 from dataset_store.core.packfile import pack_key
 from dataset_store.errors import InvalidRequest
@@ -20,8 +20,6 @@ __all__ = ["repair", "verify_all"]
 
 _CORRUPT = 5
 _TOLD_AT_MOST = 20
-_AGAIN = "Nothing was written: run it again with --apply."
-_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 def verify_all(arguments: Namespace) -> int:
@@ -89,7 +87,7 @@ def _repair_lines(done: "Repair", *, applied: bool) -> Iterator[str]:
     if not done.packs and not done.left_alone:
         yield "There is nothing to repair in packs."
     elif not applied:
-        yield _AGAIN
+        yield NOT_APPLIED
     elif any(one.condemned for one in done.packs):
         yield "`dataset-store gc` deletes what is left of packs that were restored in whole."
 
@@ -118,6 +116,7 @@ def _repair_document(done: "Repair", *, applied: bool) -> dict[str, Any]:
 
 def _depth(arguments: Namespace) -> "Depth":
     from dataset_store.dataset.store_check import EVERY_BYTE, STRUCTURE, Depth
+    from dataset_store.local.settings import parse_bytes
 
     if arguments.structure and arguments.sample is not None:
         raise InvalidRequest("--structure reads no data, and --sample some.", "Give one of them.")
@@ -125,19 +124,15 @@ def _depth(arguments: Namespace) -> "Depth":
         return STRUCTURE if arguments.structure else EVERY_BYTE
     seed = arguments.seed
     if arguments.sample.endswith("%"):
-        return Depth(share=_number(arguments.sample[:-1]) / 100, seed=seed)
-    text = arguments.sample.upper()
-    unit = text.lstrip("0123456789.").strip()
-    if unit not in _UNITS:
-        raise InvalidRequest(f"{arguments.sample!r} is no sample.", "Give 5% or 10GiB, for example.")
-    return Depth(size=int(_number(text.removesuffix(unit)) * _UNITS[unit]), seed=seed)
+        return Depth(share=_percent(arguments.sample), seed=seed)
+    return Depth(size=parse_bytes(arguments.sample, "--sample"), seed=seed)
 
 
-def _number(text: str) -> float:
+def _percent(text: str) -> float:
     try:
-        return float(text)
+        return float(text.removesuffix("%")) / 100
     except ValueError:
-        raise InvalidRequest(f"{text!r} is no number.", "Give 5% or 10GiB, for example.") from None
+        raise InvalidRequest(f"{text!r} is no share.", "Give 5% or 10GiB, for example.") from None
 
 
 def _check_document(found: "StoreCheck") -> dict[str, Any]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dataset_store.dataset.overview import VersionSummary
 
 __all__ = [
+    "NOT_APPLIED",
     "changes_document",
     "changes_table",
     "changes_told",
@@ -21,6 +22,9 @@ __all__ = [
     "title",
     "versions_lines",
 ]
+
+NOT_APPLIED = "Nothing was written: run it again with --apply."
+"""What a command says that only told what it would do."""
 
 _PLURALS = {"entry": "entries"}
 _HOW = ("added", "modified", "removed")

@@ -27,7 +27,6 @@ from dataset_store.core.log_entries import (
     LogEntry,
     MetadataEntry,
     MoveEntry,
-    PackRow,
     PublishEntry,
     ReleaseEntry,
     RepackEntry,
@@ -190,16 +189,6 @@ class Catalog:
     def packs(self) -> PackLedger:
         """What the log says of packs."""
         return self._packs
-
-    @property
-    def condemned(self) -> Mapping[PackRow, int]:
-        """As `packs.condemned`."""
-        return self._packs.condemned
-
-    @property
-    def holds(self) -> Mapping[str, frozenset[PackRow]]:
-        """As `packs.holds`."""
-        return self._packs.holds
 
     @property
     def artifacts(self) -> Mapping[tuple[str, str], Blob]:

@@ -123,6 +123,12 @@ class Entries:
         """Segments of each row, shape (n,)."""
         return np.diff(self.segment_ends, prepend=0)
 
+    def segment_sums(self, values: U64 | Bool) -> U64:
+        """What numbers of the segments, shape (s,), add up to in each row; shape (n,)."""
+        below = np.concatenate((np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)))
+        sums: U64 = below[self.segment_ends] - below[self.segment_ends - self.segment_counts]
+        return sums
+
     def rows(self, start: int, stop: int) -> "Entries":
         """The rows `[start, stop)`, as views of this table."""
         first = int(self.segment_ends[start - 1]) if start else 0

@@ -346,9 +346,7 @@ def _decode_leaf(columns: _Columns, counts: tuple[int, int, int, int, int, int])
 
 def _require_whole_contents(columns: _Columns, entries: Entries) -> None:
     """A file's segments add up to its size; only then may a reader trust either."""
-    totals = np.concatenate(([0], np.cumsum(entries.segments.plain_length, dtype=np.uint64)))
-    ends = entries.segment_ends
-    below = totals[ends] - totals[ends - entries.segment_counts]
+    below = entries.segment_sums(entries.segments.plain_length)
     kind = entries.kinds & KIND_BITS
     plain = (kind <= 2) & ((entries.kinds & LISTED) == 0)
     columns.require((below[plain] == entries.sizes[plain]).all(), "has segments that do not add up to a size")

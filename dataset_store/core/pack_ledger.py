@@ -23,7 +23,6 @@ class PackLedger:
         self._condemned: dict[PackRow, int] = {}
         self._last_condemnation: int | None = None
         self._holds: dict[str, dict[int, frozenset[PackRow]]] = {}
-        self._hold_slots: dict[str, list[int]] = {}
         self._lists: dict[int, tuple[HoldEntry | CondemnedEntry | RepackEntry, Blob]] = {}
         self._unread: dict[int, Blob] = {}
         self._relocations: list[tuple[int, Blob]] = []
@@ -33,9 +32,7 @@ class PackLedger:
         if entry.listed is not None:
             self._lists[slot] = (entry, entry.listed)
             self._unread[slot] = entry.listed
-        if isinstance(entry, HoldEntry):
-            self._hold_slots.setdefault(entry.hold, []).append(slot)
-        else:
+        if not isinstance(entry, HoldEntry):
             self._last_condemnation = slot
         if isinstance(entry, RepackEntry):
             self._relocations.append((slot, entry.table))
@@ -43,10 +40,9 @@ class PackLedger:
 
     def end_hold(self, hold: str) -> None:
         """End a hold, if it stands: by a `release`, or by the version that it was for."""
-        for slot in self._hold_slots.pop(hold, ()):
+        for slot in self._holds.pop(hold, ()):
             self._unread.pop(slot, None)
             self._lists.pop(slot, None)
-        self._holds.pop(hold, None)
 
     def supply_list(self, slot: int, packs: Iterable[PackRow]) -> None:
         """Give the rows of one of `unread_lists`; again, or of another slot, it changes nothing."""
@@ -86,7 +82,7 @@ class PackLedger:
     @property
     def hold_ids(self) -> Collection[str]:
         """The holds that have not ended."""
-        return self._hold_slots.keys()
+        return self._holds.keys()
 
     @property
     def holds(self) -> Mapping[str, frozenset[PackRow]]:

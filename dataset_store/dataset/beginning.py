@@ -14,7 +14,8 @@ from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.outputs import output_of, storage_url
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import InvalidRequest, NotFinal, VersionExists
-from dataset_store.local.drafts import Draft, Labels, Opened, Output
+from dataset_store.local.draft_records import Labels, Opened, Output
+from dataset_store.local.drafts import Draft
 
 __all__ = ["NewVersion", "begin", "open_draft", "require_final", "require_free", "require_name"]
 

@@ -9,7 +9,8 @@ from dataset_store.dataset.reports import pieces_of
 from dataset_store.dataset.uploading import upload_draft
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import CommitOutcomeUnknown, Conflict, DatasetStoreError, VersionExists
-from dataset_store.local.drafts import Committing, Draft, Sent
+from dataset_store.local.draft_records import Committing, Sent
+from dataset_store.local.drafts import Draft
 
 __all__ = ["finalize_draft"]
 

@@ -7,7 +7,8 @@ from dataset_store.dataset.blobs import require_bounded
 from dataset_store.dataset.limits import Description, require_tags, require_writable
 from dataset_store.dataset.reports import REPORTS, pieces_of
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.local.drafts import Draft, Labels, Metadata
+from dataset_store.local.draft_records import Labels, Metadata
+from dataset_store.local.drafts import Draft
 
 __all__ = ["annotate", "relabel", "report"]
 

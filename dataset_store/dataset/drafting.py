@@ -22,7 +22,8 @@ from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.rechecking import base_is_live
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import InvalidRequest, PathNotFound
-from dataset_store.local.drafts import Draft, Lost, Source
+from dataset_store.local.draft_records import Lost, Source
+from dataset_store.local.drafts import Draft
 from dataset_store.local.folder import Folder, Progress, read_file, read_folder
 from dataset_store.local.scan import Scope
 from dataset_store.storage.filesystems import scheme_of

@@ -10,7 +10,8 @@ from dataset_store.core.log_entries import HoldEntry, ReleaseEntry
 from dataset_store.core.packfile import PackRef
 from dataset_store.dataset.outputs import number_of
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.local.drafts import Draft, Held
+from dataset_store.local.draft_records import Held
+from dataset_store.local.drafts import Draft
 from dataset_store.storage.repository import new_pack_name
 from dataset_store.storage.standings import pack_row
 

@@ -14,7 +14,7 @@ from dataset_store.dataset.linking import add_links, wanted_links
 from dataset_store.dataset.outputs import storage_url
 from dataset_store.dataset.uploading import UploadReport, upload_draft
 from dataset_store.errors import PathNotFound, PendingUploads
-from dataset_store.local.drafts import Output
+from dataset_store.local.draft_records import Output
 
 __all__ = ["EXTERNAL_TAG", "Counts", "Making", "add_counting", "entries_meant", "link_counting"]
 

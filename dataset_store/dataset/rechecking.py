@@ -19,7 +19,8 @@ from dataset_store.core.tree import read_all
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import ChunksLost, Corrupt
-from dataset_store.local.drafts import Draft, Sent
+from dataset_store.local.draft_records import Sent
+from dataset_store.local.drafts import Draft
 from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.liveness import NoSummaries, reach_trees
 from dataset_store.storage.trees import root_of
@@ -98,10 +99,7 @@ def fallen_rows(workspace: Workspace, entries: Entries, standing: Standing) -> B
 
 def _touches_fallen(entries: Entries, standing: Standing) -> Bool:
     _, stands = standing.segments(entries.segments)
-    below = np.concatenate(([0], np.cumsum(~stands)))
-    ends = entries.segment_ends
-    fallen: Bool = below[ends] > below[ends - entries.segment_counts]
-    return fallen
+    return entries.segment_sums(~stands) > 0
 
 
 def base_is_live(workspace: Workspace, draft: Draft) -> bool:

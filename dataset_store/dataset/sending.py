@@ -9,7 +9,7 @@ from dataset_store.core.packfile import TRAILER_SIZE, Footer, PackRef
 from dataset_store.core.segments import MOST_SEGMENTS, FileSegments, encode_segment_list, segment_columns
 from dataset_store.core.standing import Standing
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.local.drafts import Sent
+from dataset_store.local.draft_records import Sent
 from dataset_store.storage.packs import PackWriter
 from dataset_store.storage.repository import new_pack_name
 

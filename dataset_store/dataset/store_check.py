@@ -425,12 +425,7 @@ def _ranges(rows: Extents) -> Iterator[tuple[int, int]]:
 
 def _rows_touched(leaf: Entries, bad: Extents) -> Bool:
     """The rows of a leaf of whose segments one touches what is bad."""
-    segments = extents_of_segments(leaf.segments).touched_by(bad)
-    below = np.concatenate(([0], np.cumsum(segments)))
-    ends = leaf.segment_ends
-    starts = np.concatenate(([0], ends[:-1]))
-    touched: Bool = below[ends] > below[starts]
-    return touched
+    return leaf.segment_sums(extents_of_segments(leaf.segments).touched_by(bad)) > 0
 
 
 def affected_versions(found: Surveyed, workspace: Workspace) -> tuple[AffectedVersion, ...]:

@@ -76,7 +76,7 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
 
     Raises:
         FileChanged: A file is not what it was when it was added.
-        ChunksLost: What was sent or found before was collected, and is not to be had again; the draft is as it was.
+        ChunksLost: What was sent or found before was collected, and is not to be had again; the draft waits for it.
         StorageFailed: The store refused; repeat.
     """
     while True:

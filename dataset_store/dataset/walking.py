@@ -21,7 +21,7 @@ from dataset_store.core.segments import FileSegments, decode_segment_list, segme
 from dataset_store.dataset.surviving import SurvivingPacks
 from dataset_store.errors import Corrupt
 from dataset_store.storage.blobs import extents_of_blob
-from dataset_store.storage.liveness import blobs_of
+from dataset_store.storage.liveness import blobs_of_fold
 from dataset_store.storage.trees import NodeKeeper, place_of, root_of
 
 __all__ = ["LiveTrees", "Unread", "census_ref", "head_ref"]
@@ -118,9 +118,7 @@ class LiveTrees:
                 gathered += [extents_of_segments(node.segments), extents_of_segments(self.with_lists(node).segments)]
             if len(gathered) > _AT_ONCE:
                 gathered = [unite(gathered)]
-        blobs = [*(blob for version in live for blob in blobs_of(version)), *catalog.artifacts.values()]
-        blobs += [*catalog.packs.lists, *(blob for _, blob in catalog.packs.relocations)]
-        return unite([*found, *gathered, *map(extents_of_blob, blobs)])
+        return unite([*found, *gathered, *map(extents_of_blob, blobs_of_fold(catalog))])
 
     def touched(
         self, versions: Sequence[Version], choose: Callable[[Entries], Bool]

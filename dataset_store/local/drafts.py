@@ -10,172 +10,39 @@ nothing in the store but packs that gc collects.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
-from struct import Struct
-from typing import IO
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from dataset_store.core.digest import hash32
 from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, compose
 from dataset_store.core.kinds import Kind
-from dataset_store.core.log_entries import Blob, Producer, Statistics, TreeRootRow
-from dataset_store.core.nodes import decode_node, encode_node
-from dataset_store.core.paths import ROOT, PathKey, to_path
-from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
+from dataset_store.core.paths import PathKey
+from dataset_store.errors import Conflict, DatasetNotFound
+from dataset_store.local.draft_records import (
+    Batch,
+    Committing,
+    Held,
+    Labels,
+    Lost,
+    Metadata,
+    Opened,
+    Output,
+    Record,
+    Reported,
+    Sent,
+    Source,
+    read_records,
+    write_record,
+)
 from dataset_store.local.durable import flush_folder, make_folder
 from dataset_store.local.os_errors import naming_writes, reading_error, writing_error
 
-__all__ = [
-    "Committing",
-    "Draft",
-    "Held",
-    "Labels",
-    "Lost",
-    "Metadata",
-    "Opened",
-    "Output",
-    "Sent",
-    "Source",
-    "draft_ids",
-    "pending_rows",
-]
+__all__ = ["Draft", "draft_ids", "pending_rows"]
 
-_RECORD = Struct("<II16s")
-"""Length of the body in bytes, the same with all bits flipped, the first half of its hash."""
-
-_ALL_BITS = 0xFFFFFFFF
-_SECTOR = 512
-"""Bytes that a disk writes all or none of; after a power cut, those that never came read as zeros."""
 _JOURNAL = "journal"
 _FINALIZING = "finalizing"
-
-
-class Opened(msgspec.Struct, frozen=True, tag="opened"):
-    """The first record: what the draft is of.
-
-    `base` is the tree that changes apply to, the first parent's; none means the empty tree.
-    """
-
-    id: str
-    store: str
-    project: str
-    name: str
-    series: str | None
-    parents: list[str]
-    base: TreeRootRow | None
-    created: int
-    producer: Producer | None = None
-
-
-class Labels(msgspec.Struct, frozen=True, tag="labels"):
-    """Tags, description, and the explicit version number where there is one, as they are from here on."""
-
-    tags: list[str]
-    description: str | None
-    number: str | None = None
-
-
-class Batch(msgspec.Struct, frozen=True, tag="batch"):
-    """Changes made by one call. `rows` are entries as a leaf's bytes, `removed` keys.
-
-    Rows without segments have their content in the folder `root`, whose files have keys below `below`; symbolic links
-    and the records of external ones have theirs in `links`, by key.
-    """
-
-    root: bytes
-    below: PathKey
-    rows: memoryview  # of the record that was read, so that columns are views of it
-    removed: list[PathKey]
-    links: dict[PathKey, bytes] = {}
-
-    def changes(self) -> Changes:
-        """The batch as columns."""
-        rows = decode_node(self.rows, "a draft", placed=False)
-        assert isinstance(rows, Entries)  # noqa: S101  (encoded by `of`)
-        return Changes(rows, self.removed)
-
-    @staticmethod
-    def of(changes: Changes, source: "Source | None") -> "Batch":
-        """The batch of some changes and of where their pending contents lie."""
-        lies = source or Source(b"", ROOT, {})
-        rows = memoryview(encode_node(changes.entries, 0))
-        return Batch(lies.root, lies.below, rows, changes.removed, dict(lies.links))
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the contents of one call's changes lie until they are uploaded; the fields are those of `Batch`."""
-
-    root: bytes
-    below: PathKey
-    links: Mapping[PathKey, bytes]
-
-    def path_of(self, key: PathKey) -> bytes:
-        """The path of the file that has the content of a row."""
-        inside = key[len(self.below) + 1 :] if self.below else key
-        return os.path.join(self.root, to_path(PathKey(inside)))
-
-
-class Output(msgspec.Struct, frozen=True, tag="output"):
-    """Packs go to this root from here on, by a URL without credentials; none means the store's own."""
-
-    url: str | None
-
-
-class Metadata(msgspec.Struct, frozen=True, tag="metadata"):
-    """One piece of metadata from here on, its bytes; without bytes it is removed."""
-
-    name: str
-    data: bytes | None
-
-
-class Reported(msgspec.Struct, frozen=True, tag="reported"):
-    """One more report, a line of JSON."""
-
-    line: bytes
-
-
-class Sent(msgspec.Struct, frozen=True, tag="sent"):
-    """Everything so far is in the store's packs, as this tree; `slot` is the lowest slot whose fold was used.
-
-    `metadata` are the pieces that are too long for the version's entry; `packs`, by storage number and name, those that
-    hold the tree's own nodes.
-    """
-
-    tree: TreeRootRow
-    slot: int
-    stats: Statistics
-    metadata: dict[str, Blob] = {}
-    packs: list[tuple[int, bytes]] = []
-
-
-class Lost(msgspec.Struct, frozen=True, tag="lost"):
-    """From here on the contents of these entries, removed with this, are nowhere; they are to be added again."""
-
-    keys: list[PathKey]
-
-
-class Held(msgspec.Struct, frozen=True, tag="held"):
-    """The log may hold packs for this draft, whose hold is to be released when it is discarded."""
-
-
-class Committing(msgspec.Struct, frozen=True, tag="committing"):
-    """The commit may have been sent: from here on the draft takes no change, only the same commit again.
-
-    Not `active`: it is certain that it did not land, and the draft can be changed again.
-    """
-
-    active: bool = True
-
-
-Record = Opened | Labels | Batch | Output | Metadata | Reported | Sent | Committing | Held | Lost
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 
 def pending_rows(entries: Entries) -> Bool:
@@ -245,7 +112,7 @@ class Draft:
             CorruptObject: Its journal is damaged, not just torn at its end.
         """
         draft = Draft(directory)
-        for at, record, end in draft._read(0):
+        for at, record, end in read_records(draft.path, 0):
             draft._fold(record, at, record.changes() if isinstance(record, Batch) else None)
             draft._end = end
         if not draft._end:
@@ -360,7 +227,7 @@ class Draft:
         numbers = np.full(len(keys), -1, np.int64)
         rest = np.arange(len(keys))
         for number in range(len(self._sources) - 1, first - 1, -1):
-            found = next(self._read(self._sources[number][1]), None)
+            found = next(read_records(self.path, self._sources[number][1]), None)
             if found is None:
                 raise self._gone()
             rows = found[1].changes().entries if isinstance(found[1], Batch) else Entries.empty()
@@ -383,7 +250,7 @@ class Draft:
                 os.ftruncate(descriptor, begin)
                 end = os.lseek(descriptor, begin, os.SEEK_SET)
                 for record in records:
-                    end += _write_record(descriptor, record)
+                    end += write_record(descriptor, record)
                 os.fsync(descriptor)
             except BaseException:
                 with suppress(OSError):  # what may not be durable is not to be found later either
@@ -398,7 +265,7 @@ class Draft:
     def _require_unchanged(self) -> None:
         """Refuse where the journal is not the one that this state is of; a torn record behind it is no change."""
         size = os.stat(self.path).st_size if os.path.exists(self.path) else 0
-        if size < self._end or next(self._read(self._end), None) is not None:
+        if size < self._end or next(read_records(self.path, self._end), None) is not None:
             raise Conflict(f"Another process has changed the draft {self._name}.", "Get it again, then repeat.")
 
     def _fold(self, record: Record, at: int, changes: Changes | None = None) -> None:
@@ -440,55 +307,6 @@ class Draft:
             if record.data is not None:
                 self.metadata[record.name] = record.data
             self.sent = None
-
-    def _read(self, start: int) -> Iterator[tuple[int, Record, int]]:
-        """The whole records of the journal from an offset on, each with the offsets where it begins and ends.
-
-        A torn record at the end is left out. Any other damage is an error: what stands behind it was acknowledged.
-        """
-        try:
-            file = open(self.path, "rb")  # noqa: SIM115
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise reading_error(error, self.path) from error
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(start)
-            while (body := self._body(file, size)) is not None:
-                end = start + _RECORD.size + len(body)
-                yield start, self._decode(body), end
-                start = end
-
-    def _body(self, file: IO[bytes], size: int) -> bytes | None:
-        """The body of the next record; None where it is torn: cut short, or its last sector never written."""
-        header = file.read(_RECORD.size)
-        if len(header) < _RECORD.size:
-            return None
-        length, complement, check = _RECORD.unpack(header)
-        if length ^ complement == _ALL_BITS:
-            end = file.tell() + length
-            body = file.read(max(0, min(length, size - file.tell())))  # room is made for all that is asked
-            if len(body) == length and hash32(body)[:16] == check:
-                return body
-            torn = end > size or (end == size and not any(body[-((size - 1) % _SECTOR + 1) :]))
-        else:
-            torn = header.endswith(b"\0") and not any(file.read())
-        if torn:
-            return None
-        raise CorruptObject(
-            f"The journal of the draft {self._name} on this machine is damaged ({self.path}).",
-            "Discard the draft and make it again; no finished version is affected.",
-        )
-
-    def _decode(self, body: bytes) -> Record:
-        try:
-            return _decoder.decode(body)
-        except (ValueError, RecursionError) as error:  # of msgpack, or of UTF-8 in it
-            raise CorruptObject(
-                f"The draft in {self.directory} was written by another version of this package.",
-                "Finish it with that version, or discard it.",
-            ) from error
 
     @property
     def _name(self) -> str:
@@ -537,17 +355,3 @@ class Draft:
             raise Conflict(
                 f"Another process is {doing} the draft {self._name}.", "Wait for it to finish, then repeat."
             ) from error
-
-
-def _write_record(descriptor: int, record: Record) -> int:
-    """Write a record where the file stands; its length."""
-    body = _encoder.encode(record)
-    _write_all(descriptor, _RECORD.pack(len(body), len(body) ^ _ALL_BITS, hash32(body)[:16]))
-    _write_all(descriptor, body)
-    return _RECORD.size + len(body)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -3,8 +3,9 @@
 import ctypes
 import os
 import stat
-from contextlib import suppress
 from typing import Final
+
+from dataset_store.local.private import make_private
 
 __all__ = ["flush_folder", "flush_tree", "make_folder"]
 
@@ -23,8 +24,7 @@ def make_folder(path: str) -> None:
     parent = os.path.dirname(path)
     if not os.path.isdir(parent):
         make_folder(parent)
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o700)
+    make_private(path)
     flush_folder(parent)
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from dataset_store.errors import FileChanged
+from dataset_store.errors import DatasetStoreError, FileChanged
 from dataset_store.local.os_errors import reading_error, shown
 
 __all__ = [
@@ -261,12 +261,12 @@ class _Run:
 def content_id_at(path: bytes) -> bytes | None:
     """The hash of what is read of a regular file now; None where there is none that can be read."""
     try:
-        opened = _open(path)[0]
-    except OSError:
+        opened, _ = open_regular(path)
+    except DatasetStoreError:
         return None
     try:
         hasher = blake3()
-        while stat.S_ISREG(os.fstat(opened).st_mode) and (data := os.read(opened, READ_SIZE)):
+        while data := os.read(opened, READ_SIZE):
             hasher.update(data)
     except OSError:
         return None

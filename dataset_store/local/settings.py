@@ -11,6 +11,7 @@ import secrets
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from platformdirs import user_cache_dir, user_config_dir, user_data_dir
 
@@ -24,6 +25,7 @@ __all__ = [
     "change_settings",
     "config_file",
     "load_settings",
+    "parse_bytes",
     "require_own_folders",
     "settings_sources",
     "stores_named",
@@ -43,7 +45,7 @@ _KNOWN = frozenset(_VARIABLES)
 _YES = {"1", "true", "yes", "on"}
 _NO = {"", "0", "false", "no", "off"}
 
-_BYTES = re.compile(r"([0-9]{1,18})\s*([a-z]*)")
+_BYTES = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([a-z]*)")
 _PREFIXES = ("k", "m", "g", "t")
 _UNITS: dict[str, int] = (
     {"": 1, "b": 1}
@@ -126,19 +128,23 @@ def _stores(env: Mapping[str, str], written: Mapping[str, object]) -> list[str]:
 def _cache_bytes(env: Mapping[str, str], written: Mapping[str, object]) -> int:
     variable = _VARIABLES["cache_bytes"]
     if env.get(variable):
-        return _bytes_of(env[variable], variable)
-    return _bytes_of(str(written.get("cache_bytes", _DEFAULT_CACHE_BYTES)), "The setting cache_bytes")
+        return parse_bytes(env[variable], variable)
+    return parse_bytes(str(written.get("cache_bytes", _DEFAULT_CACHE_BYTES)), "The setting cache_bytes")
 
 
-def _bytes_of(text: str, what: str) -> int:
-    """A number of bytes, with a unit or without; `what` says in an error where it stood."""
+def parse_bytes(text: str, what: str) -> int:
+    """A number of bytes, with a unit or without, rounded down; `what` says in an error where it stood.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
     match = _BYTES.fullmatch(text.strip().lower())
     if match is None or match[2] not in _UNITS:
         raise InvalidRequest(
             f"{what} is {text!r}, no number of bytes.",
-            "Give a whole number, with kB, MB, GB or TB (of 1000), or KiB, MiB, GiB or TiB (of 1024), or no unit.",
+            "Give a number, with kB, MB, GB or TB (of 1000), or KiB, MiB, GiB or TiB (of 1024), or no unit.",
         )
-    return int(match[1]) * _UNITS[match[2]]
+    return int(Decimal(match[1]) * _UNITS[match[2]])
 
 
 def _is_set(name: str, env: Mapping[str, str], written: Mapping[str, object]) -> bool:
@@ -201,7 +207,7 @@ def change_settings(changes: Mapping[str, str | None]) -> None:
 def _parsed(name: str, text: str) -> object:
     """A value as it is written. Paths are made absolute: the file means the same whatever the working folder."""
     if name == "cache_bytes":
-        return _bytes_of(text, "The setting cache_bytes")
+        return parse_bytes(text, "The setting cache_bytes")
     if name in {"single_writer", "shared_folders"}:
         return _is_yes(name, text)
     if not text:

@@ -75,10 +75,6 @@ FINDINGS: Final[Mapping[str, Kind]] = MappingProxyType(
         "census-damaged": Kind(
             Severity.SHOULD, "A tree's census is not what its id says; readers do not need it.", _RESTORE
         ),
-        "census-differs": Kind(
-            Severity.SHOULD, "A tree's census does not say where the tree's nodes are.", "Nothing; commits cost more"
-        ),
-        "blob-damaged": Kind(Severity.MUST, "Metadata or an artifact cannot be read.", _RESTORE),
         "pack-unnamed": Kind(
             Severity.INFORMATION,
             "Nothing that could be read needs this pack: it is dead, or of an upload under way.",

@@ -26,7 +26,7 @@ from dataset_store.core.segments import decode_segment_list, segments_of
 from dataset_store.storage.blobs import extents_of_blob
 from dataset_store.storage.trees import StoredNodes, place_of, root_of
 
-__all__ = ["NoSummaries", "Reach", "SummaryKeeper", "blobs_of", "reach_trees", "reach_versions"]
+__all__ = ["NoSummaries", "Reach", "SummaryKeeper", "blobs_of", "blobs_of_fold", "reach_trees", "reach_versions"]
 
 _REF: Final = np.dtype(
     [
@@ -89,9 +89,13 @@ def reach_versions(catalog: Catalog, nodes: StoredNodes, keeper: SummaryKeeper) 
     """
     live = list(catalog.live_versions())
     trees = reach_trees([version.entry.tree for version in live], nodes, keeper)
-    blobs = [*(blob for version in live for blob in blobs_of(version)), *catalog.artifacts.values()]
-    blobs += [*catalog.packs.lists, *(blob for _, blob in catalog.packs.relocations)]
-    return Reach(unite([trees.named, *map(extents_of_blob, blobs)]), trees.nodes)
+    return Reach(unite([trees.named, *map(extents_of_blob, blobs_of_fold(catalog))]), trees.nodes)
+
+
+def blobs_of_fold(catalog: Catalog) -> list[Blob]:
+    """Every blob that the fold names: metadata of live versions, artifacts, lists of packs, relocation tables."""
+    blobs = [blob for version in catalog.live_versions() for blob in blobs_of(version)]
+    return [*blobs, *catalog.artifacts.values(), *catalog.packs.lists, *(blob for _, blob in catalog.packs.relocations)]
 
 
 def blobs_of(version: Version) -> list[Blob]:

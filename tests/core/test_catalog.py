@@ -376,7 +376,7 @@ def test_condemned_packs_are_never_forgotten():
         other(RepackEntry, packs=PACKS[1:3], table=blob(1)),
         other(HoldEntry, hold=V[1], packs=PACKS[:3]),
     )
-    assert dict(catalog.condemned) == {PACKS[0]: 0, PACKS[1]: 0, PACKS[2]: 1}
+    assert dict(catalog.packs.condemned) == {PACKS[0]: 0, PACKS[1]: 0, PACKS[2]: 1}
     assert catalog.packs.last_condemnation == 1
     assert catalog.packs.relocations == ((1, blob(1)),)
 
@@ -387,9 +387,9 @@ def test_a_hold_lasts_until_its_release():
         other(HoldEntry, hold=V[1], packs=PACKS[1:2]),
         other(HoldEntry, hold=V[2], packs=PACKS[2:3]),
     )
-    assert dict(catalog.holds) == {V[1]: set(PACKS[:2]), V[2]: {PACKS[2]}}
+    assert dict(catalog.packs.holds) == {V[1]: set(PACKS[:2]), V[2]: {PACKS[2]}}
     catalog.apply(3, other(ReleaseEntry, hold=V[1]))
-    assert dict(catalog.holds) == {V[2]: {PACKS[2]}}
+    assert dict(catalog.packs.holds) == {V[2]: {PACKS[2]}}
     assert catalog.packs.last_condemnation is None
 
 
@@ -404,14 +404,14 @@ def test_nothing_is_said_of_packs_before_every_list_was_read():
     catalog.apply(4, other(ReleaseEntry, hold=V[2]))
     catalog.packs.supply_list(1, PACKS[:3])
     with pytest.raises(InvalidRequest, match="slots \\[2\\]"):
-        _ = catalog.condemned
+        _ = catalog.packs.condemned
     with pytest.raises(InvalidRequest):
-        _ = catalog.holds
+        _ = catalog.packs.holds
     catalog.packs.supply_list(2, PACKS[4:5])
     catalog.packs.supply_list(2, PACKS)
     catalog.packs.supply_list(3, PACKS)
-    assert dict(catalog.condemned) == {PACKS[0]: 0, PACKS[1]: 1, PACKS[2]: 1}
-    assert dict(catalog.holds) == {V[1]: {PACKS[4]}}
+    assert dict(catalog.packs.condemned) == {PACKS[0]: 0, PACKS[1]: 1, PACKS[2]: 1}
+    assert dict(catalog.packs.holds) == {V[1]: {PACKS[4]}}
     assert catalog.packs.lists == (blob(1), blob(2))
 
 

@@ -60,7 +60,8 @@ from dataset_store.errors import (
 )
 from dataset_store.local import current_draft, folder_writer
 from dataset_store.local.chunk_index import ChunkIndex
-from dataset_store.local.drafts import Batch, Draft, Labels, Opened, Output
+from dataset_store.local.draft_records import Batch, Labels, Opened, Output
+from dataset_store.local.drafts import Draft
 from dataset_store.local.folder import Folder
 from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.local.local_copies import LocalCopies

@@ -42,10 +42,11 @@ from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.arrow import decode_value, encode_value
 from dataset_store.dataset.reports import Report, decode_reports
 from dataset_store.errors import Corrupt, DatasetStoreError, InvalidRequest
-from dataset_store.local import current_draft, drafts, ignore, node_cache, settings, stat_cache
+from dataset_store.local import current_draft, draft_records, ignore, node_cache, settings, stat_cache
 from dataset_store.local.archives import extract_archive
 from dataset_store.local.chunk_index import ChunkIndex, _sealed
-from dataset_store.local.drafts import Draft, Labels, Metadata, Opened, Output, Source
+from dataset_store.local.draft_records import Labels, Metadata, Opened, Output, Source
+from dataset_store.local.drafts import Draft
 from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.removal import remove_tree
 from dataset_store.storage.catalog_cache import CatalogCache
@@ -143,7 +144,7 @@ def _journals() -> list[bytes]:
     draft.change(Changes(rows, [to_key("gone")]), Source(b"/source", to_key("a"), {to_key("a/b"): b"target"}))
     draft.annotate(Metadata("name", b"value"), Metadata("other", None))
     draft.report(b'["text","","",null,0,"x"]')
-    draft.append(drafts.Committing(), drafts.Committing(active=False))
+    draft.append(draft_records.Committing(), draft_records.Committing(active=False))
     return [Path(draft.path).read_bytes()]
 
 
@@ -157,7 +158,7 @@ def _records(journal: bytes) -> list[bytes]:
 
 
 def _record(body: bytes) -> bytes:
-    return drafts._RECORD.pack(len(body), len(body) ^ 0xFFFFFFFF, hash32(body)[:16]) + body
+    return draft_records._RECORD.pack(len(body), len(body) ^ 0xFFFFFFFF, hash32(body)[:16]) + body
 
 
 def _draft(data: bytes) -> None:
@@ -179,7 +180,7 @@ _FIRST = _record(BODIES[0])
 
 
 def _batch_of(rows: bytes) -> bytes:
-    body = drafts._encoder.encode(drafts.Batch(b"/source", to_key("a"), memoryview(rows), []))
+    body = draft_records._encoder.encode(draft_records.Batch(b"/source", to_key("a"), memoryview(rows), []))
     return _FIRST + _record(body)
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from dataset_store.core.entries import Changes, make_entries
 from dataset_store.core.paths import PathKey
 from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound, DiskFull, StorageFailed
-from dataset_store.local.drafts import Committing, Draft, Labels, Opened, Output, Source
+from dataset_store.local.draft_records import Committing, Labels, Opened, Output, Source
+from dataset_store.local.drafts import Draft
 
 
 def opened() -> Opened:

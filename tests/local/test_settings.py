@@ -27,6 +27,8 @@ def own_file(tmp_path, monkeypatch):
         ("3TB", 3 * 10**12),
         ("3tib", 3 * 2**40),
         ("12B", 12),
+        ("1.5 KiB", 1536),
+        ("0.0001 kB", 0),
     ],
 )
 def test_the_bound_of_the_cache_may_have_a_unit(text, count):
@@ -35,7 +37,7 @@ def test_the_bound_of_the_cache_may_have_a_unit(text, count):
     assert load_settings(environment={}).cache_bytes == count
 
 
-@pytest.mark.parametrize("text", ["many", "-1", "1.5GB", "50XB", "GB", "٣"])
+@pytest.mark.parametrize("text", ["many", "-1", "1.5.5GB", "50XB", "GB", "٣"])
 def test_what_is_no_number_of_bytes_is_refused_by_the_name_of_its_setting(text):
     with pytest.raises(InvalidRequest, match="DATASET_STORE_CACHE_BYTES is"):
         load_settings(environment={"DATASET_STORE_CACHE_BYTES": text})

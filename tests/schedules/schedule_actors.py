@@ -31,7 +31,8 @@ from dataset_store.errors import (
     StorageFailed,
     VersionDeleted,
 )
-from dataset_store.local.drafts import Draft, Labels, Metadata, Opened, Output, Source
+from dataset_store.local.draft_records import Labels, Metadata, Opened, Output, Source
+from dataset_store.local.drafts import Draft
 from dataset_store.storage.collecting import collect, list_packs, put_blob
 from dataset_store.storage.repacking import candidates, repack
 from dataset_store.storage.trees import root_of
