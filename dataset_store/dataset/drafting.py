@@ -241,7 +241,7 @@ def _record(workspace: Workspace, draft: Draft, changes: Changes, found: Folder 
 def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
     """Rows, where one is again what the base holds, as the base holds it: then it is no change and has its segments."""
     base = draft.opened.base
-    if base is None or not len(rows) or not base_is_live(workspace, draft):
+    if base is None or not len(rows) or not _base_lives(workspace, draft):
         return rows
     held = lookup(root_of(base), rows.keys, workspace.repository.nodes)
     at = rows.find_many(held.keys)
@@ -251,6 +251,14 @@ def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
     keep = np.ones(len(rows), np.bool_)
     keep[at[same]] = False
     return sort_rows(concat([rows.take(keep), held.take(same)]))
+
+
+def _base_lives(workspace: Workspace, draft: Draft) -> bool:
+    """Whether the base's version lives by what this process knows, or else by what the log says now."""
+    if base_is_live(workspace, draft):
+        return True
+    workspace.refresh()  # a draft is opened by its id without asking the store
+    return base_is_live(workspace, draft)
 
 
 def _warn_of_names(keys: Sequence[PathKey]) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import stat
 import subprocess
 import sys
@@ -404,6 +405,19 @@ def test_every_cache_may_be_deleted_at_any_time(home):
     shutil.rmtree(home / "cache")
     forget_workspaces()
     assert read(Dataset.get(dataset_name="d").get_local_copy()) == read(folder)
+
+
+def test_a_file_that_comes_back_is_the_parents_again_though_the_cache_was_deleted_and_the_draft_got_by_id(home):
+    folder = write(home / "in", {"a": b"one", "b": b"two"})
+    parent = version(folder)
+    draft = Dataset.create(dataset_name="d", dataset_project="p", parent_datasets=[parent.id])
+    draft.remove_files("a")
+    shutil.rmtree(home / "cache")
+    forget_workspaces()
+    draft = Dataset.get(draft.id)
+    assert draft.add_files(folder / "a") == 1
+    assert draft.file_entries_dict["a"].parent_dataset_id == parent.id
+    assert not draft.is_dirty()
 
 
 def test_use_current_task_outside_a_task_is_a_warning(home, caplog):
