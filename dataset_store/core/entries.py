@@ -121,7 +121,9 @@ class Entries:
     @property
     def segment_counts(self) -> I64:
         """Segments of each row, shape (n,)."""
-        return np.diff(self.segment_ends, prepend=0)
+        counts = self.segment_ends.copy()
+        counts[1:] -= self.segment_ends[:-1]  # np.diff with its prepend takes ten times as long for a short table
+        return counts
 
     def segment_sums(self, values: U64 | Bool) -> U64:
         """What numbers of the segments, shape (s,), add up to in each row; shape (n,)."""

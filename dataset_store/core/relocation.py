@@ -1,15 +1,16 @@
-"""Relocation: where the frames of repacked packs are now (docs/format.md §9.3, §11).
+"""Relocation: where the frames of repacked and repaired packs are now (docs/format.md §9.3, §11).
 
 A relocation table tells, for every live frame of the packs that one `repack` entry condemned, where its copy is. Tables
 are merged in log order, so that an old place resolves in one step, however often its frame was moved.
 
-Frames are copied unchanged and whole. So the bytes of a run of frames at an old place are those of its frames at their
-new places, one after another, and whatever refers to the old place stays true.
+A frame's plain bytes are at its new place, chunk by chunk as they were, so whatever refers to the old place stays true:
+the bytes of a run of frames are those of its frames at their new places, one after another. Only a repair makes frames
+anew, of other stored lengths; what it could not find again of one it marks as lost.
 
 This module never decides what is moved, and never does I/O.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -22,7 +23,16 @@ from dataset_store.core.extents import Extents, unite, without
 from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, Footer, PackRef, Place
 from dataset_store.errors import CorruptObject
 
-__all__ = ["Moved", "Relocations", "Table", "decode_table", "encode_table", "moved_footer", "moved_frames"]
+__all__ = [
+    "Moved",
+    "Relocations",
+    "Table",
+    "decode_table",
+    "encode_table",
+    "moved_footer",
+    "moved_frames",
+    "sound_packs",
+]
 
 _ROW: Final = np.dtype(
     [
@@ -32,6 +42,7 @@ _ROW: Final = np.dtype(
         ("new", "u1", (20,)),
         ("new_offset", "<u4"),
         ("new_stored", "<u4"),
+        ("lost", "<u4"),
     ]
 )
 
@@ -40,7 +51,8 @@ _ROW: Final = np.dtype(
 class Moved:
     """Frames of one pack that were moved, ascending by offset, and where each begins now. Shapes: columns (n,).
 
-    `pack` indexes `packs`; frames have the same `stored` bytes at both places.
+    `pack` indexes `packs`. Of frames that are `lost` chunks are missing, with zeros in their place, or all: then the
+    frame is still where it was, should its pack come back. Nobody may begin to refer to them.
     """
 
     offset: U32
@@ -48,6 +60,8 @@ class Moved:
     packs: tuple[PackRef, ...]
     pack: U32
     new_offset: U32
+    new_stored: U32
+    lost: Bool
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -62,15 +76,15 @@ class Moved:
 
     def adjoin(self, first: I64, last: I64) -> Bool:
         """Whether the frames of each run of rows, none of them empty, stand one after another now."""
-        stop = self.new_offset.astype(np.uint64) + self.stored
+        stop = self.new_offset.astype(np.uint64) + self.new_stored
         apart = (self.pack[1:] != self.pack[:-1]) | (self.new_offset[1:] != stop[:-1])
         breaks = np.concatenate(([0], np.cumsum(apart), [-1]))  # the last for runs that begin behind all rows
         none: Bool = breaks[np.maximum(last, first + 1) - 1] == breaks[first]
         return none
 
     def all_in(self, usable: Bool, first: I64, last: I64) -> Bool:
-        """Whether each run of rows lies only in packs that are usable; shape of `usable` as of `packs`."""
-        fallen = np.concatenate(([0], np.cumsum(~usable[self.pack])))
+        """Whether each run of rows is whole, in packs that are usable; shape of `usable` as of `packs`."""
+        fallen = np.concatenate(([0], np.cumsum(~usable[self.pack] | self.lost)))
         none: Bool = fallen[last] == fallen[first]
         return none
 
@@ -78,7 +92,7 @@ class Moved:
         """The places of consecutive rows, without plain lengths; frames that adjoin are one place."""
         rows = slice(first, last)
         offset = self.new_offset[rows].astype(np.uint64)
-        stop = offset + self.stored[rows]
+        stop = offset + self.new_stored[rows]
         breaks = (self.pack[rows][1:] != self.pack[rows][:-1]) | (offset[1:] != stop[:-1])
         for begin, end in pairwise([0, *(np.flatnonzero(breaks) + 1).tolist(), len(offset)]):
             pack = self.packs[int(self.pack[first + begin])]
@@ -121,6 +135,30 @@ class Relocations:
         """What was moved out of a pack, at its places now; None where nothing was."""
         return self._moved.get(pack)
 
+    def is_lost(self, place: Place) -> bool:
+        """Whether anything of a frame or run of frames in a pack that was moved is lost, or was not moved."""
+        moved = self._moved[place.pack]
+        first, last, whole = moved.rows_of(np.array([place.offset], np.uint64), np.array([place.stored], np.uint32))
+        return not whole[0] or bool(moved.lost[int(first[0]) : int(last[0])].any())
+
+    def elsewhere(self, pack: PackRef) -> Extents:
+        """The bytes of a pack that are to be read elsewhere now, united."""
+        moved = self._moved.get(pack)
+        if moved is None:
+            return Extents.none()
+        away = np.flatnonzero(np.array([one != pack for one in moved.packs], np.bool_)[moved.pack])
+        start: U64 = moved.offset[away].astype(np.uint64)
+        return unite([Extents((pack,), np.zeros(len(away), np.uint32), start, start + moved.stored[away])])
+
+    def with_losses(self) -> frozenset[PackRef]:
+        """The packs of whose frames some are lost in part or in whole."""
+        return frozenset(pack for pack, moved in self._moved.items() if moved.lost.any())
+
+    def maimed(self) -> frozenset[PackRef]:
+        """The packs of which something lost is still where it was."""
+        lost = ((pack, moved.packs, moved.pack[moved.lost]) for pack, moved in self._moved.items() if moved.lost.any())
+        return frozenset(pack for pack, packs, at in lost if pack in {packs[one] for one in set(at.tolist())})
+
     def places(self, place: Place) -> list[Place] | None:
         """The places whose bytes, one after another, are those of a frame or run of frames in a pack that was moved.
 
@@ -132,6 +170,14 @@ class Relocations:
         start, stored = np.array([place.offset], np.uint64), np.array([place.stored], np.uint32)
         first, last, whole = moved.rows_of(start, stored)
         return list(moved.runs(int(first[0]), int(last[0]))) if whole[0] else None
+
+    def frames(self, place: Place) -> list[Place] | None:
+        """As `places`, each frame by itself."""
+        moved = self._moved.get(place.pack)
+        if moved is None or self.places(place) is None:
+            return None
+        first, last, _ = moved.rows_of(np.array([place.offset], np.uint64), np.array([place.stored], np.uint32))
+        return [next(moved.runs(row, row + 1)) for row in range(int(first[0]), int(last[0]))]
 
     def extents(self, named: Extents) -> tuple[Extents, Extents]:
         """Where united extents lie now, united, and those of them that were not moved though their packs were.
@@ -153,7 +199,7 @@ class Relocations:
         for old in {old for pack in now.named() for old in self._came_from.get(pack, ())}:
             moved = self._moved[old]
             start = moved.new_offset.astype(np.uint64)
-            there = Extents(moved.packs, moved.pack, start, start + moved.stored).touched_by(now)
+            there = Extents(moved.packs, moved.pack, start, start + moved.new_stored).touched_by(now)
             begin = moved.offset[there].astype(np.uint64)
             pack = np.zeros(len(begin), np.uint32)
             found.append(Extents((old,), pack, begin, begin + moved.stored[there]))
@@ -180,10 +226,14 @@ def decode_table(plain: bytes, what: str) -> dict[PackRef, Moved]:
     """
     _require(len(plain) % _ROW.itemsize == 0, what, "is not made of whole rows")
     rows = np.frombuffer(plain, _ROW)
-    _require(bool((rows["stored"] == rows["new_stored"]).all()), what, "changes the length of a frame")
-    for offset in (rows["offset"], rows["new_offset"]):
-        inside = (offset >= PACK_HEADER_SIZE) & (offset.astype(np.uint64) + rows["stored"] < PACK_LIMIT)
+    _require(bool((rows["lost"] <= 1).all()), what, "has rows of an unknown kind")
+    for begin, length in (("offset", "stored"), ("new_offset", "new_stored")):
+        inside = (rows[begin] >= PACK_HEADER_SIZE) & (rows[begin].astype(np.uint64) + rows[length] < PACK_LIMIT)
         _require(bool(inside.all()), what, "has a frame outside its pack")
+        _require(bool((rows[length] > 0).all()), what, "has an empty frame")
+    within = (rows["old"] == rows["new"]).all(axis=1)
+    stays = (rows["offset"] == rows["new_offset"]) & (rows["stored"] == rows["new_stored"]) & (rows["lost"] == 1)
+    _require(bool((stays | ~within).all()), what, "moves a frame within its pack")
     old_refs, old = _refs(rows["old"])
     new_refs, new = _refs(rows["new"])
     order = np.lexsort((rows["offset"], old))
@@ -191,12 +241,11 @@ def decode_table(plain: bytes, what: str) -> dict[PackRef, Moved]:
     for group in np.split(order, np.flatnonzero(np.diff(old[order])) + 1) if len(order) else ():
         offset, stored = rows["offset"][group], rows["stored"][group]
         apart = offset[1:].astype(np.uint64) >= offset[:-1].astype(np.uint64) + stored[:-1]
-        _require(bool(apart.all()) and bool((stored > 0).all()), what, "has frames that overlap")
+        _require(bool(apart.all()), what, "has frames that overlap")
         used, pack = np.unique(new[group], return_inverse=True)
         refs = tuple(new_refs[index] for index in used.tolist())
-        source = old_refs[int(old[group[0]])]
-        _require(source not in refs, what, "moves a frame within its pack")
-        table[source] = Moved(offset, stored, refs, pack.astype(np.uint32), rows["new_offset"][group])
+        places = (refs, pack.astype(np.uint32), rows["new_offset"][group], rows["new_stored"][group])
+        table[old_refs[int(old[group[0]])]] = Moved(offset, stored, *places, rows["lost"][group] == 1)
     return table
 
 
@@ -206,7 +255,8 @@ def _encoded(old: PackRef, moved: Moved) -> np.ndarray[tuple[int], np.dtype[np.v
     rows["offset"], rows["stored"] = moved.offset, moved.stored
     names = np.frombuffer(b"".join(map(_packed, moved.packs)), np.uint8).reshape(-1, 20)
     rows["new"] = names[moved.pack]
-    rows["new_offset"], rows["new_stored"] = moved.new_offset, moved.stored
+    rows["new_offset"], rows["new_stored"] = moved.new_offset, moved.new_stored
+    rows["lost"] = moved.lost
     return rows
 
 
@@ -225,18 +275,24 @@ def _refs(column: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> tuple[list
 def _forwarded(moved: Moved, table: Table) -> Moved:
     """Rows whose new places were moved again; those whose frames were left behind go."""
     keep = np.ones(len(moved), np.bool_)
-    new_offset = moved.new_offset.copy()
-    pack = moved.pack.copy()
+    offset, stored, pack = moved.new_offset.copy(), moved.new_stored.copy(), moved.pack.copy()
+    lost = moved.lost.copy()
     packs: dict[PackRef, int] = {ref: at for at, ref in enumerate(moved.packs)}
     for at, ref in enumerate(moved.packs):
         again = table.get(ref)
         if again is None:
             continue
         rows = np.flatnonzero(moved.pack == at)
-        found = np.minimum(np.searchsorted(again.offset, moved.new_offset[rows]), len(again) - 1)
-        keep[rows] = again.offset[found] == moved.new_offset[rows]
-        new_offset[rows] = again.new_offset[found]
-        pack[rows] = np.array([packs.setdefault(one, len(packs)) for one in again.packs], np.uint32)[again.pack[found]]
+        begin, length = moved.new_offset[rows], moved.new_stored[rows]
+        found = np.maximum(np.searchsorted(again.offset, begin, side="right") - 1, 0)
+        numbers = np.array([packs.setdefault(one, len(packs)) for one in again.packs], np.uint32)
+        stays = (numbers[again.pack[found]] == at) & _within(begin, length, again.offset[found], again.stored[found])
+        goes = ~stays & (again.offset[found] == begin) & (again.stored[found] == length)
+        keep[rows] = stays | goes
+        lost[rows] |= again.lost[found]
+        rows, found = rows[goes], found[goes]
+        offset[rows], stored[rows] = again.new_offset[found], again.new_stored[found]
+        pack[rows] = numbers[again.pack[found]]
     used, index = np.unique(pack[keep], return_inverse=True)
     refs = list(packs)
     return Moved(
@@ -244,8 +300,16 @@ def _forwarded(moved: Moved, table: Table) -> Moved:
         moved.stored[keep],
         tuple(refs[one] for one in used.tolist()),
         index.astype(np.uint32),
-        new_offset[keep],
+        offset[keep],
+        stored[keep],
+        lost[keep],
     )
+
+
+def _within(begin: U32, length: U32, start: U32, stored: U32) -> Bool:
+    """Whether each of some ranges lies in another; what is lost and stays where it was may be told as one run."""
+    inside: Bool = (begin >= start) & (begin.astype(np.uint64) + length <= start.astype(np.uint64) + stored)
+    return inside
 
 
 def _extents_now(moved: Moved, rows: Extents) -> tuple[Extents, Extents]:
@@ -257,40 +321,47 @@ def _extents_now(moved: Moved, rows: Extents) -> tuple[Extents, Extents]:
     pack = np.full(len(taken), rows.pack[0], np.uint32)
     lost = without(rows, unite([Extents(rows.packs, pack, start[taken], stop[taken])]))
     now: U64 = moved.new_offset[taken].astype(np.uint64)
-    return Extents(moved.packs, moved.pack[taken], now, now + moved.stored[taken]), lost
+    return Extents(moved.packs, moved.pack[taken], now, now + moved.new_stored[taken]), lost
 
 
 def moved_footer(moved: Moved, footers: Sequence[Footer], what: str) -> Footer:
-    """What a pack's own footer says of the frames that were moved out of it.
+    """What a pack's own footer says of the frames that were moved out of it; lost ones are left out.
 
     Args:
         moved: The frames.
-        footers: Of `moved.packs`, in that order.
+        footers: Of `sound_packs(moved)`, in that order.
         what: Names the old pack in messages.
 
     Raises:
         CorruptObject: A frame is not where the table says.
     """
+    kept = np.flatnonzero(~moved.lost)
     chunk = np.zeros(len(moved), np.int64)
     counts = np.zeros(len(moved), np.uint32)
     kinds = np.zeros(len(moved), np.uint8)
     firsts = np.cumsum([0] + [len(footer.lengths) for footer in footers])
-    for at, footer in enumerate(footers):
-        rows = np.flatnonzero(moved.pack == at)
+    for at, (pack, footer) in enumerate(zip(sound_packs(moved), footers, strict=True)):
+        rows = kept[moved.pack[kept] == moved.packs.index(pack)]
         frame = np.minimum(np.searchsorted(footer.offsets, moved.new_offset[rows]), len(footer.offsets) - 1)
-        there = (footer.offsets[frame] == moved.new_offset[rows]) & (footer.stored[frame] == moved.stored[rows])
+        there = (footer.offsets[frame] == moved.new_offset[rows]) & (footer.stored[frame] == moved.new_stored[rows])
         _require(bool(there.all()), what, "names frames that are not there")
         counts[rows], kinds[rows] = footer.chunk_counts[frame], footer.kinds[frame]
         chunk[rows] = firsts[at] + footer.chunk_starts()[frame]
+    counts, chunk = counts[kept], chunk[kept]
     ends = np.cumsum(counts, dtype=np.int64)
     taken = np.repeat(chunk - (ends - counts), counts) + np.arange(int(ends[-1]) if len(ends) else 0)
-    lengths = np.concatenate([footer.lengths for footer in footers])[taken]
-    ids = np.concatenate([footer.ids for footer in footers])[taken]
-    return Footer(moved.offset, moved.stored, counts, lengths, ids, kinds)
+    lengths = np.concatenate([np.zeros(0, np.uint32), *(footer.lengths for footer in footers)])[taken]
+    ids = np.concatenate([np.zeros((0, 32), np.uint8), *(footer.ids for footer in footers)])[taken]
+    return Footer(moved.offset[kept], moved.stored[kept], counts, lengths, ids, kinds[kept])
 
 
-def moved_frames(frames: Sequence[tuple[Place, Place]]) -> dict[PackRef, Moved]:
-    """The table that says of each frame where it was and where it is."""
+def sound_packs(moved: Moved) -> list[PackRef]:
+    """The packs in which frames that are not lost are now."""
+    return [moved.packs[at] for at in np.unique(moved.pack[~moved.lost]).tolist()]
+
+
+def moved_frames(frames: Sequence[tuple[Place, Place]], lost: Collection[Place] = ()) -> dict[PackRef, Moved]:
+    """The table that says of each frame where it was and where it is, and which of the old places are `lost`."""
     by_pack: dict[PackRef, list[tuple[Place, Place]]] = {}
     for old, new in frames:
         by_pack.setdefault(old.pack, []).append((old, new))
@@ -305,6 +376,8 @@ def moved_frames(frames: Sequence[tuple[Place, Place]]) -> dict[PackRef, Moved]:
             tuple(packs),
             np.array(index, np.uint32),
             np.array([new.offset for _, new in pairs], np.uint32),
+            np.array([new.stored for _, new in pairs], np.uint32),
+            np.array([old in lost for old, _ in pairs], np.bool_),
         )
     return table
 

@@ -88,6 +88,11 @@ class Segment:
     plain_length: int
     digest: bytes
 
+    @property
+    def place(self) -> Place:
+        """The frame or run of frames that it names."""
+        return Place(self.pack, self.offset, self.stored, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class FileSegments:

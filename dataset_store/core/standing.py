@@ -1,7 +1,8 @@
 """Standing: which frames of a store's packs may be used, as the fold at one slot has it, and where they are.
 
-A frame stands if its pack is not condemned, or if a relocation row moves it into one that is not. Nobody may begin to
-refer to a frame that does not stand; a place that the fold resolves may be referred to as it is (docs/format.md §11).
+A frame stands if its pack is not condemned and no relocation table tells of it, or if a row moves it whole into a pack
+that is not condemned. Nobody may begin to refer to a frame that does not stand; a place that the fold resolves may be
+referred to as it is (docs/format.md §11).
 
 A standing is a value: what later entries say does not change it.
 """
@@ -34,28 +35,34 @@ class Standing:
     condemned: frozenset[PackRef]
     relocations: Relocations
 
+    def is_touched(self, pack: PackRef) -> bool:
+        """Whether a pack may only be used as far as its frames were moved: it was condemned, or repaired in part."""
+        return pack in self.condemned or pack in self.relocations
+
     def hits(self, found: Sequence[ChunkHit | None]) -> list[ChunkHit | None]:
         """Each hit where its frame is now; None for those that do not stand."""
         return [None if hit is None else self._hit(hit) for hit in found]
 
     def _hit(self, hit: ChunkHit) -> ChunkHit | None:
-        if hit.pack not in self.condemned:
-            return hit
-        now = self.relocations.places(Place(hit.pack, hit.offset, hit.stored, 0))
-        if now is None or len(now) > 1 or now[0].pack in self.condemned:
+        moved = self.relocations.moved(hit.pack)
+        if moved is None:
+            return None if hit.pack in self.condemned else hit
+        place = Place(hit.pack, hit.offset, hit.stored, 0)
+        now = self.relocations.places(place)
+        if now is None or len(now) > 1 or now[0].pack in self.condemned or self.relocations.is_lost(place):
             return None
-        return replace(hit, pack=now[0].pack, offset=now[0].offset)
+        return replace(hit, pack=now[0].pack, offset=now[0].offset, stored=now[0].stored)
 
     def segments(self, segments: Segments) -> tuple[Segments, Bool]:
         """The same segments where their frames are now, and which of them stand.
 
         A segment whose frames no longer adjoin stays at its old place, as its parts would have digests of their own.
         """
-        stands = np.array([pack not in self.condemned for pack in segments.packs], np.bool_)[segments.pack]
+        stands = np.array([not self.is_touched(pack) for pack in segments.packs], np.bool_)[segments.pack]
         if stands.all():
             return segments, stands
         packs = {pack: at for at, pack in enumerate(segments.packs)}
-        pack, offset = segments.pack.copy(), segments.offset.copy()
+        pack, offset, stored = segments.pack.copy(), segments.offset.copy(), segments.stored.copy()
         for ref in {segments.packs[at] for at in np.unique(segments.pack[~stands]).tolist()}:
             moved = self.relocations.moved(ref)
             if moved is None:
@@ -70,7 +77,9 @@ class Standing:
             numbers = np.array([packs.setdefault(one, len(packs)) for one in moved.packs], np.uint32)
             pack[at] = numbers[moved.pack[first[one_place]]]
             offset[at] = moved.new_offset[first[one_place]]
-        return replace(segments, packs=tuple(packs), pack=pack, offset=offset), stands
+            stops = moved.new_offset[last[one_place] - 1] + moved.new_stored[last[one_place] - 1]
+            stored[at] = stops - offset[at]
+        return replace(segments, packs=tuple(packs), pack=pack, offset=offset, stored=stored), stands
 
     def extents(self, named: Extents) -> tuple[Extents, Extents]:
         """Where united extents are now, united; and of them, those that do not stand, as they were named or moved."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from dataset_store.core.entries import Entries
 from dataset_store.core.frames import FrameCodec, take_segment
-from dataset_store.core.packfile import Place
 from dataset_store.core.paths import to_text
 from dataset_store.core.segments import segments_of
 from dataset_store.dataset.workspace import Workspace
@@ -19,7 +18,7 @@ def stored_contents(workspace: Workspace, entries: Entries, rows: Sequence[int])
         CorruptObject, ObjectMissing: The store is damaged.
     """
     segments = {row: segments_of(entries, row) for row in rows}
-    places = sorted({Place(one.pack, one.offset, one.stored, 0) for some in segments.values() for one in some})
+    places = sorted({one.place for some in segments.values() for one in some})
     codec = FrameCodec()
     frames = {
         place: list(codec.decode_frames(data, what=f"The frames at {place.offset} of pack {place.pack.name.hex()}"))
@@ -28,7 +27,7 @@ def stored_contents(workspace: Workspace, entries: Entries, rows: Sequence[int])
     return [
         b"".join(
             take_segment(
-                frames[Place(one.pack, one.offset, one.stored, 0)],
+                frames[one.place],
                 one.plain_offset,
                 one.plain_length,
                 one.digest,

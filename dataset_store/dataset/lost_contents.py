@@ -12,7 +12,6 @@ from typing import Protocol
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Entries
 from dataset_store.core.frames import FrameCodec
-from dataset_store.core.packfile import Place
 from dataset_store.core.segments import segments_of
 from dataset_store.core.tree import read_all
 from dataset_store.dataset.lists import with_lists
@@ -111,7 +110,7 @@ class OtherStore:
         at = 0
         for one in segments_of(with_lists(entry, self._workspace.repository.nodes), 0):
             if start < at + one.plain_length and at < stop:
-                (data,) = packs.read_frames([Place(one.pack, one.offset, one.stored, 0)])
+                (data,) = packs.read_frames([one.place])
                 what = f"pack {one.pack.name.hex()}"
                 plain = codec.decode_segment(data, one.plain_offset, one.plain_length, one.digest, what=what)
                 yield bytes(plain[max(start - at, 0) : stop - at])

@@ -164,7 +164,7 @@ def reading_order(workspace: Workspace, version: Version) -> list[Place]:
                 listed = (leaf.kinds & LISTED) != 0
                 contents += [one for row in range(len(leaf)) if listed[row] for one in segments_of(leaf, row)]
                 contents += [one for row in range(len(whole)) for one in segments_of(whole, row)]
-    places += [Place(one.pack, one.offset, one.stored, 0) for one in contents]
+    places += [one.place for one in contents]
     return [now for parts in workspace.repository.standings.moved(places) for now in parts]
 
 

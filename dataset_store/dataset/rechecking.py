@@ -60,11 +60,9 @@ def still_stands(workspace: Workspace, draft: Draft, sent: Sent) -> bool:
 
 
 def has_lost_packs(draft: Draft, standing: Standing) -> bool:
-    """Whether a pack that the draft's last upload put was condemned."""
+    """Whether a pack that the draft's last upload put was condemned, or damaged and repaired."""
     sent = draft.sent
-    return sent is not None and any(
-        PackRef(number, PackName(name)) in standing.condemned for number, name in sent.packs
-    )
+    return sent is not None and any(standing.is_touched(PackRef(number, PackName(name))) for number, name in sent.packs)
 
 
 def own_changes(workspace: Workspace, draft: Draft) -> OwnChanges:

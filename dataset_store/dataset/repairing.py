@@ -1,25 +1,25 @@
 """Repair: what a store has lost is put back from wherever its bytes still are, and what stays lost is told exactly.
 
 Each lost or damaged pack is taken in turn. Its intact frames are copied; of the others every chunk is looked for in
-the local copies and caches of this machine, in folders and in another store that are named. A frame comes back only
-with exactly the chunks that it had: ids and digests that live versions hold decide, or the pack's footer; so of a block
-of small files all are needed. Memory: the
-frames of one pack, and the rows of the entries that are affected.
+the local copies and caches of this machine, in folders and in another store that are named. Where some chunks of a
+frame are nowhere the others come back, and the log tells that nobody may begin to use it. Memory: the frames of one
+pack, and the rows of the entries that are affected.
 
 Never: changes what any version holds, or writes anything unless it is applied.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 
 import numpy as np
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.census import encode_census
 from dataset_store.core.chunking import cut_ends
-from dataset_store.core.digest import ChunkId, hash32, rows_digest
+from dataset_store.core.digest import ChunkId, hash32
 from dataset_store.core.entries import Entries
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite, without
 from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, FrameCodec, FrameKind
@@ -28,6 +28,18 @@ from dataset_store.core.packfile import Footer, PackRef, Place, pack_key
 from dataset_store.core.segments import Segment, segment_chunks, segments_of
 from dataset_store.dataset.lost_contents import ContentSource, Folders, OtherStore, first_of
 from dataset_store.dataset.progress import progress_bar
+from dataset_store.dataset.remaking import (
+    Chunks,
+    LostSegment,
+    Remade,
+    RemadeFrame,
+    chunks_in,
+    cut_as,
+    data_frame,
+    remake_block,
+    remake_by_footer,
+    remake_runs,
+)
 from dataset_store.dataset.store_check import (
     EVERY_BYTE,
     AffectedVersion,
@@ -43,7 +55,7 @@ from dataset_store.errors import Corrupt, CorruptObject
 from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.findings import Finding, in_order
 from dataset_store.storage.pack_check import scan_frames
-from dataset_store.storage.restoring import restore
+from dataset_store.storage.restoring import Found, restore
 from dataset_store.storage.trees import root_of
 
 __all__ = ["Repair", "RepairedPack", "repair_store"]
@@ -87,19 +99,7 @@ class Repair:
     left_alone: tuple[PackRef, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """A segment that lies, at least in part, in what is lost: from `start` on, of a content of `size` bytes."""
-
-    segment: Segment
-    content_id: bytes
-    size: int
-    start: int
-
-
 _FRAMES_AT_ONCE = 256
-
-_Chunks = list[tuple[bytes, bytes]]
 
 
 def repair_store(
@@ -154,7 +154,10 @@ class _Repair:
         hurt = found.bad.named() | (unsound & found.live.named())
         gone = folded - (found.listed.packs.keys() if found.listed else set())
         self.left_alone = tuple(sorted((hurt | gone) & folded))
-        self.victims = sorted(hurt - folded)
+        hurt |= {one.pack for one in found.hollow}
+        # One that came back is restored in whole, as nobody may begin to use it where it is.
+        returned = found.standing.relocations.maimed() & found.packs.keys()
+        self.victims = sorted((hurt | returned) - folded)
         self.footers = {pack: self._footer(pack) for pack in self.victims}
         self.lost = self._lost_segments()
         self.nodes = self._lost_nodes()
@@ -166,19 +169,27 @@ class _Repair:
         there = self.found.packs.get(pack)
         return (there.footer if there else None) or self.workspace.chunks.footer(pack)
 
-    def _lost_segments(self) -> dict[PackRef, list[_Lost]]:
-        """The segments of live entries that touch what is bad, by the pack in which they are now."""
+    def _lost_segments(self) -> dict[PackRef, list[LostSegment]]:
+        """The segments of live entries of which something is lost, by the pack in which that is or was.
+
+        What touches something bad is lost where it is now. What a frame that was restored in part lacks is lost where
+        it was: the new frame has zeros there, which something else may name rightly.
+        """
         relocations = self.found.standing.relocations
         named = relocations.named(self.found.bad)
-        lost: defaultdict[PackRef, dict[_Lost, None]] = defaultdict(dict)
-        rows, _ = self.found.touched()
+        lost: defaultdict[PackRef, dict[LostSegment, None]] = defaultdict(dict)
+        hollow = {one.place for one in self.found.hollow}
+        meant = unite([named, extents_of_places(list(hollow))])
+        rows, _ = self.found.touched(meant)
         for leaf in rows.values():
             entries = self.found.trees.with_lists(leaf)
-            if not extents_of_segments(entries.segments).touched_by(named).any():
+            if not extents_of_segments(entries.segments).touched_by(meant).any():
                 continue
             for row in range(len(entries)):
                 for one in _segments_with_starts(entries, row):
-                    place = Place(one.segment.pack, one.segment.offset, one.segment.stored, 0)
+                    place = one.segment.place
+                    if place in hollow:
+                        lost[place.pack][one] = None
                     for now in relocations.places(place) or [place]:
                         if extents_of_places([now]).touched_by(self.found.bad).any():
                             lost[now.pack][one] = None
@@ -222,8 +233,7 @@ class _Repair:
         wanted = {one.content_id: one.size for lost in self.lost.values() for one in lost}
         for pack, footer in self.footers.items():
             if footer is not None:
-                bad = [rows for ref, rows in self.found.bad.by_pack() if ref == pack]
-                wanted = dict(_chunks_in(footer, pack, unite(bad))) | wanted
+                wanted = dict(chunks_in(footer, pack, self._bad_of(pack))) | wanted
         if not wanted:
             return
         copies = [copy.path for copy in self.workspace.copies.all()]
@@ -236,28 +246,59 @@ class _Repair:
     def pack(self, pack: PackRef, *, apply: bool) -> RepairedPack:
         """Take one pack in hand."""
         intact = self._intact(pack)
+        remade = self._remade(pack, intact)
+        lost = [one for one in self.lost.get(pack, ()) if not self._is_whole(pack, one, remade)]
         bad = unite([rows for ref, rows in self.found.bad.by_pack() if ref == pack])
-        frames = intact | {
-            place: frame
-            for place, frame in self._recovered(pack, bad)
-            if place.pack == pack and place not in intact and len(frame.data) == place.stored
-        }
-        left = without(bad, unite([extents_of_places(list(frames))]))
+        left = without(bad, unite([extents_of_places(list(remade.frames))]))
+        hollow = {one.segment for one in lost if self._is_hollow(pack, one, remade)}
+        nowhere = left.total() + sum(one.plain_length for one in hollow)
+        recovered = len(remade.frames) - len(intact)
+        if nowhere and not recovered and len(lost) == len(self.lost.get(pack, ())):
+            remade, left = Remade(), bad  # what is intact serves as well where it is
+        places = frozenset(Place(pack, start, stop - start, 0) for start, stop in _ranges(left))
+        found = Found(remade.frames, frozenset(remade.holed), places, complete=not nowhere)
         slot, condemned = None, False
-        worth = len(left) == 0 or left.total() < bad.total()
-        if apply and frames and worth:
-            done = restore(self.workspace.repository, pack, frames, self._live, now_ns)
+        if apply:
+            done = restore(self.workspace.repository, pack, found, self._live, now_ns)
             slot, condemned = done.slot, done.condemned
-        if worth:
-            self._count_as_restored(pack, frames)
-        return RepairedPack(pack, len(frames), len(frames) - len(intact), left.total(), slot, condemned)
+        self._count_as_restored(remade.frames)
+        self.found.hollow -= {one.segment for one in self.lost.get(pack, ())}
+        self.found.hollow |= hollow
+        return RepairedPack(pack, len(remade.frames), recovered, nowhere, slot, condemned)
 
-    def _count_as_restored(self, pack: PackRef, frames: Mapping[Place, EncodedFrame]) -> None:
+    def _bad_of(self, pack: PackRef) -> Extents:
+        """What is lost of a pack, be it that the frame which holds the rest of it is elsewhere."""
+        hollow = extents_of_places([one.place for one in self.found.hollow if one.pack == pack])
+        return unite([*(rows for ref, rows in self.found.bad.by_pack() if ref == pack), hollow])
+
+    def _parts_in(self, pack: PackRef, one: LostSegment) -> list[Place]:
+        """The places of a lost segment in the pack at hand: as it is named, or where that is now."""
+        place = one.segment.place
+        if place.pack == pack:
+            return [place]
+        return [now for now in self.found.standing.relocations.places(place) or () if now.pack == pack]
+
+    def _is_whole(self, pack: PackRef, one: LostSegment, remade: Remade) -> bool:
+        """Whether the frames hold a segment again, as far as it lies in the pack at hand."""
+        parts = self._parts_in(pack, one)
+        if any(remade.holds(part, one.segment) for part in parts):
+            return True
+        if one.segment in self.found.hollow or (self.footers[pack] is None and one.segment.pack == pack):
+            return False
+        whole = extents_of_places([place for place in remade.frames if place not in remade.holed])
+        there = unite([whole, self.found.standing.relocations.elsewhere(pack)])
+        return not len(without(unite([extents_of_places(parts)]), there))
+
+    def _is_hollow(self, pack: PackRef, one: LostSegment, remade: Remade) -> bool:
+        """Whether there are frames in the place of a segment that is not whole."""
+        return one.segment in self.found.hollow or any(map(remade.touches, self._parts_in(pack, one)))
+
+    def _count_as_restored(self, frames: Mapping[Place, EncodedFrame]) -> None:
         self.found.bad = without(self.found.bad, unite([extents_of_places(list(frames))]))
-        unread = self.found.trees.unread
-        for node_id, one in list(unread.items()):
-            if self._now(one.ref.place) in frames:
-                del unread[node_id]
+        trees = self.found.trees
+        trees.restored |= {node_id for node_id, one in trees.unread.items() if self._now(one.ref.place) in frames}
+        for node_id in trees.restored & trees.unread.keys():
+            del trees.unread[node_id]
 
     def _live(self, catalog: Catalog) -> Extents | None:
         """What is live at a state, where it is now; None where a tree cannot be walked."""
@@ -284,9 +325,9 @@ class _Repair:
         if footer is not None or not self.found.whole:
             # Dead ones too: others may be about to use them, and this way nothing depends on what is live just now.
             needed = ~rows.touched_by(self.found.bad)
-        moved = self.found.standing.relocations.extents(unite([rows]))[1] if len(rows) else rows
-        if pack in self.found.standing.relocations:
-            needed &= rows.touched_by(moved)
+        # Of a pack that came back, the frames that were restored in part are better than those.
+        hollow = unite([extents_of_places([one.place for one in self.found.hollow])])
+        needed &= ~rows.touched_by(self.found.standing.relocations.elsewhere(pack)) | rows.touched_by(hollow)
         asked = [place for place, yes in zip(places, needed.tolist(), strict=True) if yes]
         found = dict(self._read_intact(pack, asked))
         # Where damage was looked for in the structure only, it shows here.
@@ -301,7 +342,8 @@ class _Repair:
         reader = SurvivingPacks(self.found.repository)
         for at in range(0, len(places), _FRAMES_AT_ONCE):
             some = places[at : at + _FRAMES_AT_ONCE]
-            for place, data in zip(some, reader.read_frames(some), strict=True):
+            found = reader.each(some, lambda place: place.pack, self.found.repository.packs.read_where_named)
+            for place, data in zip(some, found, strict=True):
                 frame = self._whole_frame(data, pack)
                 if frame is not None and (footer is None or ids[place.offset] == b"".join(frame.ids)):
                     yield place, frame
@@ -315,86 +357,93 @@ class _Repair:
             return None
         return frame
 
-    def _recovered(self, pack: PackRef, bad: Extents) -> Iterator[tuple[Place, EncodedFrame]]:
-        """Frames in what is bad of a pack, made anew."""
-        for place, (kind, plain) in self.nodes.items():
-            if place.pack == pack:
-                yield place, self.codec.encode_frame(kind, [plain], [ChunkId(hash32(plain))])
+    def _remade(self, pack: PackRef, intact: Mapping[Place, EncodedFrame]) -> Remade:
+        """The intact frames of a pack, and those in what is bad of it made anew."""
+        remade = Remade()
+        remade.take((place, frame, False) for place, frame in intact.items())
+        remade.take(
+            (place, self.codec.encode_frame(kind, [plain], [ChunkId(hash32(plain))]), False)
+            for place, (kind, plain) in self.nodes.items()
+            if place.pack == pack
+        )
         footer = self.footers[pack]
-        found = [(one, self._chunks(one, footer)) for one in self.lost.get(pack, ())]
-        made: dict[Place, EncodedFrame] = {}
+        found = {one: self._chunks(one, footer) for one in self.lost.get(pack, ())}
         if footer is not None:
-            made = dict(self._by_footer(pack, footer, bad, {chunk[0]: chunk[1] for _, some in found for chunk in some}))
-            yield from made.items()
-        known = unite([extents_of_places(list(made))])
-        shared: defaultdict[Place, dict[int, bytes]] = defaultdict(dict)
-        for one, chunks in found:
-            named = Place(one.segment.pack, one.segment.offset, one.segment.stored, 0)
-            place = self._now(named)
-            if not chunks or extents_of_places([place]).touched_by(known).any():
-                continue
-            alone = [] if one.segment.plain_offset else self._alone(named, chunks)
-            yield from ((self._now(old), frame) for old, frame in alone)
-            if not alone:
-                shared[place][one.segment.plain_offset] = b"".join(chunk for _, chunk in chunks)
-        for place, parts in shared.items():
-            yield from self._block(place, parts)
+            known = {hash32(chunk): chunk for chunks in found.values() for chunk in chunks}
+            made = remake_by_footer(
+                self.codec,
+                footer,
+                pack,
+                self._bad_of(pack),
+                lambda chunk_id, length: known.get(chunk_id) or self._whole(chunk_id, length),
+            )
+            remade.take(self._worth_it(pack, made))
+        made = self._made_of_segments(pack, {one: chunks for one, chunks in found.items() if chunks})
+        remade.take(self._worth_it(pack, made))
+        return remade
 
-    def _chunks(self, one: _Lost, footer: Footer | None) -> _Chunks:
+    def _worth_it(self, pack: PackRef, made: Iterable[RemadeFrame]) -> Iterator[RemadeFrame]:
+        """Frames but for those that an earlier repair has put already, unless now there is more in them."""
+        elsewhere = self.found.standing.relocations.elsewhere(pack)
+        named: defaultdict[Place, set[Segment]] = defaultdict(set)
+        for lost in self.lost.get(pack, ()):
+            named[lost.segment.place].add(lost.segment)
+        for one in made:
+            alone = Remade()
+            alone.take([one])
+            place = one[0]
+            held = {segment for segment in named[place] if alone.holds(place, segment)}
+            is_better = held > named[place] - self.found.hollow
+            if is_better or not extents_of_places([place]).touched_by(elsewhere).any():
+                yield one
+
+    def _made_of_segments(self, pack: PackRef, found: Mapping[LostSegment, Chunks]) -> Iterator[RemadeFrame]:
+        """Frames that only the segments in them tell of."""
+        blocks: defaultdict[Place, dict[int, Chunks]] = defaultdict(dict)
+        for one, chunks in found.items():
+            frames = self.found.standing.relocations.frames(one.segment.place)
+            if one.segment.pack != pack and frames is not None and len(frames) == len(chunks) > 1:
+                pairs = zip(frames, chunks, strict=True)
+                yield from ((now, data_frame(self.codec, [chunk]), False) for now, chunk in pairs if now.pack == pack)
+            else:
+                for part in self._parts_in(pack, one)[:1]:
+                    blocks[part].setdefault(one.segment.plain_offset, chunks)
+        runs = {
+            place: parts[0] for place, parts in blocks.items() if parts.keys() == {0} and self._is_run(place, parts[0])
+        }
+        others = [one.segment for one in self.lost.get(pack, ())]
+        yield from remake_runs(self.codec, runs, others)
+        for place, parts in blocks.items():
+            if place not in runs:
+                yield from remake_block(self.codec, place, parts)
+
+    def _is_run(self, place: Place, chunks: Chunks) -> bool:
+        """Whether chunks that begin at the plain offset 0 of a place had frames of their own there."""
+        if sum(map(len, chunks)) > PLAIN_LIMITS[FrameKind.DATA]:
+            return True
+        return place.stored == sum(len(data_frame(self.codec, [chunk]).data) for chunk in chunks)
+
+    def _chunks(self, one: LostSegment, footer: Footer | None) -> Chunks:
         """The chunks of a lost segment with their ids, in order; none where nobody has the right bytes."""
         segment = one.segment
-        for data in first_of(self.sources, one.content_id, one.start, segment.plain_length):
-            ends: list[int] = []
-            if footer is not None:
-                for _, hit in segment_chunks(segment, footer):
-                    ends.append((ends[-1] if ends else 0) + hit.plain_length)
-            ways = [ends, cut_ends(data, self.workspace.repository.chunker, final=True).tolist(), [len(data)]]
-            for way in ways:
-                pieces = [data[start:end] for start, end in pairwise((0, *way))]
-                ids = [hash32(piece) for piece in pieces]
-                if pieces and rows_digest(ids, [len(piece) for piece in pieces]) == segment.digest:
-                    return list(zip(ids, pieces, strict=True))
+        told = [] if footer is None else [hit.plain_length for _, hit in segment_chunks(segment, footer)]
+        for data in self._candidates(one):
+            cuts = cut_ends(data, self.workspace.repository.chunker, final=True).tolist()
+            chunks = cut_as(data, ([*accumulate(told)], cuts, [len(data)]), segment.digest)
+            if chunks:
+                return chunks
         return []
 
-    def _alone(self, place: Place, chunks: _Chunks) -> list[tuple[Place, EncodedFrame]]:
-        """Each chunk in a frame of its own, if that makes up the run of frames, as named, to the byte."""
-        at, found = place.offset, []
-        for chunk_id, chunk in chunks:
-            frame = self.codec.encode_frame(FrameKind.DATA, [chunk], [ChunkId(chunk_id)])
-            found.append((Place(place.pack, at, len(frame.data), 0), frame))
-            at += len(frame.data)
-        return found if at == place.offset + place.stored else []
-
-    def _block(self, place: Place, parts: Mapping[int, bytes]) -> Iterator[tuple[Place, EncodedFrame]]:
-        """A frame of several contents, if these follow one another and make up its length to the byte."""
-        at, chunks = 0, []
-        for start, chunk in sorted(parts.items()):
-            if start != at:
-                return
-            chunks.append(chunk)
-            at += len(chunk)
-        if at > PLAIN_LIMITS[FrameKind.DATA]:
-            return
-        ids = [ChunkId(hash32(chunk)) for chunk in chunks]
-        frame = self.codec.encode_frame(FrameKind.DATA, chunks, ids)
-        if len(frame.data) == place.stored:
-            yield place, frame
-
-    def _by_footer(
-        self, pack: PackRef, footer: Footer, bad: Extents, chunks: dict[bytes, bytes]
-    ) -> Iterator[tuple[Place, EncodedFrame]]:
-        """Data frames in what is bad, of which all chunks are there; those of dead contents are looked for too."""
-        firsts = footer.chunk_starts()
-        for row in range(len(footer.offsets)):
-            place = Place(pack, int(footer.offsets[row]), int(footer.stored[row]), 0)
-            if footer.kinds[row] != FrameKind.DATA or not extents_of_places([place]).touched_by(bad).any():
-                continue
-            rows = range(int(firsts[row]), int(firsts[row]) + int(footer.chunk_counts[row]))
-            wanted = [(footer.ids[at].tobytes(), int(footer.lengths[at])) for at in rows]
-            found = [chunks.get(one) or self._whole(one, length) for one, length in wanted]
-            if all(found):
-                ids = [ChunkId(one) for one, _ in wanted]
-                yield place, self.codec.encode_frame(FrameKind.DATA, [one or b"" for one in found], ids)
+    def _candidates(self, one: LostSegment) -> Iterator[bytes | memoryview]:
+        """What the sources have of a segment; of a frame that is lost in part the store itself may have it."""
+        segment = one.segment
+        (data,) = SurvivingPacks(self.found.repository).read_frames([segment.place])
+        if not isinstance(data, Corrupt):
+            with suppress(CorruptObject):
+                yield self.codec.decode_segment(
+                    data, segment.plain_offset, segment.plain_length, segment.digest, what=pack_key(segment.pack.name)
+                )
+        yield from first_of(self.sources, one.content_id, one.start, segment.plain_length)
 
     def _whole(self, content_id: bytes, length: int) -> bytes | None:
         """A chunk that is a whole content."""
@@ -402,19 +451,21 @@ class _Repair:
         return next((data for data in found if hash32(data) == content_id), None)
 
 
-def _segments_with_starts(entries: Entries, row: int) -> Iterator[_Lost]:
+def _segments_with_starts(entries: Entries, row: int) -> Iterator[LostSegment]:
     content_id, at = entries.content_ids[row].tobytes(), 0
     for segment in segments_of(entries, row):
-        yield _Lost(segment, content_id, int(entries.sizes[row]), at)
+        yield LostSegment(segment, content_id, int(entries.sizes[row]), at)
         at += segment.plain_length
 
 
-def _chunks_in(footer: Footer, pack: PackRef, bad: Extents) -> Iterator[tuple[bytes, int]]:
-    """The ids and lengths of the chunks in what is bad of a pack."""
-    for at, frame in enumerate(footer.frame_of_chunk().tolist()):
-        place = Place(pack, int(footer.offsets[frame]), int(footer.stored[frame]), 0)
-        if footer.chunk_counts[frame] > 1 and extents_of_places([place]).touched_by(bad).any():
-            yield footer.ids[at].tobytes(), int(footer.lengths[at])
+def _is_within(segment: Segment, place: Place) -> bool:
+    """Whether a segment is a run of frames that is a part of another run."""
+    inside = place.offset <= segment.offset and segment.offset + segment.stored <= place.offset + place.stored
+    return segment.pack == place.pack and inside and not segment.plain_offset and segment.stored < place.stored
+
+
+def _ranges(extents: Extents) -> Iterator[tuple[int, int]]:
+    return zip(extents.start.tolist(), extents.stop.tolist(), strict=True)
 
 
 def _ids_of_frames(footer: Footer) -> Iterator[tuple[int, bytes]]:

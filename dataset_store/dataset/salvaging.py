@@ -11,7 +11,6 @@ import numpy as np
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, LISTED, Bool, Entries
 from dataset_store.core.frames import FrameCodec
 from dataset_store.core.kinds import Kind
-from dataset_store.core.packfile import Place
 from dataset_store.core.paths import PathKey, to_text
 from dataset_store.core.segments import FileSegments, segments_of, with_segments_at
 from dataset_store.dataset.lists import with_lists
@@ -74,7 +73,7 @@ def _copied(entry: Entries, sender: Sender) -> FileSegments:
     whole = with_lists(entry, sender.workspace.repository.nodes)
     copied = []
     for segment, stored_as in zip(segments_of(whole, 0), whole.segments.digest, strict=True):
-        place = Place(segment.pack, segment.offset, segment.stored, 0)
+        place = segment.place
         (data,) = sender.workspace.repository.packs.read_frames([place])
         what = f"pack {segment.pack.name.hex()}"
         codec.decode_segment(data, segment.plain_offset, segment.plain_length, segment.digest, what=what)

@@ -138,6 +138,7 @@ class Surveyed:
         packs: What is known of each.
         live: The bytes that something live needs, where they are now.
         bad: Of these, what is damaged or missing.
+        hollow: Segments in frames that a repair restored in part, of whose own bytes something is lost.
         whole: Whether the log and all trees could be read, so that nothing else is live.
     """
 
@@ -147,6 +148,7 @@ class Surveyed:
     packs: dict[PackRef, CheckedPack] = field(default_factory=dict)
     live: Extents = field(default_factory=Extents.none)
     bad: Extents = field(default_factory=Extents.none)
+    hollow: set[Segment] = field(default_factory=set)
     whole: bool = True
     findings: list[Finding] = field(default_factory=list)
     listed: ListedPacks | None = None
@@ -162,10 +164,11 @@ class Surveyed:
         """The live ones."""
         return list(self.catalog.live_versions())
 
-    def touched(self) -> tuple[dict[NodeId, Entries], Mapping[str, frozenset[NodeId]]]:
-        """See `LiveTrees.touched`, of what is bad."""
-        named = self.standing.relocations.named(self.bad)
-        return self.trees.touched(self.versions(), lambda leaf: _rows_touched(leaf, named))
+    def touched(self, also: Extents | None = None) -> tuple[dict[NodeId, Entries], Mapping[str, frozenset[NodeId]]]:
+        """See `LiveTrees.touched`: of what is bad or hollow, and what names other united extents."""
+        named = unite([self.standing.relocations.named(self.bad), also or Extents.none()])
+        hollow = self.hollow
+        return self.trees.touched(self.versions(), lambda leaf: _rows_touched(leaf, named) | _rows_of(leaf, hollow))
 
 
 def verify_store(workspace: Workspace, depth: Depth = EVERY_BYTE, *, show_progress: bool = False) -> StoreCheck:
@@ -365,20 +368,19 @@ class _Survey:
                 self.bad.append(rows)
 
     def _compare_by_digest(self) -> None:
-        """Contents in packs without a usable footer: only what trees say of them tells whether they are right."""
-        suspect = {ref for ref, pack in self.found.packs.items() if pack.footer is None}
-        if not suspect or not self.share:
-            return
+        """Contents of which only trees tell if they are right: in packs without footer, and frames restored in part."""
+        suspect = {ref for ref, pack in self.found.packs.items() if pack.footer is None} if self.share else set()
         relocations, bad = self.found.standing.relocations, unite(self.bad)
-        met: set[tuple[Place, int, bytes]] = set()
-        for one in self._live_segments():
-            place = Place(one.pack, one.offset, one.stored, 0)
+        restored = relocations.with_losses()
+        met: set[Segment] = set()
+        for one in self._live_segments() if suspect or restored else ():
+            place = one.place
             now = relocations.places(place) or [place]
-            key = (place, one.plain_offset, one.digest)
-            if key not in met and not suspect.isdisjoint(part.pack for part in now):
-                met.add(key)
+            in_part = one.pack in restored and relocations.is_lost(place)
+            if one not in met and (in_part or not suspect.isdisjoint(part.pack for part in now)):
+                met.add(one)
                 if not extents_of_places(now).touched_by(bad).any():
-                    self._compare_segment(one, place, now)
+                    self._compare_segment(one, now, in_part=in_part)
 
     def _live_segments(self) -> Iterator[Segment]:
         trees = self.found.trees
@@ -388,13 +390,17 @@ class _Survey:
                 for row in range(len(leaf)):
                     yield from segments_of(leaf, row)
 
-    def _compare_segment(self, one: Segment, place: Place, now: Sequence[Place]) -> None:
-        (data,) = self.found.trees.packs.read_frames([place])
+    def _compare_segment(self, one: Segment, now: Sequence[Place], *, in_part: bool) -> None:
+        (data,) = self.found.trees.packs.read_frames([one.place])
         try:
             if isinstance(data, Corrupt):
                 raise data
             self.codecs.codec.decode_segment(data, one.plain_offset, one.plain_length, one.digest, what="It")
         except Corrupt as error:
+            if in_part:
+                self.found.hollow.add(one)
+                self._tell("content-lost", one.pack, error.what, one.offset, one.offset + one.stored)
+                return
             self.bad.append(extents_of_places(now))
             for part in now:
                 self._tell("frame-damaged", part.pack, error.what, part.offset, part.offset + part.stored)
@@ -423,6 +429,17 @@ def _ranges(rows: Extents) -> Iterator[tuple[int, int]]:
     return zip(rows.start.tolist(), rows.stop.tolist(), strict=True)
 
 
+def _rows_of(leaf: Entries, chosen: frozenset[Segment] | set[Segment]) -> Bool:
+    """The rows of a leaf that have one of some segments."""
+    packs = {one.pack for one in chosen}
+    near = (
+        leaf.segment_sums(np.array([pack in packs for pack in leaf.segments.packs], np.bool_)[leaf.segments.pack]) > 0
+    )
+    for row in np.flatnonzero(near).tolist():
+        near[row] = not chosen.isdisjoint(segments_of(leaf, row))
+    return near
+
+
 def _rows_touched(leaf: Entries, bad: Extents) -> Bool:
     """The rows of a leaf of whose segments one touches what is bad."""
     return leaf.segment_sums(extents_of_segments(leaf.segments).touched_by(bad)) > 0
@@ -430,7 +447,7 @@ def _rows_touched(leaf: Entries, bad: Extents) -> Bool:
 
 def affected_versions(found: Surveyed, workspace: Workspace) -> tuple[AffectedVersion, ...]:
     """Every live version that needs something that is bad, with what of it."""
-    if not len(found.bad) and found.trees.complete:
+    if not len(found.bad) and not found.hollow and found.trees.complete:
         return ()
     rows, by_version = found.touched()
     named = found.standing.relocations.named(found.bad)

@@ -317,7 +317,7 @@ class _Check:
         by_frame: defaultdict[Place, list[tuple[int, Segment]]] = defaultdict(list)
         for row in rows:
             segment = segments_of(self.entries, row)[0]
-            by_frame[Place(segment.pack, segment.offset, segment.stored, 0)].append((row, segment))
+            by_frame[segment.place].append((row, segment))
         damaged: list[Damage] = []
         for (place, pieces), data in zip(by_frame.items(), self.packs.read_frames(list(by_frame)), strict=True):
             damaged += self._check_frame(place, pieces, data)
@@ -375,7 +375,7 @@ class _Check:
 
     def _check_segment(self, segment: Segment, whole: blake3) -> None:
         """Hash one run of chunks, a frame at a time; `whole` is told of its bytes."""
-        place = Place(segment.pack, segment.offset, segment.stored, 0)
+        place = segment.place
         frames = self.threads.codec.decode_frames(self._stored(place), what=_named(place))
         ids, lengths, at = [], [], 0
         for chunk in (chunk for frame in frames for chunk in frame.chunks()):

@@ -47,11 +47,13 @@ class LiveTrees:
         packs: Where they are read.
         keeper: This machine's cache.
         unread: What the store did not have, by id.
+        restored: Of what it did not have, what a repair has put since.
     """
 
     packs: SurvivingPacks
     keeper: NodeKeeper
     unread: dict[NodeId, Unread] = field(default_factory=dict)
+    restored: set[NodeId] = field(default_factory=set)
 
     @property
     def complete(self) -> bool:
@@ -68,7 +70,8 @@ class LiveTrees:
         for row, plain in zip(lost, kept, strict=True):
             error, ref = found[row], refs[row]
             assert isinstance(error, Corrupt)  # noqa: S101
-            self.unread[ref.node_id] = Unread(kind, ref, error.what, plain is not None)
+            if ref.node_id not in self.restored:
+                self.unread[ref.node_id] = Unread(kind, ref, error.what, plain is not None)
             found[row] = plain if plain is not None else error
         return [None if isinstance(one, Corrupt) else one for one in found]
 

@@ -75,6 +75,11 @@ FINDINGS: Final[Mapping[str, Kind]] = MappingProxyType(
         "census-damaged": Kind(
             Severity.SHOULD, "A tree's census is not what its id says; readers do not need it.", _RESTORE
         ),
+        "content-lost": Kind(
+            Severity.MUST,
+            "A frame could be restored in part only, and a live file's bytes are not in it.",
+            "`dataset-store repair --folder` with a folder that may have the file",
+        ),
         "pack-unnamed": Kind(
             Severity.INFORMATION,
             "Nothing that could be read needs this pack: it is dead, or of an upload under way.",

@@ -31,7 +31,7 @@ from dataset_store.core.packfile import (
     pack_key,
     tail_length,
 )
-from dataset_store.core.relocation import Moved, moved_footer
+from dataset_store.core.relocation import Moved, moved_footer, sound_packs
 from dataset_store.errors import ObjectMissing
 from dataset_store.storage.backend import Backend, Key, Span, Tail
 
@@ -188,6 +188,10 @@ class PackReader:
         """As `read_ranges`, all at once and in memory together."""
         return self._current(partial(self._read_window, places))
 
+    def read_where_named(self, places: Sequence[Place]) -> list[memoryview]:
+        """As `read_frames`, from the packs that the places name, whatever was moved out of them."""
+        return self._read_places(places)
+
     def read_nodes(self, nodes: Sequence[tuple[Place, NodeId]]) -> list[bytes]:
         """The plain bytes of nodes, checked against their node ids, in the order asked.
 
@@ -233,7 +237,7 @@ class PackReader:
         own = list(dict.fromkeys([*(ref for ref in refs if ref not in moved), *_targets(moved)]))
         footers = dict(zip(own, self._read_own_footers(own), strict=True))
         for ref, rows in moved.items():
-            footers[ref] = moved_footer(rows, [footers[target] for target in rows.packs], what=_key(ref))
+            footers[ref] = moved_footer(rows, [footers[target] for target in sound_packs(rows)], what=_key(ref))
         return [footers[ref] for ref in refs]
 
     def _moved_out_of(self, ref: PackRef) -> Moved | None:
@@ -335,7 +339,7 @@ def _windows(places: Sequence[Place], budget_bytes: int, hole_bytes: int) -> Ite
 
 
 def _targets(moved: Mapping[PackRef, Moved]) -> list[PackRef]:
-    return [pack for rows in moved.values() for pack in rows.packs]
+    return [pack for rows in moved.values() for pack in sound_packs(rows)]
 
 
 def _joined(parts: Sequence[memoryview]) -> memoryview:

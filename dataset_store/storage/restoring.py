@@ -1,13 +1,15 @@
 """Restoring: frames of a lost or damaged pack are put into a new one, and a `repack` entry tells where they are.
 
-Works as a repack does (docs/format.md §11): no old name is written again and no version changes. The old pack is
-condemned only where every live frame of it has a row; else it stays, so that what comes back of it counts again.
+Works as a repack does (docs/format.md §11): no old name is written again and no version changes. Of what is lost the
+entry tells too, so that nobody begins to use it. The old pack is condemned only where nothing live of it is lost; else
+it stays, so that what comes back of it counts again.
 
-Never: deletes, or makes up the bytes of a frame.
+Never: deletes, or makes up the bytes of a frame but for zeros in the place of lost chunks.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.extents import Extents, extents_of_places, unite, without
@@ -18,7 +20,24 @@ from dataset_store.core.relocation import encode_table, moved_frames
 from dataset_store.storage.collecting import PackList, put_blob
 from dataset_store.storage.repository import Repository
 
-__all__ = ["Restored", "restore"]
+__all__ = ["Found", "Restored", "restore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a repair has of one pack.
+
+    Attributes:
+        frames: By the place in the pack where each was, with the same chunks at the same plain offsets.
+        holed: Those of them that have zeros in the place of chunks that are lost.
+        lost: Places in the pack of which nothing was found.
+        complete: Whether all that something live needs of the pack is there.
+    """
+
+    frames: Mapping[Place, EncodedFrame]
+    holed: frozenset[Place]
+    lost: frozenset[Place]
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +45,8 @@ class Restored:
     """What became of one pack.
 
     Attributes:
-        slot: Of the entry; None where the pack was condemned meanwhile, by a repack or another repair.
+        slot: Of the entry; None where the pack was condemned meanwhile, by a repack or another repair, or where an
+            earlier repair has told the same.
         condemned: Whether nothing live needs the pack any more.
     """
 
@@ -37,7 +57,7 @@ class Restored:
 def restore(
     repository: Repository,
     pack: PackRef,
-    frames: Mapping[Place, EncodedFrame],
+    found: Found,
     live: Callable[[Catalog], Extents | None],
     now_ns: Callable[[], int],
 ) -> Restored:
@@ -46,7 +66,7 @@ def restore(
     Args:
         repository: The store.
         pack: The lost or damaged pack.
-        frames: By the place in it where each was, with the same chunks and of the same stored length.
+        found: What is to be put, and what is lost.
         live: What something live needs at the state of a catalog, where it is now; None where that cannot be told.
         now_ns: The wall clock, for the entry's label.
 
@@ -54,7 +74,7 @@ def restore(
         CommitOutcomeUnknown: Run it again; what was put in vain is collected later.
         StorageFailed: The storage refused.
     """
-    work = _Restoration(repository, pack, frames, live, pack in repository.standings.now().condemned)
+    work = _Restoration(repository, pack, found, live, pack in repository.standings.now().condemned)
 
     def entry(catalog: Catalog, commit: str) -> RepackEntry | None:
         catalog.require("gc")
@@ -70,7 +90,7 @@ class _Restoration:
 
     repository: Repository
     pack: PackRef
-    frames: Mapping[Place, EncodedFrame]
+    found: Found
     live: Callable[[Catalog], Extents | None]
     was_condemned: bool
     condemns: bool = False
@@ -82,40 +102,46 @@ class _Restoration:
         standing = self.repository.standings.now()
         if self.pack in standing.condemned and not self.was_condemned:
             return None
-        if not self.put or any(new.pack in standing.condemned for new in self.put.values()):
+        if self.found.frames and (not self.put or any(new.pack in standing.condemned for new in self.put.values())):
             self._put_frames()
-        rows = self._earlier() | self.put
-        table = encode_table(moved_frames(list(rows.items())))
+        earlier, lost_before = self._earlier()
+        moved = {old: new for old, new in earlier.items() if old != new} | self.put
+        rows = moved | {place: place for place in self.found.lost}
+        lost = ((lost_before & moved.keys()) - self.put.keys()) | self.found.holed | self.found.lost
+        self.condemns = self._is_covered(catalog, moved)
+        if (rows, lost) == (earlier, lost_before) and (not self.condemns or self.pack in standing.condemned):
+            return None
+        table = encode_table(moved_frames(list(rows.items()), lost))
         if self.table is None or self.table[0] != table or not self.repository.standings.stands(self.table[1]):
             self.table = table, put_blob(self.repository, table)
-        self.condemns = self._is_covered(catalog, rows)
         packs, listed = PackList(self.repository).of(frozenset({self.pack} if self.condemns else ()))
         return RepackEntry(commit=commit, time=time, packs=packs, listed=listed, table=self.table[1])
 
     def _put_frames(self) -> None:
         writer = self.repository.pack_writer(self.pack.storage)
-        order = sorted(self.frames.items(), key=lambda one: (frame_rank(one[1].kind), one[0].offset))
+        order = sorted(self.found.frames.items(), key=lambda one: (frame_rank(one[1].kind), one[0].offset))
         self.put = {}
         for place, frame in order:
             (new,) = writer.append([frame])
             self.put[place] = Place(new.pack, new.offset, new.stored, 0)
         writer.flush()
 
-    def _earlier(self) -> dict[Place, Place]:
-        """What an earlier repair moved out of the pack: a table replaces those before it that tell of the pack."""
+    def _earlier(self) -> tuple[dict[Place, Place], set[Place]]:
+        """What earlier tables tell of the pack, which one more replaces: the rows, and which of them are lost."""
         moved = self.repository.standings.now().relocations.moved(self.pack)
         if moved is None:
-            return {}
-        columns = (moved.offset.tolist(), moved.stored.tolist(), moved.pack.tolist(), moved.new_offset.tolist())
-        return {
-            Place(self.pack, offset, stored, 0): Place(moved.packs[at], new, stored, 0)
-            for offset, stored, at, new in zip(*columns, strict=True)
-        }
+            return {}, set()
+        columns = zip(moved.offset.tolist(), moved.stored.tolist(), strict=True)
+        old = [Place(self.pack, offset, stored, 0) for offset, stored in columns]
+        columns = zip(moved.new_offset.tolist(), moved.new_stored.tolist(), strict=True)
+        packs = [moved.packs[at] for at in moved.pack.tolist()]
+        new = [Place(pack, offset, stored, 0) for pack, (offset, stored) in zip(packs, columns, strict=True)]
+        return dict(zip(old, new, strict=True)), set(compress(old, moved.lost.tolist()))
 
-    def _is_covered(self, catalog: Catalog, rows: Mapping[Place, Place]) -> bool:
+    def _is_covered(self, catalog: Catalog, moved: Mapping[Place, Place]) -> bool:
         held = frozenset().union(*self.repository.standings.holds().values())
-        live = self.live(catalog)
+        live = self.live(catalog) if self.found.complete else None
         if live is None or self.pack in held:
             return False
         own = [extents for pack, extents in live.by_pack() if pack == self.pack]
-        return not len(without(unite(own), unite([extents_of_places(list(rows))])))
+        return not len(without(unite(own), unite([extents_of_places(list(moved))])))

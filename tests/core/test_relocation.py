@@ -103,26 +103,42 @@ def test_a_table_of_nothing_is_no_bytes():
 @pytest.mark.parametrize(
     "pairs",
     [
-        [(frame(1, 40), frame(2, 40, 11))],
         [(frame(1, 10), frame(2, 40))],
         [(frame(1, 40), frame(2, 2**32 - 5))],
         [(frame(1, 40), frame(1, 90))],
         [(frame(1, 40), frame(2, 40)), (frame(1, 45), frame(2, 80))],
         [(frame(1, 40, 0), frame(2, 40, 0))],
     ],
-    ids=["another length", "before the frames", "behind the end", "into itself", "overlapping", "empty"],
+    ids=["before the frames", "behind the end", "into itself", "overlapping", "empty"],
 )
 def test_a_table_that_cannot_be_true_is_refused(pairs):
-    raw = b"".join(
-        struct.pack("<I16sII", p.pack.storage, p.pack.name, p.offset, p.stored) for pair in pairs for p in pair
-    )
     with pytest.raises(CorruptObject):
-        decode_table(raw, "of a test")
+        decode_table(b"".join(raw(*pair) for pair in pairs), "of a test")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lost"),
+    [
+        (frame(1, 40), frame(2, 70), 2),
+        (frame(1, 40), frame(1, 90), 1),
+        (frame(1, 40), frame(1, 40, 11), 1),
+        (frame(1, 40), frame(1, 40), 0),
+    ],
+    ids=["of an unknown kind", "into itself", "into more than itself", "to where it was, and not lost"],
+)
+def test_a_row_that_tells_of_something_lost_leads_elsewhere_or_to_where_it_was(old, new, lost):
+    with pytest.raises(CorruptObject):
+        decode_table(raw(old, new, lost), "of a test")
+
+
+def raw(old, new, lost=0):
+    places = b"".join(struct.pack("<I16sII", p.pack.storage, p.pack.name, p.offset, p.stored) for p in (old, new))
+    return places + struct.pack("<I", lost)
 
 
 def test_a_table_of_half_a_row_is_refused():
     with pytest.raises(CorruptObject):
-        decode_table(bytes(57), "of a test")
+        decode_table(bytes(61), "of a test")
 
 
 # --- resolving -----------------------------------------------------------------------------------------------------
@@ -229,3 +245,42 @@ def test_where_frames_are_now_leads_back_to_all_places_that_lead_there():
         (pack(2), 70, 80),
         (pack(3), 45, 46),
     ]
+
+
+# --- frames made anew, and lost ones -------------------------------------------------------------------------------
+
+
+def test_a_frame_of_another_length_is_found_whole_with_those_beside_it():
+    pairs = [(frame(1, 40), frame(2, 70, 13)), (frame(1, 50), frame(2, 83, 7)), (frame(1, 60), frame(2, 95, 10))]
+    now = Relocations().with_table(decode_table(encode_table(moved_frames(pairs)), "of a test"))
+    assert now.places(frame(1, 40, 30)) == [frame(2, 70, 20), frame(2, 95)]
+    assert now.frames(frame(1, 40, 20)) == [frame(2, 70, 13), frame(2, 83, 7)]
+    there, lost = now.extents(unite([extents_of_places([frame(1, 40, 20)])]))
+    assert (rows(there), rows(lost)) == ([(pack(2), 70, 90)], [])
+    assert rows(now.named(unite([extents_of_places([frame(2, 82, 1)])]))) == [(pack(1), 40, 50), (pack(2), 82, 83)]
+
+
+def test_what_is_lost_stays_where_it_was_and_what_is_lost_in_part_is_read_elsewhere():
+    pairs = [(frame(1, 40), frame(2, 70)), (frame(1, 50), frame(2, 80)), (frame(1, 60, 30), frame(1, 60, 30))]
+    table = moved_frames(pairs, {frame(1, 50), frame(1, 60, 30)})
+    now = Relocations().with_table(decode_table(encode_table(table), "of a test"))
+    assert [now.is_lost(frame(1, at)) for at in (40, 50)] == [False, True]
+    assert now.is_lost(frame(1, 60, 30))
+    assert now.is_lost(frame(1, 70)), "within a run that is lost"
+    assert now.places(frame(1, 50)) == [frame(2, 80)]
+    assert now.places(frame(1, 60, 30)) == [frame(1, 60, 30)]
+    assert now.maimed() == now.with_losses() == {pack(1)}
+    assert rows(now.elsewhere(pack(1))) == [(pack(1), 40, 60)]
+    assert rows(now.elsewhere(pack(2))) == []
+
+
+def test_a_loss_is_passed_on_to_all_that_lead_there_and_taken_back_where_it_was_told():
+    now = Relocations().with_table(moved_frames([(frame(1, 40), frame(2, 70)), (frame(1, 50), frame(2, 80))]))
+    run = frame(2, 80, 30)
+    now = now.with_table(moved_frames([(frame(2, 70), frame(3, 40)), (run, run)], {run}))
+    assert now.places(frame(1, 40)) == [frame(3, 40)]
+    assert now.places(frame(1, 50)) == [frame(2, 80)], "should its pack come back"
+    assert [now.is_lost(frame(1, at)) for at in (40, 50)] == [False, True]
+    now = now.with_table(moved_frames([(frame(1, 40), frame(3, 40)), (frame(1, 50), frame(4, 40))]))
+    assert not now.is_lost(frame(1, 50))
+    assert now.maimed() == {pack(2)}

@@ -40,10 +40,10 @@ FIELDS = {  # of each kind of log entry: (those that it has, those that it may h
     "archive": ("version archived", ""),
     "move": ("series project name", ""),
     "delete": ("versions", ""),
-    "hold": ("hold packs", ""),
+    "hold": ("hold", "packs list"),
     "release": ("hold", ""),
-    "condemned": ("packs", ""),
-    "repack": ("packs table", ""),
+    "condemned": ("", "packs list"),
+    "repack": ("table", "packs list"),
     "artifact": ("task name blob", ""),
     "storage": ("number url", ""),
     "feature": ("name operations", ""),
@@ -545,29 +545,41 @@ class Store:
     # --------------------------------------------------------------------------------------------- reading by place
 
     def _fetch(self, place: Place) -> bytes:
+        """The stored bytes of frames, wherever they are now (§11)."""
+        return b"".join(map(self._fetch_here, self._moved(place)))
+
+    def _fetch_here(self, place: Place) -> bytes:
         need(place.storage in self._storages, f"storage {place.storage} is not a folder of this machine")
         try:
             with (self._storages[place.storage] / "packs" / place.pack[:2] / place.pack).open("rb") as pack:
                 pack.seek(place.offset)
-                return pack.read(place.stored)
+                data = pack.read(place.stored)
         except FileNotFoundError:
-            return b"".join(map(self._fetch, self._moved(place)))
+            raise StoreError(f"pack {place.pack} is missing") from None
+        need(len(data) == place.stored, "a place lies beyond the end of its pack")
+        return data
 
-    def _moved(self, place: Place) -> Iterator[Place]:
-        """Where the frames of a place are, of a pack that is gone (§9.3)."""
+    def _moved(self, place: Place) -> list[Place]:
+        """The places of the frames of a run, if rows of a relocation table make it up (§9.3); else the run itself."""
+        rows, found = self._relocation.get((place.storage, place.pack), {}), []
         at, end = place.offset, place.offset + place.stored
-        while at < end:
-            new = self._relocation.get((place.storage, place.pack, at))
-            need(new is not None and at + new.stored <= end, f"pack {place.pack} is missing")
-            yield new
-            at += new.stored
+        while at < end and at in rows:
+            stored, new = rows[at]
+            found += [new] if (new.storage, new.pack) == (place.storage, place.pack) else self._moved(new)
+            at += stored
+        return found if at == end else [place]
 
     @functools.cached_property
-    def _relocation(self) -> dict[tuple[int, str, int], Place]:
-        moved = {}
+    def _relocation(self) -> dict[tuple[int, str], dict[int, tuple[int, Place]]]:
+        """For each pack that a table tells of its frames' stored lengths and new places; the last table counts."""
+        moved: dict[tuple[int, str], dict[int, tuple[int, Place]]] = {}
+        self.__dict__["_relocation"] = {}  # tables themselves are where their entries say
         for entry in self._repacks:
-            for row in struct.iter_unpack("<I16sIII16sII", self.piece(entry["table"])):
-                moved[row[0], row[1].hex(), row[2]] = Place(row[4], row[5].hex(), row[6], row[7])
+            table: dict[tuple[int, str], dict[int, tuple[int, Place]]] = {}
+            for row in struct.iter_unpack("<I16sIII16sIII", self.piece(entry["table"])):
+                new = Place(row[4], row[5].hex(), row[6], row[7])
+                table.setdefault((row[0], row[1].hex()), {})[row[2]] = (row[3], new)
+            moved |= table
         return moved
 
     def piece(self, piece: str | dict[str, Any]) -> bytes:
@@ -581,7 +593,6 @@ class Store:
 
     def _read_frames(self, place: Place) -> list[Frame]:
         data, frames, at = self._fetch(place), [], 0
-        need(len(data) == place.stored, "a place lies beyond the end of its pack")
         while at < len(data):
             frames.append(read_frame(data, at))
             at += frames[-1].stored

@@ -2,6 +2,7 @@
 
     python tests/golden/make_store.py tests/golden/store-1
     python tests/golden/make_store.py tests/golden/store-2
+    python tests/golden/make_store.py tests/golden/store-3
 
 Writes `store/` and `expected.json`. Chunks are small in it (average 256 bytes), so that a small store has files of many
 chunks, segment lists and trees of several levels.
@@ -9,6 +10,8 @@ chunks, segment lists and trees of several levels.
 * `store-1`: files, symbolic links, directories; children, merges and labels.
 * `store-2`: external links, metadata and reports, an output storage, labels changed after finalize, checkpoints. The
   packs of the output storage lie in `elsewhere/`; the log knows it as `file:///golden/elsewhere`, where it was made.
+* `store-3`: packs condemned by gc, repacked twice, lost and repaired in part; holds, one of them released; lists of
+  packs that are blobs; an artifact. `expected.json` has the paths of each version whose contents are lost.
 """
 
 import json
@@ -25,10 +28,19 @@ from blake3 import blake3
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dataset_store import Dataset
+from dataset_store.core import log_entries
 from dataset_store.core.chunking import ChunkerParams, cut_ends
 from dataset_store.core.envelope import StoreConfig, encode_config
+from dataset_store.core.packfile import pack_key
+from dataset_store.core.segments import segments_of
+from dataset_store.dataset import workspace as workspaces
+from dataset_store.dataset.maintaining import collect_garbage, packs_of_version, repack_packs, wasteful_packs
 from dataset_store.dataset.metadata import piece_of
+from dataset_store.dataset.repairing import repair_store
+from dataset_store.dataset.store_check import verify_store
+from dataset_store.dataset.workspace import open_workspace
 from dataset_store.local import ingest
+from dataset_store.storage import collecting, packs
 from dataset_store.storage.backend import Key
 from dataset_store.storage.posix_backend import PosixBackend
 
@@ -196,6 +208,89 @@ def make_second(target: Path) -> None:
     shutil.move(ELSEWHERE, target / ELSEWHERE.name)
 
 
+def make_third(target: Path) -> None:
+    home = begin(target)
+    log_entries.MAX_PACK_ROWS = collecting.MAX_PACK_ROWS = 2
+    packs.PackWriter.__init__.__kwdefaults__["target"] = 6_000
+    folder = home / "data-3"
+    for number in range(60):
+        write(folder / "small" / f"{number:02d}.txt", noise(f"small{number}", 15), mtime=number * 10**15)
+    write(folder / "noise.bin", noise("noise", 30_000))
+    write(folder / "text.csv", b"".join(b"%d,%d,%d\n" % (n, n * n, n % 7) for n in range(1_500)))
+
+    def commit(*parents: Dataset) -> Dataset:
+        dataset = Dataset.create("upkeep", "golden", parent_datasets=list(parents))
+        dataset.sync_folder(folder)
+        dataset.finalize(auto_upload=True)
+        return dataset
+
+    first = commit()
+    for number in range(0, 60, 2):
+        write(folder / "small" / f"{number:02d}.txt", noise(f"later{number}", 16))
+    base = noise("noise", 30_000)
+    write(folder / "noise.bin", base[:9_000] + b"inserted" + base[9_000:])
+    second = commit(first)
+    workspace = open_workspace()
+    repository = workspace.repository
+
+    def keep(_: object, commit: str) -> log_entries.ArtifactEntry:
+        blob = collecting.put_blob(repository, noise("artifact", 3_000))
+        return log_entries.ArtifactEntry(commit=commit, time=1, task="task", name="output", blob=blob)
+
+    repository.catalog.change(keep)
+    draft = Dataset.create("upkeep", "golden")
+    for number in range(3):
+        write(folder / "dropped" / f"{number}.bin", noise(f"dropped{number}", 9_000))
+    draft.sync_folder(folder)
+    draft.upload()
+    shutil.rmtree(folder / "dropped")
+    held = sorted(collecting.list_packs(repository).packs)[:3]
+
+    def hold(packs_held: list, hold_id: str) -> None:
+        def entry(_: object, commit: str) -> log_entries.HoldEntry:
+            rows, blob = collecting.PackList(repository).of(frozenset(packs_held))
+            return log_entries.HoldEntry(commit=commit, time=1, hold=hold_id, packs=rows, listed=blob)
+
+        repository.catalog.change(entry)
+
+    hold(held, "ab" * 16)
+    collect_garbage(workspace, min_age=0, apply=True)
+    repository.catalog.change(lambda _, commit: log_entries.ReleaseEntry(commit=commit, time=1, hold="ab" * 16))
+    hold(held[:1], "cd" * 16)
+    Dataset.delete(first.id, force=True)
+    for number in range(0, 60, 3):
+        write(folder / "small" / f"{number:02d}.txt", noise(f"last{number}", 17))
+    third = commit(second)
+    repack_packs(workspace, [one.pack for one in wasteful_packs(workspace, dead_share=0.05)])
+    collect_garbage(workspace, min_age=0, apply=True)
+    repack_packs(workspace, [one.pack for one in packs_of_version(workspace, third._final())])
+    collect_garbage(workspace, min_age=0, apply=True)
+    (folder / "small" / "01.txt").unlink()
+    (folder / "noise.bin").unlink()
+    lose_and_repair(target, folder, [second, third])
+    write_expected(target, [described(one) | lost_of(one) for one in (second, third)])
+
+
+def lose_and_repair(target: Path, folder: Path, versions: list[Dataset]) -> None:
+    """Delete packs with small files, and restore them from a folder that lacks some of these, without footers."""
+    for name in ("cache", "data"):
+        os.environ[f"DATASET_STORE_{name.upper()}"] += "-later"
+    workspaces._open.clear()
+    workspace, small = open_workspace(), set()
+    for version in versions:
+        entries = Dataset.get(version.id)._entries()
+        small |= {segments_of(entries, row)[0].pack for row, key in enumerate(entries.keys) if key.startswith(b"small")}
+    moved = [workspace.repository.standings.moved_out_of(pack) for pack in small]
+    for pack in {pack for one in moved if one is not None for pack in one.packs}:
+        (target / "store" / pack_key(pack.name)).unlink()
+    repair_store(workspace, folders=[str(folder)], apply=True)
+
+
+def lost_of(dataset: Dataset) -> dict[str, object]:
+    told = verify_store(open_workspace()).affected
+    return {"lost": [path for one in told if one.id == dataset.id for path in one.paths]}
+
+
 def said_of(dataset: Dataset) -> dict[str, object]:
     links = [[os.fsencode(one.relative_path).hex(), one.link, one.size, one.etag] for one in dataset.link_entries]
     metadata = dict(dataset._final().metadata)
@@ -205,4 +300,4 @@ def said_of(dataset: Dataset) -> dict[str, object]:
 
 if __name__ == "__main__":
     store = Path(sys.argv[1]).absolute()
-    {"store-1": make_first, "store-2": make_second}[store.name](store)
+    {"store-1": make_first, "store-2": make_second, "store-3": make_third}[store.name](store)

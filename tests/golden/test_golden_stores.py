@@ -1,8 +1,9 @@
 """A store that was written once must stay readable, for ever, by whoever has the page that describes the format.
 
-`store-1/store` and `store-2/store` are such stores, and `expected.json` beside each says what it holds. They are read
-here by a reader that was written from `docs/format.md` alone. What can be seen of the first is tried on it; the second
-holds what the first does not: external links, metadata, an output storage, checkpoints.
+`store-1/store`, `store-2/store` and `store-3/store` are such stores, and `expected.json` beside each says what it
+holds. They are read here by a reader that was written from `docs/format.md` alone. What can be seen of the first is
+tried on it; the second holds what the first does not: external links, metadata, an output storage, checkpoints; the
+third what upkeep leaves: packs that were condemned, repacked, lost, and repaired in part.
 """
 
 import contextlib
@@ -27,6 +28,8 @@ STORE = HERE / "store-1" / "store"
 EXPECTED = json.loads((HERE / "store-1" / "expected.json").read_bytes())
 SECOND = HERE / "store-2"
 EXPECTED_SECOND = json.loads((SECOND / "expected.json").read_bytes())
+THIRD = HERE / "store-3"
+EXPECTED_THIRD = json.loads((THIRD / "expected.json").read_bytes())
 ELSEWHERE = "file:///golden/elsewhere"
 FLIPS = 300
 
@@ -263,6 +266,43 @@ def test_every_flipped_byte_of_the_second_store_is_refused_or_does_no_harm(tmp_p
     assert harmed == []
 
 
+def what_third_holds(store: Any) -> list[Any]:
+    """Everything of the third store, as its expected.json tells it; every content is read."""
+    held = []
+    for version, described_as in zip(store.versions, described(store), strict=True):
+        lost = []
+        for path, _, _, content_id, *_ in rows_of(version):
+            try:
+                assert blake3.blake3(version.content(bytes.fromhex(path))).hexdigest() == content_id
+            except reader.StoreError:
+                lost.append(bytes.fromhex(path).decode())
+        held.append(described_as | {"entries": rows_of(version), "lost": lost})
+    return held
+
+
+def test_the_third_golden_store_holds_all_but_what_was_lost() -> None:
+    store = reader.read_store(THIRD / "store")
+    assert what_third_holds(store) == EXPECTED_THIRD
+    lost = [f"version {version['id']}" for version in EXPECTED_THIRD if version["lost"]]
+    assert [problem.partition(":")[0] for problem in reader.problems(store)] == lost
+
+
+def test_the_third_golden_store_was_repacked_twice_and_has_lost_frames_and_holed_ones() -> None:
+    store = reader.read_store(THIRD / "store")
+    rows = [
+        row for entry in store._repacks for row in struct.iter_unpack("<I16sIII16sIII", store.piece(entry["table"]))
+    ]
+    old, new = {row[:2] for row in rows}, {row[4:6] for row in rows}
+    assert old & new
+    assert {row[:3] == row[4:7] for row in rows if row[8]} == {True, False}
+    kinds = [read_entry(file)["kind"] for file in sorted((THIRD / "store" / "log" / "catalog").iterdir())]
+    assert {"artifact", "hold", "condemned", "release", "delete", "repack"} <= set(kinds)
+
+
+def read_entry(file: Path) -> Any:
+    return reader.read_envelope(file.read_bytes(), "L")
+
+
 def test_a_checkpoint_that_tells_a_slot_otherwise_is_a_problem(tmp_path: Path) -> None:
     copied = Path(shutil.copytree(SECOND, tmp_path / "second"))
     (checkpoint,) = (copied / "store" / "ckpt" / "catalog" / "1").iterdir()
@@ -393,7 +433,7 @@ def test_a_version_is_read_at_the_places_that_a_repack_moved_its_frames_to(copy:
             places.append(places[-1] + reader.read_frame(data, places[-1]).stored)
         for start, stop in reversed(list(zip(places, places[1:], strict=False))):
             old = struct.pack("<I16sII", 0, bytes.fromhex(pack.name), start, stop - start)
-            rows.append(old + struct.pack("<I16sII", 0, new_name, at, stop - start))
+            rows.append(old + struct.pack("<I16sIII", 0, new_name, at, stop - start, 0))
             frames, at = frames + data[start:stop], at + stop - start
         pack.unlink()
     table = b"".join(sorted(rows))

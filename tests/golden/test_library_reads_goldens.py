@@ -11,7 +11,9 @@ from blake3 import blake3
 
 from dataset_store import Dataset
 from dataset_store.dataset.metadata import piece_of
-from dataset_store.errors import ExternalFileChanged, PathNotFound
+from dataset_store.dataset.store_check import verify_store
+from dataset_store.dataset.workspace import open_workspace
+from dataset_store.errors import Corrupt, ExternalFileChanged, PathNotFound
 from dataset_store.storage import storages
 from dataset_store.storage.posix_backend import PosixBackend
 
@@ -111,3 +113,30 @@ def test_reading_a_golden_store_changes_nothing_in_it(golden):
     before = {path: path.read_bytes() for path in (STORE / "store").rglob("*") if path.is_file()}
     Dataset.get(VERSIONS[0]["id"]).get_local_copy()
     assert {path: path.read_bytes() for path in (STORE / "store").rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def third(home, monkeypatch):
+    """The versions of the third store: repacked, damaged, and repaired in part."""
+    folder = STORE.parent / "store-3"
+    monkeypatch.setenv("DATASET_STORE_URL", str(folder / "store"))
+    return json.loads((folder / "expected.json").read_text())
+
+
+def test_files_of_the_third_golden_store_are_found_where_they_are_now(third):
+    for version in third:
+        dataset = Dataset.get(version["id"])
+        assert rows(dataset) == version["entries"]
+        whole = [os.fsdecode(bytes.fromhex(row[0])) for row in version["entries"] if row[1] == "file"]
+        whole = [path for path in whole if path not in version["lost"]]
+        copy = Path(dataset.get_local_copy(files=whole))
+        ids = {os.fsdecode(bytes.fromhex(row[0])): row[3] for row in version["entries"]}
+        assert {path: blake3(Path(copy, path).read_bytes()).hexdigest() for path in whole} == {p: ids[p] for p in whole}
+        for path in version["lost"]:
+            with pytest.raises(Corrupt):
+                dataset.get_local_copy(files=[path])
+
+
+def test_what_was_lost_of_the_third_golden_store_is_told_exactly(third):
+    affected = verify_store(open_workspace()).affected
+    assert {one.id: list(one.paths) for one in affected} == {one["id"]: one["lost"] for one in third}

@@ -11,7 +11,6 @@ from dataset_store.core.digest import VersionId, hash32
 from dataset_store.core.entries import Changes, Entries, make_entries, overlay
 from dataset_store.core.frames import FrameCodec
 from dataset_store.core.log_entries import ArtifactEntry
-from dataset_store.core.packfile import Place
 from dataset_store.core.segments import segments_of
 from dataset_store.core.tree import read_all
 from dataset_store.dataset import catalog_changes
@@ -341,7 +340,7 @@ def contents_of(workspace, entries):
     for row, key in enumerate(whole.keys):
         parts = []
         for one in segments_of(whole, row):
-            (data,) = workspace.repository.packs.read_frames([Place(one.pack, one.offset, one.stored, 0)])
+            (data,) = workspace.repository.packs.read_frames([one.place])
             parts.append(codec.decode_segment(data, one.plain_offset, one.plain_length, one.digest, what="a file"))
         found[key] = hash32(b"".join(parts))
     return found

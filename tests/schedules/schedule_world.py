@@ -28,7 +28,7 @@ from dataset_store.core.packfile import PACK_HEADER_SIZE, pack_key
 from dataset_store.core.segments import decode_segment_list, segment_rows, segments_of
 from dataset_store.storage.memory_backend import MemoryBackend
 
-ROW = 56
+ROW = 60
 
 
 @dataclass
