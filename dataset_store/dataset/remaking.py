@@ -66,6 +66,8 @@ class Remade:
     holed: set[Place] = field(default_factory=set)
     _by_offset: dict[int, Place] = field(default_factory=dict)
     _offsets: list[int] = field(default_factory=list)
+    _chunks: dict[Place, list[tuple[ChunkId, int]]] = field(default_factory=dict)
+    _rows: dict[Place, dict[int, int]] = field(default_factory=dict)
 
     def take(self, made: Iterable[RemadeFrame]) -> None:
         """Add frames at places that are still free."""
@@ -87,19 +89,28 @@ class Remade:
 
     def holds(self, place: Place, segment: Segment) -> bool:
         """Whether a place is made of whole frames, in which the bytes of a segment are where it says."""
-        rows: list[tuple[ChunkId, int]] = []
-        at = place.offset
-        while at < place.offset + place.stored and at in self._by_offset:
-            frame = self.frames[self._by_offset[at]]
-            rows += zip(frame.ids, frame.lengths, strict=True)
-            at += self._by_offset[at].stored
-        starts = {start: row for row, start in enumerate(accumulate((length for _, length in rows), initial=0))}
-        first, last = starts.get(segment.plain_offset), starts.get(segment.plain_offset + segment.plain_length)
-        if at != place.offset + place.stored or first is None or last is None:
+        rows = self._chunks_at(place)
+        first = rows.get(segment.plain_offset)
+        last = rows.get(segment.plain_offset + segment.plain_length)
+        if first is None or last is None:
             return False
-        return (
-            rows_digest([one for one, _ in rows[first:last]], [size for _, size in rows[first:last]]) == segment.digest
-        )
+        chunks = self._chunks[place][first:last]
+        return rows_digest([one for one, _ in chunks], [length for _, length in chunks]) == segment.digest
+
+    def _chunks_at(self, place: Place) -> dict[int, int]:
+        """The rows of chunks by their plain offsets; none where the place is not made of whole frames."""
+        if place not in self._rows:
+            chunks: list[tuple[ChunkId, int]] = []
+            at = place.offset
+            while at < place.offset + place.stored and at in self._by_offset:
+                frame = self.frames[self._by_offset[at]]
+                chunks += zip(frame.ids, frame.lengths, strict=True)
+                at += self._by_offset[at].stored
+            if at != place.offset + place.stored:
+                return {}
+            starts = accumulate((length for _, length in chunks), initial=0)
+            self._chunks[place], self._rows[place] = chunks, {start: row for row, start in enumerate(starts)}
+        return self._rows[place]
 
 
 def chunks_in(footer: Footer, pack: PackRef, bad: Extents) -> Iterator[tuple[bytes, int]]:

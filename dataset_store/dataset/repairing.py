@@ -339,7 +339,7 @@ class _Repair:
     def _read_intact(self, pack: PackRef, places: Sequence[Place]) -> Iterator[tuple[Place, EncodedFrame]]:
         footer = self.footers[pack]
         ids = {} if footer is None else dict(_ids_of_frames(footer))
-        reader = SurvivingPacks(self.found.repository)
+        reader = self.found.trees.packs
         for at in range(0, len(places), _FRAMES_AT_ONCE):
             some = places[at : at + _FRAMES_AT_ONCE]
             found = reader.each(some, lambda place: place.pack, self.found.repository.packs.read_where_named)
@@ -437,12 +437,13 @@ class _Repair:
     def _candidates(self, one: LostSegment) -> Iterator[bytes | memoryview]:
         """What the sources have of a segment; of a frame that is lost in part the store itself may have it."""
         segment = one.segment
-        (data,) = SurvivingPacks(self.found.repository).read_frames([segment.place])
-        if not isinstance(data, Corrupt):
-            with suppress(CorruptObject):
-                yield self.codec.decode_segment(
-                    data, segment.plain_offset, segment.plain_length, segment.digest, what=pack_key(segment.pack.name)
-                )
+        parts = self.found.standing.relocations.places(segment.place) or [segment.place]
+        if self.found.packs.keys() >= {part.pack for part in parts}:
+            (data,) = self.found.trees.packs.read_frames([segment.place])
+            if not isinstance(data, Corrupt):
+                with suppress(CorruptObject):
+                    plain = (segment.plain_offset, segment.plain_length, segment.digest)
+                    yield self.codec.decode_segment(data, *plain, what=pack_key(segment.pack.name))
         yield from first_of(self.sources, one.content_id, one.start, segment.plain_length)
 
     def _whole(self, content_id: bytes, length: int) -> bytes | None:
