@@ -64,15 +64,26 @@ def chain(home: Path, versions: int, files: int, edits: int) -> list[str]:
     for number in range(versions):
         # The last edit is of the same files as the first, so that only their depth tells the two apart.
         edited = first_edited if number in {1, versions - 1} else rng.sample(paths, edits)
-        for path in edited if number else []:
-            path.write_bytes(rng.randbytes(64))
         dataset = Dataset.create(dataset_name="chain", dataset_project="bench", parent_datasets=ids[-1:])
-        dataset.sync_folder(folder)
+        if number:
+            dataset.add_files(_edit(rng, edited, home / "edited"))
+        else:
+            dataset.sync_folder(folder)
         dataset.finalize(auto_upload=True)
         ids.append(dataset.id)
         if number % 100 == 99:
             print(f"  {number + 1} versions", file=sys.stderr, flush=True)
     return ids
+
+
+def _edit(rng: random.Random, paths: list[Path], folder: Path) -> Path:
+    """A folder of new contents for these files, so that a version costs what it changes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in paths:
+        place = folder / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(rng.randbytes(64))
+    return folder
 
 
 def read_as_fresh_machine(home: Path, version: str, parent: str) -> dict[str, int]:

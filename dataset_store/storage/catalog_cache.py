@@ -14,6 +14,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from struct import Struct
 from typing import Final
@@ -28,6 +29,7 @@ __all__ = ["CatalogCache", "CatalogView"]
 
 _LENGTH: Final = Struct("<I")
 _FILE: Final = "catalog.records"
+_LOOKED: Final = "catalog.looked"
 _FLUSH: Final = 4096
 """Entries after which what was read is written, so that a long first read that is broken off is not lost."""
 
@@ -44,6 +46,21 @@ class CatalogCache:
         self._path = os.path.join(folder, _FILE)
         self._end = 0  # bytes of the file that this object has read or written
         self._usable = True
+
+    def looked(self) -> int | None:
+        """The slot behind which this machine has looked last; None where it is not known."""
+        with suppress(OSError, ValueError), open(os.path.join(self._folder, _LOOKED), "rb") as file:
+            return int(file.read(20))
+        return None
+
+    def note_look(self, slot: int) -> None:
+        """Remember behind which slot this machine has looked."""
+        with suppress(OSError):
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            temporary = os.path.join(self._folder, f"{_LOOKED}.{secrets.token_hex(4)}")
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(b"%d" % slot)
+            os.replace(temporary, os.path.join(self._folder, _LOOKED))
 
     def load(self, start: Position) -> Iterator[LogRecord]:
         """The entries in the file that follow one another from the beginning of the log."""

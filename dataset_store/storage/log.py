@@ -48,7 +48,10 @@ from dataset_store.storage.log_reader import (
     slot_key,
 )
 
-__all__ = ["Committed", "Fold", "Log", "Lost", "Pacing"]
+__all__ = ["Committed", "Fold", "Log", "Looks", "Lost", "Pacing"]
+
+_LOOK_HOLDS: Final = 64
+"""For how many entries it counts that nothing was found behind the end of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,29 @@ class Fold(Protocol):
         """Fold in the entries that follow, in order."""
 
 
+class Looks(Protocol):
+    """Remembers behind which slot this machine has looked last, so that not every process of it looks again."""
+
+    def looked(self) -> int | None:
+        """The slot; None where it is not known. Never fails."""
+
+    def note_look(self, slot: int) -> None:
+        """Remember a slot, or forget to. Never fails."""
+
+
+class _OwnLooks:
+    """What one process remembers."""
+
+    def __init__(self) -> None:
+        self._slot: int | None = None
+
+    def looked(self) -> int | None:
+        return self._slot
+
+    def note_look(self, slot: int) -> None:
+        self._slot = slot
+
+
 class Log:
     """One log of a store.
 
@@ -126,6 +152,7 @@ class Log:
         anchor: The digest of the store's config object, which the entry in slot 0 names.
         name: Which log.
         pacing: Pauses and attempts of commits.
+        looks: What remembers where it was looked behind the end; without it this process does.
         is_new: Whether the caller has just made the store: then no entry can be lost from it, and none is looked for.
     """
 
@@ -136,6 +163,7 @@ class Log:
         name: str = "catalog",
         pacing: Pacing | None = None,
         *,
+        looks: Looks | None = None,
         is_new: bool = False,
     ) -> None:
         self._backend = backend
@@ -143,7 +171,10 @@ class Log:
         self._pacing = pacing or Pacing()
         self._checkpoints = _CheckpointWriter(backend, name)
         self._known_to_stand = -1
+        self._looks = looks or _OwnLooks()
         self._looked_beyond = is_new
+        if is_new:
+            self._looks.note_look(0)
         self.start: Final = Position(0, anchor)
 
     def read_after(self, position: Position) -> Iterator[LogRecord]:
@@ -166,7 +197,9 @@ class Log:
             self._stands(position.slot - 1)
             self._checkpoints.saw(records, reader.level)
             yield from records
-        self._looked_beyond |= looks_beyond
+        if looks_beyond:
+            self._looked_beyond = True
+            self._looks.note_look(position.slot)
 
     def require_standing(self, position: Position) -> None:
         """See that the last entry before a position is the one that the caller knows; one request.
@@ -182,8 +215,9 @@ class Log:
     def append(self, entry: LogEntry, position: Position) -> Committed | Lost:
         """Write an entry into the slot at a position, or learn what stands there.
 
-        The first time, the entry before the position is checked to be there still and none to be behind it, so
-        that a log that lost its end gets no gap, and one that lost an entry no second history.
+        The first time, the entry before the position is checked to be there still, and where this machine has not
+        looked lately, none to be behind it: so a log that lost its end gets no gap, and one that lost an entry no
+        second history.
 
         Args:
             entry: The entry; its `prev` is set here.
@@ -259,20 +293,23 @@ class Log:
     def _require_end(self, position: Position) -> None:
         """Refuse to append where the log has lost the entry before, or goes on behind a lost one."""
         before = position.slot - 1
-        if self._looked_beyond and before <= self._known_to_stand:
-            return
-        key = slot_key(self._name, position.slot)
+        looked = self._looks.looked()
         later = beyond(self._name, position.slot)
-        if before >= 0:
-            (data, *found) = self._backend.get_many([slot_key(self._name, before), *later])
-            if not _is_before(data, position):
-                raise rewound(slot_key(self._name, before))
-        else:
-            found = self._backend.get_many(later)
-        if any(data is not None for data in found) and self._backend.get_many([key]) == [None]:
+        if looked is not None and 0 <= position.slot - looked < _LOOK_HOLDS:
+            later = []
+        checked = [slot_key(self._name, before)] if before > self._known_to_stand else []
+        if not checked and not later:
+            return
+        found = self._backend.get_many([*checked, *later])
+        if checked and not _is_before(found[0], position):
+            raise rewound(checked[0])
+        key = slot_key(self._name, position.slot)
+        behind = found[len(checked) :]
+        if any(data is not None for data in behind) and self._backend.get_many([key]) == [None]:
             raise entry_missing(key)
         self._stands(before)
-        self._looked_beyond = True
+        if later:
+            self._looks.note_look(position.slot)
 
     def _settle(self, key: Key, data: bytes, commit: str) -> bytes:
         """What stands under a key after `data` was sent to it: `data` itself or the object of another."""

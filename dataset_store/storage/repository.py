@@ -131,7 +131,7 @@ def open_repository(
     """
     config = decode_config(config_object, f"the config of {backend.describe()}")
     cache = None if catalog_directory is None else CatalogCache(catalog_directory)
-    catalog = CatalogView(Log(backend, object_digest(config_object), is_new=is_new), cache)
+    catalog = CatalogView(Log(backend, object_digest(config_object), looks=cache, is_new=is_new), cache)
     store_id = StoreId(bytes.fromhex(config.store))
     storages = Storages(backend, store_id, lambda: catalog.catalog.storages)
     hole_bytes = backend.traits.hole_bytes

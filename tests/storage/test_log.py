@@ -277,6 +277,38 @@ def test_a_commit_is_one_create_and_the_first_of_a_process_one_look_more():
     assert backend.snapshot().calls == {"create": 2, "get_many": 1}
 
 
+class Remembered:
+    """A machine's memory of where its processes have looked."""
+
+    slot = None
+
+    def looked(self):
+        return self.slot
+
+    def note_look(self, slot):
+        self.slot = slot
+
+
+def test_processes_of_a_machine_look_behind_the_end_once_in_64_entries():
+    backend, looks = MemoryBackend(), Remembered()
+    position, asked = make_log(backend).start, []
+    get_many = backend.get_many
+    backend.get_many = lambda keys: asked.append(len(keys)) or get_many(keys)
+    for number in range(130):
+        position = Log(backend, ANCHOR, pacing=quick(), looks=looks).append(publish(number), position).record.after
+    # Slots behind and checkpoints, and but for the first slot the entry before it.
+    assert asked == [18 if slot % 64 == 0 and slot else 17 if slot == 0 else 1 for slot in range(130)]
+
+
+def test_a_machine_whose_memory_is_of_another_log_looks():
+    backend, looks = CountingBackend(stored(objects(3))), Remembered()
+    for slot in (400, 10**18, -100):
+        looks.slot = slot
+        (*_, last) = read(make_log(backend))
+        Log(backend, ANCHOR, pacing=quick(), looks=looks).append(publish(50 + len(str(slot))), last.after)
+        assert looks.slot == last.slot + 1
+
+
 def test_a_lost_race_is_one_read_more():
     backend = CountingBackend(stored(objects(1)))
     log = make_log(backend)
