@@ -25,6 +25,7 @@ from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import InvalidRequest, NotFound
 from dataset_store.local.summaries import Summaries
 from dataset_store.storage.collecting import Collection, collect, list_packs, survey
+from dataset_store.storage.liveness import Reached
 from dataset_store.storage.repacking import Candidate, Repacked, candidates, repack
 from dataset_store.storage.trees import place_of, root_of
 
@@ -70,8 +71,8 @@ def collect_garbage(
     workspace.refresh().require("gc")
     older_than = time.time() - min_age if min_age else math.inf
     if not apply:
-        listed = list_packs(repository)
-        return Collection(listed, survey(repository, listed, keeper, older_than=older_than), None, frozenset())
+        listed, reached = list_packs(repository), Reached(repository.nodes, keeper)
+        return Collection(listed, survey(repository, listed, reached, older_than=older_than), None, frozenset())
     with progress_bar("deleting", None, show=show_progress) as told:
         return collect(repository, keeper, older_than=older_than, now_ns=now_ns, told=told)
 

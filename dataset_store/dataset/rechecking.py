@@ -52,7 +52,7 @@ def still_stands(workspace: Workspace, draft: Draft, sent: Sent) -> bool:
         return False
     if not base_is_live(workspace, draft):
         try:
-            named = reach_trees([sent.tree], workspace.repository.nodes, NoSummaries()).named
+            named = reach_trees([sent.tree], workspace.repository.nodes, NoSummaries())
         except Corrupt:
             return False
         return not len(standing.extents(named)[1])

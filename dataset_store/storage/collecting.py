@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.digest import PackName
+from dataset_store.core.extents import Extents
 from dataset_store.core.log_entries import (
     MAX_PACK_ROWS,
     Blob,
@@ -28,7 +29,7 @@ from dataset_store.core.standing import Standing
 from dataset_store.errors import Corrupt, CorruptObject, DatasetStoreError
 from dataset_store.storage.backend import Key, ObjectInfo
 from dataset_store.storage.blobs import write_blob
-from dataset_store.storage.liveness import Reach, SummaryKeeper, reach_versions
+from dataset_store.storage.liveness import Reached, SummaryKeeper
 from dataset_store.storage.repository import Repository
 from dataset_store.storage.standings import pack_row
 
@@ -122,20 +123,20 @@ def list_packs(repository: Repository) -> ListedPacks:
     return ListedPacks(packs, silent)
 
 
-def survey(repository: Repository, listed: ListedPacks, keeper: SummaryKeeper, *, older_than: float) -> Survey:
+def survey(repository: Repository, listed: ListedPacks, reached: Reached, *, older_than: float) -> Survey:
     """What is to be done with packs, by the catalog as it was last read.
 
     Args:
         repository: The store.
         listed: Its packs.
-        keeper: What is known of what nodes name.
+        reached: What live versions need, as far as it was walked.
         older_than: Dead packs written at this time or later, in seconds since 1970, are left.
 
     Raises:
         CorruptObject, ObjectMissing: A live version cannot be walked; nothing is known to be dead.
         StorageFailed: The storage refused.
     """
-    standing, held, live = at_one_state(repository, lambda: _state(repository, keeper))
+    standing, held, live = at_one_state(repository, lambda: _state(repository, reached))
     there = listed.packs.keys()
     doomed = frozenset(pack for pack in there if pack in standing.condemned)
     rest = there - live - doomed
@@ -159,27 +160,29 @@ def at_one_state(repository: Repository, compute: Callable[[], _T]) -> _T:
             return found
 
 
-def _state(repository: Repository, keeper: SummaryKeeper) -> tuple[Standing, frozenset[PackRef], frozenset[PackRef]]:
+def _state(repository: Repository, reached: Reached) -> tuple[Standing, frozenset[PackRef], frozenset[PackRef]]:
     standing = repository.standings.now()
     held = frozenset().union(*repository.standings.holds().values())
-    return standing, held, frozenset(live_extents(repository, standing, keeper).named.named())
+    return standing, held, frozenset(live_extents(repository, standing, reached).named())
 
 
-def live_extents(repository: Repository, standing: Standing, keeper: SummaryKeeper) -> Reach:
+def live_extents(repository: Repository, standing: Standing, reached: Reached) -> Extents:
     """The bytes that something live needs, where they are now.
 
     Raises:
         CorruptObject: A live version needs a frame that is condemned and was not moved.
     """
-    reach = reach_versions(repository.catalog.catalog, repository.nodes, keeper)
-    now, lost = standing.extents(reach.named)
+    now, lost = standing.extents(reached.at(repository.catalog.catalog))
+    if len(lost):
+        reached.forget()  # a version that died meanwhile may have lost them by right
+        now, lost = standing.extents(reached.at(repository.catalog.catalog))
     if len(lost):
         named = sorted(pack_key(pack.name) for pack in lost.named())
         raise CorruptObject(
             f"Something live needs frames of packs that were condemned, among them {named[0]}.",
             "Nothing was collected; run `dataset-store verify` to learn what is affected.",
         )
-    return Reach(now, reach.nodes)
+    return now
 
 
 def collect(
@@ -206,11 +209,12 @@ def collect(
     repository.catalog.refresh()
     listed = list_packs(repository)
     written = PackList(repository)
+    reached = Reached(repository.nodes, keeper)
     found: list[Survey] = []
 
     def entry(catalog: Catalog, commit: str) -> CondemnedEntry | None:
         catalog.require("gc")
-        found.append(survey(repository, listed, keeper, older_than=older_than))
+        found.append(survey(repository, listed, reached, older_than=older_than))
         if not found[-1].dead:
             return None
         rows, blob = written.of(found[-1].dead)

@@ -7,7 +7,6 @@ Never: decides what is done with what is not reached.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final, Protocol
 
@@ -26,7 +25,7 @@ from dataset_store.core.segments import decode_segment_list, segments_of
 from dataset_store.storage.blobs import extents_of_blob
 from dataset_store.storage.trees import StoredNodes, place_of, root_of
 
-__all__ = ["NoSummaries", "Reach", "SummaryKeeper", "blobs_of", "blobs_of_fold", "reach_trees", "reach_versions"]
+__all__ = ["NoSummaries", "Reached", "SummaryKeeper", "blobs_of", "blobs_of_fold", "reach_trees"]
 
 _REF: Final = np.dtype(
     [
@@ -72,24 +71,47 @@ class NoSummaries:
         """Forget."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reach:
-    """What trees need: the bytes that their nodes name, united and as they name them, and how many nodes that are."""
+class Reached:
+    """All that the fold reaches but for holds, which name packs and no bytes; every tree is walked once.
 
-    named: Extents
-    nodes: int
+    Asked again at a later state, only the trees that came since are walked, and what was reached before counts still:
+    so who computes anew because another was first is quick, however many versions there are. What died meanwhile is
+    left for the next time.
 
-
-def reach_versions(catalog: Catalog, nodes: StoredNodes, keeper: SummaryKeeper) -> Reach:
-    """All that the fold reaches but for holds, which name packs and no bytes.
-
-    Raises:
-        CorruptObject, ObjectMissing: A node of a live version is damaged or gone.
-        StorageFailed: The storage refused.
+    Args:
+        nodes: Where trees are read.
+        keeper: What is known of what nodes name.
     """
-    live = list(catalog.live_versions())
-    trees = reach_trees([version.entry.tree for version in live], nodes, keeper)
-    return Reach(unite([trees.named, *map(extents_of_blob, blobs_of_fold(catalog))]), trees.nodes)
+
+    def __init__(self, nodes: StoredNodes, keeper: SummaryKeeper) -> None:
+        self._nodes = nodes
+        self._keeper = keeper
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._walked: set[TreeRootRow] = set()
+        self._seen: set[bytes] = set()
+        self._named = Extents.none()
+
+    def at(self, catalog: Catalog) -> Extents:
+        """The bytes, united and as they are named.
+
+        Raises:
+            CorruptObject, ObjectMissing: A node of a live version is damaged or gone.
+            StorageFailed: The storage refused.
+        """
+        trees = dict.fromkeys(version.entry.tree for version in catalog.live_versions())
+        fresh = trees.keys() - self._walked
+        if fresh:
+            try:
+                found = reach_trees([tree for tree in trees if tree in fresh], self._nodes, self._keeper, self._seen)
+            except BaseException:
+                self.forget()  # of what was seen not all was reached
+                raise
+            self._named = unite([self._named, found])
+            self._walked |= fresh
+        return unite([self._named, *map(extents_of_blob, blobs_of_fold(catalog))])
 
 
 def blobs_of_fold(catalog: Catalog) -> list[Blob]:
@@ -103,12 +125,24 @@ def blobs_of(version: Version) -> list[Blob]:
     return [piece for piece in version.metadata.values() if isinstance(piece, Blob)]
 
 
-def reach_trees(trees: Sequence[TreeRootRow], nodes: StoredNodes, keeper: SummaryKeeper) -> Reach:
-    """All that some trees need, their censuses included. Raises as `reach_versions`."""
+def reach_trees(
+    trees: Sequence[TreeRootRow], nodes: StoredNodes, keeper: SummaryKeeper, seen: set[bytes] | None = None
+) -> Extents:
+    """All bytes that some trees need, their censuses included; united, as they are named.
+
+    Args:
+        trees: The trees.
+        nodes: Where they are read.
+        keeper: What is known of what nodes name.
+        seen: Nodes of which it is known already; those that are visited are added.
+
+    Raises:
+        CorruptObject, ObjectMissing, StorageFailed: As `Reached.at`.
+    """
     places = [place_of(row.census.place) for row in trees]
     found = [extents_of_places(places)]
     frontier = _refs([(FrameKind.NODE, root_of(row).ref) for row in trees])
-    seen: set[bytes] = set()
+    seen = set() if seen is None else seen
     while len(frontier):
         found.append(_extents(frontier))
         frontier = _unseen(frontier, seen)
@@ -120,7 +154,7 @@ def reach_trees(trees: Sequence[TreeRootRow], nodes: StoredNodes, keeper: Summar
                 named.append(extents)
         found.append(Extents.decode(b"".join(named)))
         frontier = np.concatenate(below) if below else frontier[:0]
-    return Reach(unite(found), len(seen))
+    return unite(found)
 
 
 def _unseen(refs: Refs, seen: set[bytes]) -> Refs:

@@ -34,7 +34,7 @@ from dataset_store.storage.collecting import (
     live_extents,
     put_blob,
 )
-from dataset_store.storage.liveness import SummaryKeeper
+from dataset_store.storage.liveness import Reached, SummaryKeeper
 from dataset_store.storage.packs import PackWriter
 from dataset_store.storage.repository import Repository
 
@@ -94,13 +94,12 @@ def candidates(
         CorruptObject, ObjectMissing: A live version cannot be walked.
         StorageFailed: The storage refused.
     """
-    return at_one_state(repository, lambda: _candidates(repository, listed, keeper, dead_share))
+    reached = Reached(repository.nodes, keeper)
+    return at_one_state(repository, lambda: _candidates(repository, listed, reached, dead_share))
 
 
-def _candidates(
-    repository: Repository, listed: ListedPacks, keeper: SummaryKeeper, dead_share: float
-) -> list[Candidate]:
-    state = _state(repository, keeper)
+def _candidates(repository: Repository, listed: ListedPacks, reached: Reached, dead_share: float) -> list[Candidate]:
+    state = _state(repository, reached)
     found = [
         Candidate(pack, listed.packs[pack].size, extents.total())
         for pack, extents in sorted(state.live.items(), key=lambda row: row[0])
@@ -170,7 +169,7 @@ class _Repack:
         told: Callable[[int, int], object],
     ) -> None:
         self.repository = repository
-        self.keeper = keeper
+        self.reached = Reached(repository.nodes, keeper)
         self.victims = victims
         self.told = told
         self._first = first
@@ -201,7 +200,7 @@ class _Repack:
 
     def _copied(self) -> _State:
         """The state, with every live frame of the victims copied to where it stands."""
-        state = _state(self.repository, self.keeper)
+        state = _state(self.repository, self.reached)
         self.victims -= state.left | state.standing.condemned
         self.victims &= state.live.keys()
         self._moved = {
@@ -259,9 +258,9 @@ class _Repack:
         self._sizes[pack] = footer.frames_end + len(footer.encode())
 
 
-def _state(repository: Repository, keeper: SummaryKeeper) -> _State:
+def _state(repository: Repository, reached: Reached) -> _State:
     standing = repository.standings.now()
-    live = live_extents(repository, standing, keeper).named
+    live = live_extents(repository, standing, reached)
     ledger = repository.catalog.catalog.packs
     folded = [*ledger.lists, *(blob for _, blob in ledger.relocations)]
     held = frozenset().union(*repository.standings.holds().values())

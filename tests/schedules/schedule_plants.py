@@ -9,7 +9,6 @@ from dataset_store.dataset import committing, uploading
 from dataset_store.errors import CommitOutcomeUnknown, ObjectMissing
 from dataset_store.local.reading import content_id_at
 from dataset_store.storage import collecting, log, repacking
-from dataset_store.storage.liveness import Reach, reach_versions
 from dataset_store.storage.log import Committed, Log
 from dataset_store.storage.log_reader import Position
 from dataset_store.storage.packs import PackReader
@@ -49,9 +48,8 @@ def a_lost_slots_winner_is_not_subtracted():
 
 @contextmanager
 def a_repacks_new_pack_is_not_live():
-    def as_named(repository, _standing, keeper):
-        found = reach_versions(repository.catalog.catalog, repository.nodes, keeper)
-        return Reach(found.named, found.nodes)
+    def as_named(repository, _standing, reached):
+        return reached.at(repository.catalog.catalog)
 
     with mock.patch.object(collecting, "live_extents", as_named):
         yield
