@@ -238,6 +238,7 @@ class _Stretch:
             fitting = [
                 row for row in range(max(len(own) - len(ids), 0), len(own)) if ids[: len(own) - row] == own[row:]
             ]
+        fitting = [row for row in fitting if self._agrees(place.offset, row, end, row + len(frames))]
         if not fitting:
             return False
         first = self._nearest(fitting, place.offset)
@@ -253,7 +254,8 @@ class _Stretch:
         ends = list(accumulate((one.plain for one in self.frames), initial=0))
         row_at = {end: row for row, end in enumerate(ends)}
         pairs = ((row, row_at.get(end + segment.plain_length)) for row, end in enumerate(ends[:-1]))
-        fitting = {first: last for first, last in pairs if last is not None and self._is(segment, first, last)}
+        found = ((first, last) for first, last in pairs if last is not None and self._is(segment, first, last))
+        fitting = {first: last for first, last in found if self._agrees(segment.offset, first, stop, last)}
         if fitting:
             first = self._nearest(list(fitting), segment.offset)
             self.rows |= {segment.offset: first, stop: fitting[first]}
@@ -266,6 +268,12 @@ class _Stretch:
             ends = [start + (stop - start) * done // total for done in accumulate(lengths)]
             for frame, (begin, end) in zip(self.frames[first:last], pairwise([start, *ends]), strict=True):
                 yield Place(self.pack, begin, end - begin, 0), frame, False
+
+    def _agrees(self, start: int, first: int, stop: int, last: int) -> bool:
+        """Whether rows may begin at two more offsets: in the order of what is known, and with a frame for each part."""
+        merged = {start: first, stop: last} | self.rows
+        in_order = all(before < after for (_, before), (_, after) in pairwise(sorted(merged.items())))
+        return in_order and (merged[start], merged[stop]) == (first, last)
 
     def _is(self, segment: Segment, first: int, last: int) -> bool:
         some = self.frames[first:last]
