@@ -201,7 +201,7 @@ def _written(
             materialise(
                 entries,
                 writer,
-                workspace.repository.packs.read_ranges,
+                workspace.repository.packs,
                 done=done,
                 external=fetcher(workspace, entries, done),
                 reuse=_reuse(workspace, entries, seeds),

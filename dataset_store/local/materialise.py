@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event, local
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,19 @@ from dataset_store.core.segments import Segment, segments_of
 from dataset_store.errors import CorruptObject, UnsupportedFileType
 from dataset_store.local.folder_writer import FolderWriter
 
-__all__ = ["Fetch", "Progress", "materialise"]
+__all__ = ["Progress", "StoredFrames", "materialise"]
 
-Fetch = Callable[[Sequence[Place]], Iterator[memoryview]]
+
+class StoredFrames(Protocol):
+    """Where stored frames are read, wherever they are now. Every place is of whole frames."""
+
+    def read_ranges(self, places: Sequence[Place]) -> Iterator[memoryview]:
+        """The stored bytes of each place, in the order asked."""
+
+    def read_run(self, place: Place, piece_bytes: int) -> Iterator[memoryview]:
+        """The stored bytes of one run of frames, at most so many at once."""
+
+
 Reuse = Callable[[int, Segment, int, int], bool]
 """Fills one segment of a row into an open file at an offset from bytes on this machine; whether it did."""
 
@@ -63,7 +74,7 @@ class _Codecs(local):
 def materialise(
     entries: Entries,
     writer: FolderWriter,
-    fetch: Fetch,
+    stored: StoredFrames,
     *,
     done: Bool,
     external: External = _no_external,
@@ -75,7 +86,7 @@ def materialise(
     Args:
         entries: Rows with all their segments (lists expanded).
         writer: The folder.
-        fetch: Reads stored bytes of places, in order.
+        stored: Where stored frames are read.
         done: Rows that are there already, such as links to seeds; shape (n,).
         external: Hands over the files that external links lead to.
         reuse: Asked for each segment of a file of several chunks before it is fetched.
@@ -91,7 +102,7 @@ def materialise(
         writer.make_directory(entries.keys[row])
     files = (kinds == Kind.FILE) & ~done
     _write_empty(entries, writer, np.flatnonzero(files & (entries.sizes == 0)))
-    copier = _Copier(entries, writer, fetch, reuse, progress)
+    copier = _Copier(entries, writer, stored, reuse, progress)
     one_chunk = (entries.kinds & ONE_CHUNK) != 0
     workers = min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
@@ -200,10 +211,12 @@ class _Copier:
     Once `stop` is set, units that run end at the next piece.
     """
 
-    def __init__(self, entries: Entries, writer: FolderWriter, fetch: Fetch, reuse: Reuse, progress: Progress) -> None:
+    def __init__(
+        self, entries: Entries, writer: FolderWriter, stored: StoredFrames, reuse: Reuse, progress: Progress
+    ) -> None:
         self.entries = entries
         self.writer = writer
-        self.fetch = fetch
+        self.stored = stored
         self.reuse = reuse
         self.progress = progress
         self.threads = _Codecs()
@@ -224,7 +237,7 @@ class _Copier:
             by_frame[pack, offset, stored].append((row, start, start + length))
         places = [Place(segments.packs[pack], offset, stored, 0) for pack, offset, stored in by_frame]
         found: dict[int, memoryview] = {}
-        for place, pieces, data in zip(places, by_frame.values(), self.fetch(places), strict=True):
+        for place, pieces, data in zip(places, by_frame.values(), self.stored.read_ranges(places), strict=True):
             plain = self.threads.codec.decode_frame(data, what=_named(place.pack, place.offset)).plain
             for row, start, stop in pieces:
                 found[row] = content = plain[start:stop]
@@ -301,10 +314,9 @@ class _Copier:
         """The frames of a segment, read some MiB at a time."""
         what = _named(segment.pack, segment.offset)
         rest = b""
-        for start in range(0, segment.stored, _READ_BYTES):
+        for piece in self.stored.read_run(segment.place, _READ_BYTES):
             self._require_wanted()
-            place = Place(segment.pack, segment.offset + start, min(_READ_BYTES, segment.stored - start), 0)
-            data = memoryview(b"".join((rest, *self.fetch([place]))))
+            data = memoryview(b"".join((rest, piece)))
             at = 0
             while at + HEADER_SIZE <= len(data):
                 length = frame_length(data[at : at + HEADER_SIZE], what=what)

@@ -188,6 +188,37 @@ class PackReader:
         """As `read_ranges`, all at once and in memory together."""
         return self._current(partial(self._read_window, places))
 
+    def read_run(self, place: Place, piece_bytes: int) -> Iterator[memoryview]:
+        """The stored bytes of one run of frames, unchecked, piece by piece; a frame may lie in several pieces.
+
+        Args:
+            place: The run, as it is named.
+            piece_bytes: The most that is asked for and in memory at once.
+
+        Raises:
+            ObjectMissing: A pack is not there; its key, hence its name, is in the message.
+            CorruptObject: A pack is too short for the run.
+            StorageFailed: The storage refused.
+        """
+        done, total = 0, None
+        what = f"The run of frames at {place.offset} of {_key(place.pack)}"
+        while True:
+            parts = [place] if self._whereabouts is None else self._whereabouts.moved([place])[0]
+            length = sum(part.stored for part in parts)
+            # Frames are moved unchanged; only where a repair has made them anew meanwhile it does not go on.
+            require(total in {None, length}, what, "was made anew while it was read")
+            total = length
+            try:
+                for piece in _pieces(parts, done, piece_bytes):
+                    (data,) = self._read_places([piece])
+                    done += piece.stored
+                    yield data
+            except ObjectMissing:
+                if self._whereabouts is None or not self._whereabouts.newer():
+                    raise
+            else:
+                return
+
     def read_where_named(self, places: Sequence[Place]) -> list[memoryview]:
         """As `read_frames`, from the packs that the places name, whatever was moved out of them."""
         return self._read_places(places)
@@ -281,6 +312,14 @@ class PackReader:
             for row, answer in zip(rows, answers, strict=True):
                 found[row] = answer
         return found
+
+
+def _pieces(parts: Sequence[Place], skip: int, most: int) -> Iterator[Place]:
+    """The bytes of some places behind the first `skip`, at most so many at once."""
+    for part in parts:
+        for start in range(min(skip, part.stored), part.stored, most):
+            yield Place(part.pack, part.offset + start, min(most, part.stored - start), 0)
+        skip = max(0, skip - part.stored)
 
 
 @dataclass(slots=True)

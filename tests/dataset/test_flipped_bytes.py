@@ -94,7 +94,7 @@ def made(entries: Entries, repository: Repository, folder: Path) -> dict[bytes, 
     copy.mkdir()
     try:
         with FolderWriter(str(copy), read_only=True) as writer:
-            materialise(entries, writer, repository.packs.read_ranges, done=np.zeros(len(entries), np.bool_))
+            materialise(entries, writer, repository.packs, done=np.zeros(len(entries), np.bool_))
         return dict(listed(os.fsencode(copy)))
     finally:
         shutil.rmtree(copy)

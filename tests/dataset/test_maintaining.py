@@ -32,6 +32,7 @@ from dataset_store.errors import (
     StorageFailed,
     VersionDeleted,
 )
+from dataset_store.local import materialise
 from dataset_store.storage import collecting
 from dataset_store.storage.packs import PackWriter
 from dataset_store.testing.folders import read, write
@@ -350,6 +351,22 @@ def test_a_version_made_after_a_repack_uses_what_was_moved(home, another_machine
     collect_all()
     another_machine("third")
     assert read(Dataset.get(child.id).get_local_copy()) == {"0": bytes_of(0), "again": bytes_of(0), "new": b"new"}
+
+
+def test_a_large_file_of_a_repacked_pack_is_read_piece_by_piece(home, another_machine, monkeypatch):
+    """A run of frames is longer than what is asked for at once, and only as a whole it says where it is now."""
+    folder = write(
+        home / "in", {"large": random.Random(1).randbytes(3_000_000), "dead": random.Random(2).randbytes(900_000)}
+    )
+    first = version_of(folder)
+    (folder / "dead").unlink()
+    made = version_of(folder, parent_datasets=[first.id])
+    Dataset.delete(first.id, force=True)
+    workspace = open_workspace()
+    repack_packs(workspace, [one.pack for one in packs_of_version(workspace, workspace.live_version(made.id))])
+    monkeypatch.setattr(materialise, "_READ_BYTES", 100_000)
+    another_machine()
+    assert read(Dataset.get(made.id).get_local_copy()) == read(folder)
 
 
 def test_packs_that_were_repacked_are_repacked_again_and_again(home, another_machine, small_packs):

@@ -10,6 +10,7 @@ import pytest
 
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
+from dataset_store.dataset.maintaining import packs_of_version, repack_packs
 from dataset_store.testing.folders import write
 
 
@@ -135,3 +136,38 @@ def test_reading_a_warm_copy_in_a_process_of_its_own_sends_one_request(sent, hom
     found = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == str(path)
     assert len(sent()) == 1
+
+
+def cold_read_of_a_repacked_version(sent, home, another_machine, large, small):
+    """The last of several versions, each of which left its part of it in packs of its own."""
+    folder = small_files(home / "in", small)
+    drawn, made = random.Random(1), None
+    for number in range(6):
+        part = folder / f"large{number % 3}"
+        part.write_bytes(drawn.randbytes(large // 3))
+        for path in sorted(folder.glob("d*/*"))[number::7]:
+            path.write_bytes(drawn.randbytes(700))
+        made = version(folder, parent_datasets=[] if made is None else [made])
+    workspace = workspaces.open_workspace()
+    last = workspace.live_version(made.id)
+    repack_packs(workspace, [one.pack for one in packs_of_version(workspace, last)], last)
+    another_machine()
+    found = Dataset.get(made.id)
+    sent()
+    copy = Path(found.get_local_copy())
+    seen = [one for one in sent() if not one.startswith(("GET log/", "GET ckpt/"))]
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert {str(path.relative_to(copy)) for path in copy.rglob("*")} == {
+        str(path.relative_to(folder)) for path in folder.rglob("*")
+    }
+    print(f"cold read of {size >> 20} MiB in {len(list(folder.rglob('*')))} files: {len(seen)} requests")
+    assert len(seen) <= size / (8 << 20) + 20, seen
+
+
+def test_a_cold_read_of_a_repacked_version_asks_for_long_ranges(sent, home, another_machine):
+    cold_read_of_a_repacked_version(sent, home, another_machine, 24 << 20, 300)
+
+
+@pytest.mark.heavy
+def test_a_cold_read_of_a_large_repacked_version_asks_for_long_ranges(sent, home, another_machine):
+    cold_read_of_a_repacked_version(sent, home, another_machine, 300 << 20, 5_000)
