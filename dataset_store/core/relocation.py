@@ -110,14 +110,20 @@ class Relocations:
         self._moved: dict[PackRef, Moved] = {}
         self._came_from: dict[PackRef, frozenset[PackRef]] = {}
 
-    def with_table(self, table: Table) -> "Relocations":
-        """These, and the next table in log order."""
+    def with_table(self, table: Table, staying: Collection[PackRef] = ()) -> "Relocations":
+        """These, and the next table in log order.
+
+        Args:
+            table: The table.
+            staying: The packs of the table that no entry has condemned yet: frames in them without a row stay where
+                they are, and so do those that older rows lead to.
+        """
         merged = Relocations()
         merged._moved = self._moved.copy()
         merged._came_from = self._came_from.copy()
         through = {old for pack in table for old in merged._came_from.pop(pack, ())}
         for old in through:
-            merged._put(old, _forwarded(self._moved[old], table))
+            merged._put(old, _forwarded(self._moved[old], table, staying))
         for old, moved in table.items():
             merged._put(old, moved)
         return merged
@@ -141,6 +147,16 @@ class Relocations:
         first, last, whole = moved.rows_of(np.array([place.offset], np.uint64), np.array([place.stored], np.uint32))
         return not whole[0] or bool(moved.lost[int(first[0]) : int(last[0])].any())
 
+    def is_holed(self, place: Place) -> bool:
+        """Whether of a frame or run of frames something was put elsewhere that lacks a part of it."""
+        moved = self._moved.get(place.pack)
+        if moved is None:
+            return False
+        first, last, _ = moved.rows_of(np.array([place.offset], np.uint64), np.array([place.stored], np.uint32))
+        rows = slice(int(first[0]), int(last[0]))
+        away = np.array([pack != place.pack for pack in moved.packs], np.bool_)[moved.pack[rows]]
+        return bool((moved.lost[rows] & away).any())
+
     def elsewhere(self, pack: PackRef) -> Extents:
         """The bytes of a pack that are to be read elsewhere now, united."""
         moved = self._moved.get(pack)
@@ -153,6 +169,22 @@ class Relocations:
     def with_losses(self) -> frozenset[PackRef]:
         """The packs of whose frames some are lost in part or in whole."""
         return frozenset(pack for pack, moved in self._moved.items() if moved.lost.any())
+
+    def packs(self) -> frozenset[PackRef]:
+        """The packs of which tables tell."""
+        return frozenset(self._moved)
+
+    def awaited(self, named: Extents) -> Extents:
+        """The old places of lost frames that united extents name: what comes back there is needed."""
+        return unite([part for pack in named.packs if pack in self._moved for part in self._lost_in(pack, named)])
+
+    def _lost_in(self, pack: PackRef, named: Extents) -> Iterator[Extents]:
+        moved = self._moved[pack]
+        at = np.flatnonzero(moved.lost)
+        start: U64 = moved.offset[at].astype(np.uint64)
+        rows = Extents((pack,), np.zeros(len(at), np.uint32), start, start + moved.stored[at])
+        if len(at):
+            yield rows.take(np.flatnonzero(rows.touched_by(named)))
 
     def maimed(self) -> frozenset[PackRef]:
         """The packs of which something lost is still where it was."""
@@ -200,6 +232,7 @@ class Relocations:
             moved = self._moved[old]
             start = moved.new_offset.astype(np.uint64)
             there = Extents(moved.packs, moved.pack, start, start + moved.new_stored).touched_by(now)
+            there &= np.array([pack != old for pack in moved.packs], np.bool_)[moved.pack]
             begin = moved.offset[there].astype(np.uint64)
             pack = np.zeros(len(begin), np.uint32)
             found.append(Extents((old,), pack, begin, begin + moved.stored[there]))
@@ -272,8 +305,8 @@ def _refs(column: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> tuple[list
     return [PackRef(int.from_bytes(one[:4], "little"), PackName(one[4:])) for one in index], np.array(rows, np.uint32)
 
 
-def _forwarded(moved: Moved, table: Table) -> Moved:
-    """Rows whose new places were moved again; those whose frames were left behind go."""
+def _forwarded(moved: Moved, table: Table, staying: Collection[PackRef]) -> Moved:
+    """Rows whose new places were moved again; those whose frames were left behind in a condemned pack go."""
     keep = np.ones(len(moved), np.bool_)
     offset, stored, pack = moved.new_offset.copy(), moved.new_stored.copy(), moved.pack.copy()
     lost = moved.lost.copy()
@@ -286,10 +319,13 @@ def _forwarded(moved: Moved, table: Table) -> Moved:
         begin, length = moved.new_offset[rows], moved.new_stored[rows]
         found = np.maximum(np.searchsorted(again.offset, begin, side="right") - 1, 0)
         numbers = np.array([packs.setdefault(one, len(packs)) for one in again.packs], np.uint32)
-        stays = (numbers[again.pack[found]] == at) & _within(begin, length, again.offset[found], again.stored[found])
-        goes = ~stays & (again.offset[found] == begin) & (again.stored[found] == length)
+        inside = _within(begin, length, again.offset[found], again.stored[found])
+        is_left = numbers[again.pack[found]] == at
+        goes = ~is_left & (again.offset[found] == begin) & (again.stored[found] == length)
+        # A frame without a row is where it was, if its pack is; what is lost is where it was in any case.
+        stays = ~goes if ref in staying else inside & is_left
         keep[rows] = stays | goes
-        lost[rows] |= again.lost[found]
+        lost[rows] |= again.lost[found] & inside
         rows, found = rows[goes], found[goes]
         offset[rows], stored[rows] = again.new_offset[found], again.new_stored[found]
         pack[rows] = numbers[again.pack[found]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataset_store.core.entries import Bool, Segments
-from dataset_store.core.extents import Extents, unite
+from dataset_store.core.extents import Extents, unite, without
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.relocation import Relocations
 from dataset_store.core.segments import ChunkHit
@@ -80,6 +80,26 @@ class Standing:
             stops = moved.new_offset[last[one_place] - 1] + moved.new_stored[last[one_place] - 1]
             stored[at] = stops - offset[at]
         return replace(segments, packs=tuple(packs), pack=pack, offset=offset, stored=stored), stands
+
+    def can_be_used(self, named: Extents) -> bool:
+        """Whether each of united extents is made of frames that stand, so that a new version may name it."""
+        return not any(
+            len(without(rows, self._usable(pack))) for pack, rows in named.by_pack() if self.is_touched(pack)
+        )
+
+    def _usable(self, pack: PackRef) -> Extents:
+        """The bytes of a touched pack that were moved whole into packs that are not condemned, united."""
+        moved = self.relocations.moved(pack)
+        if moved is None:
+            return Extents.none()
+        usable = np.array([one not in self.condemned for one in moved.packs], np.bool_)[moved.pack] & ~moved.lost
+        start = moved.offset[usable].astype(np.uint64)
+        return unite([Extents((pack,), np.zeros(len(start), np.uint32), start, start + moved.stored[usable])])
+
+    @property
+    def tells_of_packs(self) -> bool:
+        """Whether any pack is condemned or repaired."""
+        return bool(self.condemned or self.relocations.packs())
 
     def extents(self, named: Extents) -> tuple[Extents, Extents]:
         """Where united extents are now, united; and of them, those that do not stand, as they were named or moved."""

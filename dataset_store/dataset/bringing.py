@@ -178,18 +178,17 @@ class Bringing:
         return True
 
     def _stands(self, catalog: Catalog, base: Version | None) -> bool:
-        """Whether nothing that the version would use was condemned after the state from which it was taken.
+        """Whether nothing that the version would use fell after the state from which it was taken.
 
         What its tree shares with that of a version that lives needs no look.
         """
         last = catalog.packs.last_condemnation
         if last is None or last < self.sender.standing.slot:
             return True
-        condemned = self.target.repository.standings.now().condemned
+        standing = self.target.repository.standings.now()
         # Nodes of each part lie in packs of their own, so all that were put count, not only those of contents.
-        return condemned.isdisjoint(self._packs.union(self.sender.packs)) and (
-            base is None or is_live(catalog, base.id)
-        )
+        put = self._packs.union(self.sender.packs)
+        return not any(map(standing.is_touched, put)) and (base is None or is_live(catalog, base.id))
 
 
 class _Fallen(DatasetStoreError):

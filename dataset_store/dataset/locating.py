@@ -71,15 +71,17 @@ class Located:
     def add_from(self, entries: Entries, standing: Standing) -> None:
         """Locate the contents that other entries have, where their frames stand.
 
-        A list of segments is taken at its place, so what it lists must stand there too: it does in a live version.
+        A list of segments is taken at its place, so what it lists must stand there too: it does in a live version, if
+        nothing was ever lost; else such a content is located chunk by chunk.
         """
+        lists_stand = not standing.relocations.with_losses()
         leads, there = self._matches(entries)
         one_chunk = (entries.kinds[there] & ONE_CHUNK) != 0
         segments, stands = standing.segments(entries.segments)
         for lead, row in zip(leads[~one_chunk].tolist(), there[~one_chunk].tolist(), strict=True):
             end = int(entries.segment_ends[row])
             rows = slice(end - int(entries.segment_counts[row]), end)
-            if stands[rows].all():
+            if stands[rows].all() and (lists_stand or not entries.kinds[row] & LISTED):
                 found = segment_rows(segments.take(np.arange(rows.start, rows.stop)))
                 self.add(lead, FileSegments(found, int(entries.kinds[row]) & LISTED))
         at = entries.segment_ends[there[one_chunk]] - 1

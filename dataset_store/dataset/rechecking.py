@@ -55,7 +55,7 @@ def still_stands(workspace: Workspace, draft: Draft, sent: Sent) -> bool:
             named = reach_trees([sent.tree], workspace.repository.nodes, NoSummaries())
         except Corrupt:
             return False
-        return not len(standing.extents(named)[1])
+        return standing.can_be_used(named)
     return not fallen_rows(workspace, draft.changes.entries, standing).any()
 
 
@@ -88,7 +88,7 @@ def own_changes(workspace: Workspace, draft: Draft) -> OwnChanges:
 def fallen_rows(workspace: Workspace, entries: Entries, standing: Standing) -> Bool:
     """The rows that have segments which do not stand; shape (n,)."""
     fallen = _touches_fallen(entries, standing)
-    listed = np.flatnonzero((entries.kinds & LISTED) != 0) if standing.condemned else np.zeros(0, np.int64)
+    listed = np.flatnonzero((entries.kinds & LISTED) != 0) if standing.tells_of_packs else np.zeros(0, np.int64)
     for row in listed[~fallen[listed]].tolist():
         one = entries.rows(row, row + 1)
         fallen[row] = _touches_fallen(with_lists(one, workspace.repository.nodes), standing)[0]

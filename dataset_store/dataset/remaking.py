@@ -12,11 +12,11 @@ nothing else is asked for.
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from typing import TypeAlias
 
 from dataset_store.core.digest import ChunkId, hash32, rows_digest
-from dataset_store.core.extents import Extents, extents_of_places
+from dataset_store.core.extents import Extents, extents_of_places, unite
 from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, FrameCodec, FrameKind
 from dataset_store.core.packfile import Footer, PackRef, Place
 from dataset_store.core.segments import Segment
@@ -68,16 +68,31 @@ class Remade:
     _offsets: list[int] = field(default_factory=list)
     _chunks: dict[Place, list[tuple[ChunkId, int]]] = field(default_factory=dict)
     _rows: dict[Place, dict[int, int]] = field(default_factory=dict)
+    _whole: Extents | None = None
 
     def take(self, made: Iterable[RemadeFrame]) -> None:
         """Add frames at places that are still free."""
         for place, frame, is_holed in made:
             if not self.touches(place):
                 self.frames[place] = frame
+                self._whole = None
                 self._by_offset[place.offset] = place
                 insort(self._offsets, place.offset)
                 if is_holed:
                     self.holed.add(place)
+
+    def count_as_holed(self, parts: Sequence[Place]) -> None:
+        """Count frames that share a byte with some places as holed."""
+        touched = unite([extents_of_places(parts)])
+        places = list(self.frames)
+        self.holed.update(compress(places, extents_of_places(places).touched_by(touched).tolist()))
+        self._whole = None
+
+    def whole(self) -> Extents:
+        """The bytes of the frames that are not holed, united."""
+        if self._whole is None:
+            self._whole = unite([extents_of_places([place for place in self.frames if place not in self.holed])])
+        return self._whole
 
     def touches(self, place: Place) -> bool:
         """Whether a frame shares a byte with a place."""

@@ -22,7 +22,7 @@ from dataset_store.core.chunking import cut_ends
 from dataset_store.core.digest import ChunkId, hash32
 from dataset_store.core.entries import Entries
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite, without
-from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, FrameCodec, FrameKind
+from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, Frame, FrameCodec, FrameKind, take_segment
 from dataset_store.core.nodes import Children, NodeRef
 from dataset_store.core.packfile import Footer, PackRef, Place, pack_key
 from dataset_store.core.segments import Segment, segment_chunks, segments_of
@@ -46,6 +46,7 @@ from dataset_store.dataset.store_check import (
     Depth,
     Surveyed,
     affected_versions,
+    decoded_frames,
     survey_store,
 )
 from dataset_store.dataset.surviving import SurvivingPacks
@@ -55,7 +56,7 @@ from dataset_store.errors import Corrupt, CorruptObject
 from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.findings import Finding, in_order
 from dataset_store.storage.pack_check import scan_frames
-from dataset_store.storage.restoring import Found, restore
+from dataset_store.storage.restoring import Found, Restored, restore
 from dataset_store.storage.trees import root_of
 
 __all__ = ["Repair", "RepairedPack", "repair_store"]
@@ -146,6 +147,7 @@ class _Repair:
         self.found = found
         self.codec = FrameCodec()
         self.sources: list[ContentSource] = []
+        self.last: tuple[Place, Sequence[Frame] | Corrupt] | None = None
         ledger = found.catalog.packs
         folded = {ref for blob in (*ledger.lists, *(one for _, one in ledger.relocations)) for ref in packs_of(blob)}
         unsound = {
@@ -252,19 +254,24 @@ class _Repair:
         left = without(bad, unite([extents_of_places(list(remade.frames))]))
         hollow = {one.segment for one in lost if self._is_hollow(pack, one, remade)}
         nowhere = left.total() + sum(one.plain_length for one in hollow)
-        recovered = len(remade.frames) - len(intact)
+        recovered = len(remade.frames.keys() - intact.keys())
         if nowhere and not recovered and len(lost) == len(self.lost.get(pack, ())):
             remade, left = Remade(), bad  # what is intact serves as well where it is
+        # Without a footer a frame may seem intact, and only what is named in it tells that it is not.
+        for one in lost:
+            remade.count_as_holed(self._parts_in(pack, one))
         places = frozenset(Place(pack, start, stop - start, 0) for start, stop in _ranges(left))
-        found = Found(remade.frames, frozenset(remade.holed), places, complete=not nowhere)
-        slot, condemned = None, False
+        told = self.found.standing.relocations.moved(pack)
+        found = Found(remade.frames, frozenset(remade.holed), places, complete=not nowhere, told=told)
+        done = Restored(None, is_told=True, condemned=False)
         if apply:
             done = restore(self.workspace.repository, pack, found, self._live, now_ns)
-            slot, condemned = done.slot, done.condemned
+        if not done.is_told:
+            return RepairedPack(pack, 0, 0, self._bad_of(pack).total(), None, condemned=False)
         self._count_as_restored(remade.frames)
         self.found.hollow -= {one.segment for one in self.lost.get(pack, ())}
         self.found.hollow |= hollow
-        return RepairedPack(pack, len(remade.frames), recovered, nowhere, slot, condemned)
+        return RepairedPack(pack, len(remade.frames), recovered, nowhere, done.slot, done.condemned)
 
     def _bad_of(self, pack: PackRef) -> Extents:
         """What is lost of a pack, be it that the frame which holds the rest of it is elsewhere."""
@@ -283,10 +290,10 @@ class _Repair:
         parts = self._parts_in(pack, one)
         if any(remade.holds(part, one.segment) for part in parts):
             return True
-        if one.segment in self.found.hollow or (self.footers[pack] is None and one.segment.pack == pack):
+        relocations = self.found.standing.relocations
+        if relocations.is_holed(one.segment.place) or (self.footers[pack] is None and one.segment.pack == pack):
             return False
-        whole = extents_of_places([place for place in remade.frames if place not in remade.holed])
-        there = unite([whole, self.found.standing.relocations.elsewhere(pack)])
+        there = unite([remade.whole(), relocations.elsewhere(pack)])
         return not len(without(unite([extents_of_places(parts)]), there))
 
     def _is_hollow(self, pack: PackRef, one: LostSegment, remade: Remade) -> bool:
@@ -321,12 +328,12 @@ class _Repair:
             columns = zip(footer.offsets.tolist(), footer.stored.tolist(), strict=True)
             places = [Place(pack, offset, stored, 0) for offset, stored in columns]
         rows = extents_of_places(places)
-        needed = rows.touched_by(self.found.live) & ~rows.touched_by(self.found.bad)
+        hollow = unite([extents_of_places([one.place for one in self.found.hollow])])
+        needed = (rows.touched_by(self.found.live) | rows.touched_by(hollow)) & ~rows.touched_by(self.found.bad)
         if footer is not None or not self.found.whole:
             # Dead ones too: others may be about to use them, and this way nothing depends on what is live just now.
             needed = ~rows.touched_by(self.found.bad)
-        # Of a pack that came back, the frames that were restored in part are better than those.
-        hollow = unite([extents_of_places([one.place for one in self.found.hollow])])
+        # Of a pack that came back, frames that were restored in part are better than what they were restored to.
         needed &= ~rows.touched_by(self.found.standing.relocations.elsewhere(pack)) | rows.touched_by(hollow)
         asked = [place for place, yes in zip(places, needed.tolist(), strict=True) if yes]
         found = dict(self._read_intact(pack, asked))
@@ -360,7 +367,7 @@ class _Repair:
     def _remade(self, pack: PackRef, intact: Mapping[Place, EncodedFrame]) -> Remade:
         """The intact frames of a pack, and those in what is bad of it made anew."""
         remade = Remade()
-        remade.take((place, frame, False) for place, frame in intact.items())
+        remade.take(self._worth_it(pack, ((place, frame, False) for place, frame in intact.items())))
         remade.take(
             (place, self.codec.encode_frame(kind, [plain], [ChunkId(hash32(plain))]), False)
             for place, (kind, plain) in self.nodes.items()
@@ -408,18 +415,20 @@ class _Repair:
             else:
                 for part in self._parts_in(pack, one)[:1]:
                     blocks[part].setdefault(one.segment.plain_offset, chunks)
-        runs = {
-            place: parts[0] for place, parts in blocks.items() if parts.keys() == {0} and self._is_run(place, parts[0])
-        }
         others = [one.segment for one in self.lost.get(pack, ())]
+        runs = {
+            place: parts[0]
+            for place, parts in blocks.items()
+            if parts.keys() == {0} and self._is_run(place, parts[0], others)
+        }
         yield from remake_runs(self.codec, runs, others)
         for place, parts in blocks.items():
             if place not in runs:
                 yield from remake_block(self.codec, place, parts)
 
-    def _is_run(self, place: Place, chunks: Chunks) -> bool:
+    def _is_run(self, place: Place, chunks: Chunks, others: Sequence[Segment]) -> bool:
         """Whether chunks that begin at the plain offset 0 of a place had frames of their own there."""
-        if sum(map(len, chunks)) > PLAIN_LIMITS[FrameKind.DATA]:
+        if sum(map(len, chunks)) > PLAIN_LIMITS[FrameKind.DATA] or any(_overlaps(one, place) for one in others):
             return True
         return place.stored == sum(len(data_frame(self.codec, [chunk]).data) for chunk in chunks)
 
@@ -434,16 +443,23 @@ class _Repair:
                 return chunks
         return []
 
+    def _frames_at(self, place: Place) -> Sequence[Frame] | Corrupt:
+        """What the store has at a place, read once for all segments in it that are asked for one after another."""
+        if self.last is None or self.last[0] != place:
+            (data,) = self.found.trees.packs.read_frames([place])
+            self.last = place, data if isinstance(data, Corrupt) else decoded_frames(self.codec, data)
+        return self.last[1]
+
     def _candidates(self, one: LostSegment) -> Iterator[bytes | memoryview]:
         """What the sources have of a segment; of a frame that is lost in part the store itself may have it."""
         segment = one.segment
         parts = self.found.standing.relocations.places(segment.place) or [segment.place]
         if self.found.packs.keys() >= {part.pack for part in parts}:
-            (data,) = self.found.trees.packs.read_frames([segment.place])
-            if not isinstance(data, Corrupt):
+            frames = self._frames_at(segment.place)
+            if not isinstance(frames, Corrupt):
                 with suppress(CorruptObject):
                     plain = (segment.plain_offset, segment.plain_length, segment.digest)
-                    yield self.codec.decode_segment(data, *plain, what=pack_key(segment.pack.name))
+                    yield take_segment(frames, *plain, what=pack_key(segment.pack.name))
         yield from first_of(self.sources, one.content_id, one.start, segment.plain_length)
 
     def _whole(self, content_id: bytes, length: int) -> bytes | None:
@@ -459,10 +475,11 @@ def _segments_with_starts(entries: Entries, row: int) -> Iterator[LostSegment]:
         at += segment.plain_length
 
 
-def _is_within(segment: Segment, place: Place) -> bool:
-    """Whether a segment is a run of frames that is a part of another run."""
-    inside = place.offset <= segment.offset and segment.offset + segment.stored <= place.offset + place.stored
-    return segment.pack == place.pack and inside and not segment.plain_offset and segment.stored < place.stored
+def _overlaps(segment: Segment, place: Place) -> bool:
+    """Whether a segment names a part of a place, or more of the pack than that: so the place is no single frame."""
+    start, stop = segment.offset, segment.offset + segment.stored
+    shares = start < place.offset + place.stored and place.offset < stop
+    return segment.pack == place.pack and shares and (start, stop) != (place.offset, place.offset + place.stored)
 
 
 def _ranges(extents: Extents) -> Iterator[tuple[int, int]]:

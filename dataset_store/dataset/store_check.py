@@ -9,7 +9,7 @@ lies below.
 """
 
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from dataset_store.core.digest import NodeId
 from dataset_store.core.entries import Bool, Entries
 from dataset_store.core.envelope import encode_config
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite, without
-from dataset_store.core.frames import FrameCodec, FrameKind
+from dataset_store.core.frames import Frame, FrameCodec, FrameKind, frame_offsets, take_segment
 from dataset_store.core.packfile import Footer, PackRef, Place, pack_key
 from dataset_store.core.paths import to_text
 from dataset_store.core.relocation import Relocations
@@ -372,15 +372,17 @@ class _Survey:
         suspect = {ref for ref, pack in self.found.packs.items() if pack.footer is None} if self.share else set()
         relocations, bad = self.found.standing.relocations, unite(self.bad)
         restored = relocations.with_losses()
-        met: set[Segment] = set()
+        by_place: defaultdict[Place, dict[Segment, None]] = defaultdict(dict)
         for one in self._live_segments() if suspect or restored else ():
             place = one.place
-            now = relocations.places(place) or [place]
             in_part = one.pack in restored and relocations.is_lost(place)
-            if one not in met and (in_part or not suspect.isdisjoint(part.pack for part in now)):
-                met.add(one)
-                if not extents_of_places(now).touched_by(bad).any():
-                    self._compare_segment(one, now, in_part=in_part)
+            if in_part or not suspect.isdisjoint(part.pack for part in relocations.places(place) or [place]):
+                by_place[place][one] = None
+        for place, segments in by_place.items():
+            now = relocations.places(place) or [place]
+            if not extents_of_places(now).touched_by(bad).any():
+                in_part = place.pack in restored and relocations.is_lost(place)
+                self._compare_segments(list(segments), now, in_part=in_part)
 
     def _live_segments(self) -> Iterator[Segment]:
         trees = self.found.trees
@@ -390,20 +392,19 @@ class _Survey:
                 for row in range(len(leaf)):
                     yield from segments_of(leaf, row)
 
-    def _compare_segment(self, one: Segment, now: Sequence[Place], *, in_part: bool) -> None:
-        (data,) = self.found.trees.packs.read_frames([one.place])
-        try:
-            if isinstance(data, Corrupt):
-                raise data
-            self.codecs.codec.decode_segment(data, one.plain_offset, one.plain_length, one.digest, what="It")
-        except Corrupt as error:
-            if in_part:
+    def _compare_segments(self, segments: Sequence[Segment], now: Sequence[Place], *, in_part: bool) -> None:
+        """The segments of one place, which is read and decoded once."""
+        (data,) = self.found.trees.packs.read_frames([segments[0].place])
+        frames = data if isinstance(data, Corrupt) else decoded_frames(self.codecs.codec, data)
+        for one in segments:
+            problem = segment_problem(frames, one)
+            if problem is not None and in_part:
                 self.found.hollow.add(one)
-                self._tell("content-lost", one.pack, error.what, one.offset, one.offset + one.stored)
-                return
-            self.bad.append(extents_of_places(now))
-            for part in now:
-                self._tell("frame-damaged", part.pack, error.what, part.offset, part.offset + part.stored)
+                self._tell("content-lost", one.pack, problem, one.offset, one.offset + one.stored)
+            elif problem is not None:
+                self.bad.append(extents_of_places(now))
+                for part in now:
+                    self._tell("frame-damaged", part.pack, problem, part.offset, part.offset + part.stored)
 
     def _tell_nodes(self) -> None:
         """Nodes, lists and censuses that the store lacks, where no damaged frame says so already."""
@@ -416,6 +417,25 @@ class _Survey:
             kind = "census-damaged" if one.kind is FrameKind.CENSUS else "node-damaged"
             self._tell(kind, now.pack, one.problem, now.offset, now.offset + now.stored)
             self.found.bad = unite([self.found.bad, rows])
+
+
+def decoded_frames(codec: FrameCodec, data: memoryview) -> list[Frame] | Corrupt:
+    """The frames of a run, or what is wrong with it."""
+    try:
+        return [codec.decode_frame(data[at : at + size], what="It") for at, size in frame_offsets(data, 0, what="It")]
+    except Corrupt as error:
+        return error
+
+
+def segment_problem(frames: Sequence[Frame] | Corrupt, one: Segment) -> str | None:
+    """What is wrong with the bytes of a segment; None where nothing is."""
+    if isinstance(frames, Corrupt):
+        return frames.what
+    try:
+        take_segment(frames, one.plain_offset, one.plain_length, one.digest, what="It")
+    except Corrupt as error:
+        return error.what
+    return None
 
 
 class _Codecs(local):

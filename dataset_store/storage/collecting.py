@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.digest import PackName
-from dataset_store.core.extents import Extents
+from dataset_store.core.extents import Extents, unite
 from dataset_store.core.log_entries import (
     MAX_PACK_ROWS,
     Blob,
@@ -167,22 +167,24 @@ def _state(repository: Repository, reached: Reached) -> tuple[Standing, frozense
 
 
 def live_extents(repository: Repository, standing: Standing, reached: Reached) -> Extents:
-    """The bytes that something live needs, where they are now.
+    """The bytes that something live needs, where they are now, and where lost ones were.
 
     Raises:
         CorruptObject: A live version needs a frame that is condemned and was not moved.
     """
-    now, lost = standing.extents(reached.at(repository.catalog.catalog))
+    named = reached.at(repository.catalog.catalog)
+    now, lost = standing.extents(named)
     if len(lost):
         reached.forget()  # a version that died meanwhile may have lost them by right
-        now, lost = standing.extents(reached.at(repository.catalog.catalog))
+        named = reached.at(repository.catalog.catalog)
+        now, lost = standing.extents(named)
     if len(lost):
-        named = sorted(pack_key(pack.name) for pack in lost.named())
+        first = min(pack_key(pack.name) for pack in lost.named())
         raise CorruptObject(
-            f"Something live needs frames of packs that were condemned, among them {named[0]}.",
+            f"Something live needs frames of packs that were condemned, among them {first}.",
             "Nothing was collected; run `dataset-store verify` to learn what is affected.",
         )
-    return now
+    return unite([now, standing.relocations.awaited(named)])
 
 
 def collect(

@@ -5,8 +5,8 @@ against exactly the state before the entry's own slot; where another entry takes
 reaches are copied too, and those whose copies it condemned are copied again under a new name.
 
 Packs that hold relocation tables or lists of packs are left: their places are read while the log is folded, before any
-table is known. So are held ones, and damaged ones that a repair could not restore in whole. Every chunk is checked on
-its way against the footer of the pack that it comes from.
+table is known. So are held ones, and damaged ones that a repair has told of and not condemned. Every chunk is checked
+on its way against the footer of the pack that it comes from.
 
 Never: changes what any version holds, or writes under a name that was used before.
 """
@@ -264,7 +264,7 @@ def _state(repository: Repository, reached: Reached) -> _State:
     ledger = repository.catalog.catalog.packs
     folded = [*ledger.lists, *(blob for _, blob in ledger.relocations)]
     held = frozenset().union(*repository.standings.holds().values())
-    left = held.union(standing.relocations.maimed(), *map(packs_of, folded))
+    left = held.union(standing.relocations.packs(), *map(packs_of, folded))
     return _State(standing, dict(live.by_pack()), left)
 
 

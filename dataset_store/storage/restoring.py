@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from itertools import compress
 
 from dataset_store.core.catalog import Catalog
+from dataset_store.core.digest import PackName
 from dataset_store.core.extents import Extents, extents_of_places, unite, without
 from dataset_store.core.frames import EncodedFrame
 from dataset_store.core.log_entries import Blob, RepackEntry
 from dataset_store.core.packfile import PackRef, Place, frame_rank
-from dataset_store.core.relocation import encode_table, moved_frames
+from dataset_store.core.relocation import Moved, decode_table, encode_table, moved_frames
 from dataset_store.storage.collecting import PackList, put_blob
 from dataset_store.storage.repository import Repository
 
@@ -32,12 +33,14 @@ class Found:
         holed: Those of them that have zeros in the place of chunks that are lost.
         lost: Places in the pack of which nothing was found.
         complete: Whether all that something live needs of the pack is there.
+        told: What tables told of the pack when that was found out; None where none did.
     """
 
     frames: Mapping[Place, EncodedFrame]
     holed: frozenset[Place]
     lost: frozenset[Place]
     complete: bool
+    told: Moved | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,13 @@ class Restored:
     """What became of one pack.
 
     Attributes:
-        slot: Of the entry; None where the pack was condemned meanwhile, by a repack or another repair, or where an
-            earlier repair has told the same.
+        slot: Of the entry; None where there was nothing to be told, or where another came first.
+        is_told: Whether the log says now what was found; not if it was repacked or repaired meanwhile by another.
         condemned: Whether nothing live needs the pack any more.
     """
 
     slot: int | None
+    is_told: bool
     condemned: bool
 
 
@@ -81,7 +85,7 @@ def restore(
         return work.entry(catalog, commit, now_ns())
 
     record = repository.catalog.change(entry)
-    return Restored(None if record is None else record.slot, record is not None and work.condemns)
+    return Restored(None if record is None else record.slot, not work.was_late, record is not None and work.condemns)
 
 
 @dataclass(slots=True)
@@ -94,13 +98,17 @@ class _Restoration:
     live: Callable[[Catalog], Extents | None]
     was_condemned: bool
     condemns: bool = False
+    was_late: bool = False
     put: dict[Place, Place] = field(default_factory=dict)
     table: tuple[bytes, Blob] | None = None
 
     def entry(self, catalog: Catalog, commit: str, time: int) -> RepackEntry | None:
         """The entry for the state before the slot, all that it names being put; None where another was first."""
         standing = self.repository.standings.now()
-        if self.pack in standing.condemned and not self.was_condemned:
+        condemned_since = self.pack in standing.condemned and not self.was_condemned
+        # What another has restored meanwhile may overlap with this.
+        self.was_late = condemned_since or not _tell_the_same(standing.relocations.moved(self.pack), self.found.told)
+        if self.was_late:
             return None
         if self.found.frames and (not self.put or any(new.pack in standing.condemned for new in self.put.values())):
             self._put_frames()
@@ -111,7 +119,10 @@ class _Restoration:
         self.condemns = self._is_covered(catalog, moved)
         if (rows, lost) == (earlier, lost_before) and (not self.condemns or self.pack in standing.condemned):
             return None
+        if not rows:
+            return None
         table = encode_table(moved_frames(list(rows.items()), lost))
+        decode_table(table, "of a repair")  # none that readers refuse may come into the log
         if self.table is None or self.table[0] != table or not self.repository.standings.stands(self.table[1]):
             self.table = table, put_blob(self.repository, table)
         packs, listed = PackList(self.repository).of(frozenset({self.pack} if self.condemns else ()))
@@ -145,3 +156,10 @@ class _Restoration:
             return False
         own = [extents for pack, extents in live.by_pack() if pack == self.pack]
         return not len(without(unite(own), unite([extents_of_places(list(moved))])))
+
+
+def _tell_the_same(one: Moved | None, other: Moved | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    pack = PackRef(0, PackName(bytes(16)))
+    return encode_table({pack: one}) == encode_table({pack: other})

@@ -97,11 +97,13 @@ class Standings:
 
     def _relocations(self) -> Relocations:
         """The tables known so far, and those that came since."""
-        merged = self._standing.relocations
+        merged, condemned = self._standing.relocations, self._view.catalog.packs.condemned
         tables = self._view.catalog.packs.relocations
         for slot, blob in tables[self._tables :]:
             what = f"The relocation table in slot {slot}"
-            merged = merged.with_table(decode_table(self._read(blob, what), what))
+            table = decode_table(self._read(blob, what), what)
+            staying = [pack for pack in table if condemned.get(pack_row(pack), slot + 1) > slot]
+            merged = merged.with_table(table, staying)
         self._tables = len(tables)
         return merged
 

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from contextlib import suppress
 
 import pytest
 from stores import snapshot
@@ -9,14 +10,18 @@ from versions import version_of
 
 from dataset_store import Dataset
 from dataset_store.core import frames
+from dataset_store.core.packfile import pack_key
+from dataset_store.dataset import repairing, sending
+from dataset_store.dataset import workspace as workspaces
 from dataset_store.dataset.lost_contents import Folders
 from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
 from dataset_store.dataset.repairing import repair_store
 from dataset_store.dataset.store_check import EVERY_BYTE, STRUCTURE, verify_store
 from dataset_store.dataset.verifying import verify_stored
 from dataset_store.dataset.workspace import open_workspace
-from dataset_store.errors import ObjectMissing
+from dataset_store.errors import ChunksLost, Corrupt, ObjectMissing
 from dataset_store.storage import restoring
+from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.packs import PackWriter
 from dataset_store.testing.folders import read, write
 
@@ -372,3 +377,243 @@ def test_a_writer_beside_a_repair_takes_the_slot_and_loses_nothing(home, version
     assert all(one.slot is not None for one in done.packs)
     assert check().sound
     assert len(check().affected) == 0
+
+
+# --- what must hold however repairs, repacks, writers and collections meet -----------------------------------------
+
+
+def large_pack(home):
+    return max(packs_there(home), key=lambda path: path.stat().st_size)
+
+
+def lost_files(found=None):
+    return {one.id: set(one.paths) for one in (found or check(EVERY_BYTE)).affected}
+
+
+def test_a_repair_that_finds_nothing_leaves_the_rest_of_a_repacked_pack_as_it_is(home, another_machine):
+    files = {f"f{at}": random.Random(at).randbytes(60_000) for at in range(6)}
+    first = version_of(write(home / "one", files | {"dead": random.Random(99).randbytes(90_000)}))
+    version_of(write(home / "two", files))
+    Dataset.delete(dataset_id=first.id, force=True)
+    repack_packs(open_workspace(), [one.pack for one in wasteful_packs(open_workspace(), dead_share=0.0001)])
+    change(large_pack(home), 100)
+    another_machine()
+    before = lost_files()
+    assert len(before) == 1
+    repair()
+    assert lost_files() == before
+    another_machine("later")
+    assert lost_files() == before
+    assert repair(folders=[str(home / "two")]).affected == ()
+    collect_garbage(open_workspace(), min_age=0, apply=True)
+    assert check(EVERY_BYTE).findings == ()
+
+
+def test_two_machines_that_repair_one_pack_at_once_both_find_it_readable(home, another_machine, monkeypatch):
+    files = {f"f{at}": random.Random(at).randbytes(100_000) for at in range(6)}
+    first = version_of(write(home / "in", files))
+    for machine in ("a", "b"):
+        another_machine(machine)
+        Dataset.get(first.id).list_files()
+    for path in packs_there(home):
+        if path.stat().st_size > 50_000:
+            path.unlink()
+    real = repairing.restore
+
+    def beside(*arguments):
+        monkeypatch.setattr(repairing, "restore", real)
+        another_machine("b")
+        repair(folders=[str(write(home / "of-b", {"x": files["f2"], "y": files["f3"]}))])
+        another_machine("a")
+        return real(*arguments)
+
+    monkeypatch.setattr(repairing, "restore", beside)
+    another_machine("a")
+    folders = [str(write(home / "of-a", {"x": files["f0"]}))]
+    repair(folders=folders)
+    another_machine("c")
+    assert lost_files()[first.id] <= {"f0", "f1", "f4", "f5"}
+    another_machine("a")
+    done = repair(folders=folders)
+    assert lost_files(done) == lost_files() == {first.id: {"f1", "f4", "f5"}}
+
+
+def test_parts_of_a_short_run_that_other_versions_share_come_back_with_it(home, another_machine, monkeypatch):
+    drawn = random.Random(5)
+    words = [drawn.randbytes(4).hex().encode() for _ in range(400)]
+    whole = b" ".join(drawn.choice(words) for _ in range(26_000))[:230_000]
+    contents = {"one": whole, "two": b"x" * 100 + whole, "three": whole + b"y" * 10}
+    made = [version_of(write(home / name, {"f": content})) for name, content in contents.items()]
+    another_machine()
+    for one in made:
+        Dataset.get(one.id).list_files()
+    for path in packs_there(home):
+        path.unlink()
+    monkeypatch.setattr(frames, "_LEVEL", 19)
+    folders = [str(home / name) for name in contents]
+    for _ in range(3):
+        assert repair(folders=folders).affected == ()
+        assert check(EVERY_BYTE).sound
+    another_machine("later")
+    assert [read(Dataset.get(one.id).get_local_copy()) for one in made] == [{"f": one} for one in contents.values()]
+
+
+def test_a_pack_that_a_repair_told_of_is_not_repacked_by_what_it_says_itself(home, another_machine, monkeypatch):
+    """A machine that does not know the footer repairs; beside it one that knows begins to use what was dead."""
+    kept, dead = random.Random(1).randbytes(80_000), random.Random(2).randbytes(30_000)
+    first = version_of(write(home / "one", {"kept": kept, "dead": dead}))
+    damaged = large_pack(home)
+    version_of(write(home / "two", {"kept": kept}))
+    Dataset.delete(dataset_id=first.id, force=True)
+    change(damaged, -70)
+    real = repairing.restore
+    made = []
+
+    def beside(*arguments):
+        monkeypatch.setattr(repairing, "restore", real)
+        workspaces._open.clear()
+        monkeypatch.setenv("DATASET_STORE_CACHE", str(home / "cache"))
+        monkeypatch.setenv("DATASET_STORE_DATA", str(home / "own"))
+        made.append(version_of(write(home / "three", {"again": dead})))
+        another_machine("r")
+        return real(*arguments)
+
+    monkeypatch.setattr(repairing, "restore", beside)
+    another_machine("r")
+    for version in open_workspace().refresh().live_versions():
+        Dataset.get(version.id).list_files()
+    repair()
+    another_machine("s")
+    assert made
+    repack_packs(open_workspace(), [one.pack for one in wasteful_packs(open_workspace(), dead_share=0.1)])
+    collect_garbage(open_workspace(), min_age=0, apply=True)
+    assert check(EVERY_BYTE).affected == ()
+    assert read(Dataset.get(made[0].id).get_local_copy()) == {"again": dead}
+
+
+@pytest.mark.parametrize("most", [1, 100], ids=["listed", "plain"])
+def test_a_draft_that_was_sent_is_sent_again_where_a_repair_tells_of_a_loss(home, monkeypatch, most):
+    monkeypatch.setattr(sending, "MOST_SEGMENTS", most)
+    whole = random.Random(3).randbytes(900_000)
+    first = version_of(write(home / "one", {"f": whole}))
+    draft = Dataset.create(dataset_name="e", dataset_project="p")
+    draft.add_files(str(write(home / "two", {"g": b"x" * 300 + whole + b"y" * 200})))
+    gone = packs_there(home)
+    draft.upload()
+    for path in gone:
+        if path.stat().st_size > 50_000:
+            path.unlink()
+    assert repair().affected
+    draft.finalize()
+    assert set(lost_files()) == {first.id}
+    assert read(Dataset.get(draft.id).get_local_copy()) == read(home / "two")
+
+
+@pytest.mark.parametrize("most", [1, 100], ids=["listed", "plain"])
+def test_a_lost_content_under_a_new_name_is_sent_again(home, monkeypatch, most):
+    monkeypatch.setattr(sending, "MOST_SEGMENTS", most)
+    whole = random.Random(3).randbytes(900_000)
+    version_of(write(home / "one", {"f": whole}))
+    gone = packs_there(home)
+    content = b"x" * 300 + whole + b"y" * 200
+    second = version_of(write(home / "two", {"g": content}))
+    for path in gone:
+        if path.stat().st_size > 50_000:
+            path.unlink()
+    repair()
+    third = version_of(write(home / "three", {"renamed": content}), parent_datasets=[second.id])
+    assert third.id not in lost_files()
+
+
+def test_a_draft_of_a_deleted_version_is_not_committed_with_what_is_lost(home):
+    first = version_of(small_files(home, "one"))
+    draft = Dataset.create(dataset_name="d", dataset_project="p", parent_datasets=[first.id])
+    draft.add_files(str(write(home / "more", {"m": b"m" * 5_000})))
+    draft.upload()
+    first_pack(home).unlink()
+    repair(folders=[str(write(home / "kept", {"f1": b"old" * 11}))])
+    Dataset.delete(dataset_id=first.id, force=True)
+    with pytest.raises(ChunksLost):
+        draft.finalize()
+
+
+def test_a_pack_that_came_back_is_kept_until_a_repair_has_used_it(home, another_machine):
+    first = version_of(small_files(home, "one"))
+    another_machine()
+    Dataset.get(first.id).list_files()
+    path = first_pack(home)
+    kept = path.read_bytes()
+    path.unlink()
+    assert repair(folders=[str(write(home / "kept", {"x": b"old" * 11}))]).affected
+    path.write_bytes(kept)
+    collect_garbage(open_workspace(), min_age=0, apply=True)
+    assert path.exists()
+    assert repair().affected == ()
+    collect_garbage(open_workspace(), min_age=0, apply=True)
+    assert not path.exists()
+    assert check(EVERY_BYTE).findings == ()
+
+
+def history(home, drawn, pool):
+    """Versions that share much, some of their packs repacked: their ids, and what each holds."""
+    made = {}
+    for number in range(3):
+        files = {f"f{at}": drawn.choice(pool) + (b"+" if drawn.random() < 0.2 else b"") for at in range(9)}
+        made[version_of(write(home / f"v{number}", files)).id] = files
+    if drawn.random() < 0.4:
+        repack_packs(open_workspace(), [one.pack for one in wasteful_packs(open_workspace(), dead_share=0.0001)])
+    return made
+
+
+def damage_some(home, drawn):
+    """Packs are lost or damaged, but for those that only a backup brings back."""
+    ledger = open_workspace().refresh().packs
+    blobs = (*ledger.lists, *(blob for _, blob in ledger.relocations))
+    folded = {pack_key(ref.name) for blob in blobs for ref in packs_of(blob)}
+    for path in packs_there(home):
+        if str(path.relative_to(home / "store")) in folded or drawn.random() < 0.6:
+            continue
+        if drawn.random() < 0.5:
+            path.unlink()
+        else:
+            change(path, drawn.randrange(40, path.stat().st_size))
+
+
+def require_as_told(made, done):
+    """What is not told to be lost is what it was."""
+    assert lost_files(done) == lost_files()
+    listed = {one.id for one in done.affected if one.lost}
+    for version_id, files in made.items():
+        whole = sorted(files.keys() - lost_files(done).get(version_id, set()))
+        if whole and version_id not in listed:
+            copy = Dataset.get(version_id).get_local_copy(files=whole)
+            assert read(copy) == {name: files[name] for name in whole}
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(10), pytest.param(range(10, 200), marks=[pytest.mark.heavy, pytest.mark.timeout(1200)])]
+)
+def test_whatever_is_lost_and_found_a_repair_and_the_check_after_it_agree(home, another_machine, monkeypatch, seeds):
+    for seed in seeds:
+        shutil.rmtree(home / "store", ignore_errors=True)
+        another_machine(f"maker{seed}")
+        lose_and_find(home / f"{seed}", home, another_machine, monkeypatch, random.Random(seed))
+
+
+def lose_and_find(folder, home, another_machine, monkeypatch, drawn):
+    pool = [random.Random(at).randbytes(drawn.choice((50, 300, 20_000, 150_000))) for at in range(14)]
+    made = history(folder, drawn, pool)
+    if drawn.random() < 0.5:
+        another_machine(f"{folder.name}-reader")  # which knows no footer
+    for one in made:
+        Dataset.get(one).list_files()
+    for number in range(3):
+        damage_some(home, drawn)
+        some = {f"x{at}": data for at, data in enumerate(pool) if drawn.random() < 0.5}
+        monkeypatch.setattr(frames, "_LEVEL", drawn.choice((1, 1, 19)))
+        done = repair(folders=[str(write(folder / f"found{number}", some))])
+        another_machine(f"{folder.name}-{number}")
+        require_as_told(made, done)
+        with suppress(Corrupt):  # where lists of files are lost, nothing is known to be dead
+            collect_garbage(open_workspace(), min_age=0, apply=True)
+        require_as_told(made, done)

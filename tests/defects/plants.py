@@ -471,14 +471,14 @@ def squashing_fetches_the_versions(monkeypatch):
 
 @plant("D37")
 def whole_packs_are_fetched(monkeypatch):
-    real = PackReader.read_ranges
+    read = PackReader._read_places
 
-    def read_ranges(reader, places, *arguments):
+    def read_places(reader, places):
         for pack in {place.pack for place in places}:
             reader._resolve(pack.storage).get_many([pack_key(pack.name)])
-        return real(reader, places, *arguments)
+        return read(reader, places)
 
-    monkeypatch.setattr(PackReader, "read_ranges", read_ranges)
+    monkeypatch.setattr(PackReader, "_read_places", read_places)
 
 
 def _before_each_copy(monkeypatch, act):
