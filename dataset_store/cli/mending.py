@@ -79,6 +79,9 @@ def _repair_lines(done: "Repair", *, applied: bool) -> Iterator[str]:
     how = "restored" if applied else "can be restored"
     for one in done.packs:
         name = pack_key(one.pack.name)
+        if one.superseded:
+            yield f"{name}  another repaired or repacked it meanwhile: run this again"
+            continue
         copied = f"{one.recovered} of its frames {how} from elsewhere, {one.frames - one.recovered} intact"
         left = f", {size(one.left)} are nowhere" if one.left else ""
         yield f"{name}  {copied}{left}"
@@ -106,6 +109,7 @@ def _repair_document(done: "Repair", *, applied: bool) -> dict[str, Any]:
                 "left_bytes": one.left,
                 "slot": one.slot,
                 "condemned": one.condemned,
+                "superseded": one.superseded,
             }
             for one in done.packs
         ],

@@ -73,6 +73,7 @@ class RepairedPack:
         left: Live bytes of the pack that are nowhere.
         slot: Of the entry that tells where the frames are; None where there is none.
         condemned: Whether nothing needs the old pack any more.
+        superseded: Whether another repaired or repacked the pack meanwhile, so that nothing was done; run it again.
     """
 
     pack: PackRef
@@ -81,6 +82,7 @@ class RepairedPack:
     left: int
     slot: int | None
     condemned: bool
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +269,7 @@ class _Repair:
         if apply:
             done = restore(self.workspace.repository, pack, found, self._live, now_ns)
         if not done.is_told:
-            return RepairedPack(pack, 0, 0, self._bad_of(pack).total(), None, condemned=False)
+            return RepairedPack(pack, 0, 0, self._bad_of(pack).total(), None, condemned=False, superseded=True)
         self._count_as_restored(remade.frames)
         self.found.hollow -= {one.segment for one in self.lost.get(pack, ())}
         self.found.hollow |= hollow

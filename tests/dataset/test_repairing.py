@@ -430,7 +430,8 @@ def test_two_machines_that_repair_one_pack_at_once_both_find_it_readable(home, a
     monkeypatch.setattr(repairing, "restore", beside)
     another_machine("a")
     folders = [str(write(home / "of-a", {"x": files["f0"]}))]
-    repair(folders=folders)
+    done = repair(folders=folders)
+    assert {one.slot for one in done.packs if one.superseded} == {None}
     another_machine("c")
     assert lost_files()[first.id] <= {"f0", "f1", "f4", "f5"}
     another_machine("a")
