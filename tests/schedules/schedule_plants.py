@@ -56,7 +56,7 @@ def a_repacks_new_pack_is_not_live():
 
 
 def relocation_rows_are_not_merged():
-    return mock.patch.object(relocation, "_forwarded", lambda moved, _table: moved)
+    return mock.patch.object(relocation, "_forwarded", lambda moved, _table, _staying: moved)
 
 
 def a_reader_retries_once():

@@ -58,7 +58,10 @@ def test_schedules_meet_what_the_rules_are_for(capsys):
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_fault_is_found(plant):
     with plant():
-        assert any(outcome(seed)[1] is not None for seed in range(CAUGHT_WITHIN))
+        problems = (outcome(seed)[1] for seed in range(CAUGHT_WITHIN))
+        found = next((problem for problem in problems if problem is not None), "")
+    assert found
+    assert "TypeError" not in found, "a plant that no longer fits the function which it replaces shows nothing"
 
 
 def test_a_seed_is_one_schedule():
