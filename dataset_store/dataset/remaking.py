@@ -102,6 +102,10 @@ class Remade:
         before = self._by_offset[self._offsets[row]]
         return before.offset + before.stored > place.offset
 
+    def makes_up(self, place: Place) -> bool:
+        """Whether a place is made of whole frames."""
+        return bool(self._chunks_at(place))
+
     def holds(self, place: Place, segment: Segment) -> bool:
         """Whether a place is made of whole frames, in which the bytes of a segment are where it says."""
         rows = self._chunks_at(place)

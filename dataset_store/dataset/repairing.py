@@ -261,7 +261,7 @@ class _Repair:
             remade, left = Remade(), bad  # what is intact serves as well where it is
         # Without a footer a frame may seem intact, and only what is named in it tells that it is not.
         for one in lost:
-            remade.count_as_holed(self._parts_in(pack, one))
+            remade.count_as_holed([part for part in self._parts_in(pack, one) if remade.makes_up(part)])
         places = frozenset(Place(pack, start, stop - start, 0) for start, stop in _ranges(left))
         told = self.found.standing.relocations.moved(pack)
         found = Found(remade.frames, frozenset(remade.holed), places, complete=not nowhere, told=told)
