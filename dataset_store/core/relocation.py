@@ -12,6 +12,7 @@ This module never decides what is moved, and never does I/O.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Final
 
@@ -65,6 +66,21 @@ class Moved:
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    def rows_at(self, place: Place) -> tuple[slice, bool]:
+        """The rows of a frame or run of frames in the old pack, and whether these make it up exactly."""
+        first, last, whole = self.rows_of(np.array([place.offset], np.uint64), np.array([place.stored], np.uint32))
+        return slice(int(first[0]), int(last[0])), bool(whole[0])
+
+    def old_extents(self, old: PackRef, rows: Bool) -> Extents:
+        """Where some frames were, in the pack that they were moved out of; `rows` is a mask of shape (n,)."""
+        start: U64 = self.offset[rows].astype(np.uint64)
+        return Extents((old,), np.zeros(len(start), np.uint32), start, start + self.stored[rows])
+
+    def away_from(self, old: PackRef) -> Bool:
+        """Which frames are in another pack now than in the one that they were moved out of; shape (n,)."""
+        away: Bool = np.array([pack != old for pack in self.packs], np.bool_)[self.pack]
+        return away
 
     def rows_of(self, start: U64, stored: U32) -> tuple[I64, I64, Bool]:
         """For each run `[start, start + stored)` its rows `[first, last)`, and whether these make it up exactly."""
@@ -144,28 +160,25 @@ class Relocations:
     def is_lost(self, place: Place) -> bool:
         """Whether anything of a frame or run of frames in a pack that was moved is lost, or was not moved."""
         moved = self._moved[place.pack]
-        first, last, whole = moved.rows_of(np.array([place.offset], np.uint64), np.array([place.stored], np.uint32))
-        return not whole[0] or bool(moved.lost[int(first[0]) : int(last[0])].any())
+        rows, whole = moved.rows_at(place)
+        return not whole or bool(moved.lost[rows].any())
 
     def is_holed(self, place: Place) -> bool:
         """Whether of a frame or run of frames something was put elsewhere that lacks a part of it."""
         moved = self._moved.get(place.pack)
         if moved is None:
             return False
-        first, last, _ = moved.rows_of(np.array([place.offset], np.uint64), np.array([place.stored], np.uint32))
-        rows = slice(int(first[0]), int(last[0]))
-        away = np.array([pack != place.pack for pack in moved.packs], np.bool_)[moved.pack[rows]]
-        return bool((moved.lost[rows] & away).any())
+        rows, _ = moved.rows_at(place)
+        return bool((moved.lost & moved.away_from(place.pack))[rows].any())
 
     def elsewhere(self, pack: PackRef) -> Extents:
         """The bytes of a pack that are to be read elsewhere now, united."""
         moved = self._moved.get(pack)
         if moved is None:
             return Extents.none()
-        away = np.flatnonzero(np.array([one != pack for one in moved.packs], np.bool_)[moved.pack])
-        start: U64 = moved.offset[away].astype(np.uint64)
-        return unite([Extents((pack,), np.zeros(len(away), np.uint32), start, start + moved.stored[away])])
+        return unite([moved.old_extents(pack, moved.away_from(pack))])
 
+    @cached_property
     def with_losses(self) -> frozenset[PackRef]:
         """The packs of whose frames some are lost in part or in whole."""
         return frozenset(pack for pack, moved in self._moved.items() if moved.lost.any())
@@ -176,20 +189,13 @@ class Relocations:
 
     def awaited(self, named: Extents) -> Extents:
         """The old places of lost frames that united extents name: what comes back there is needed."""
-        return unite([part for pack in named.packs if pack in self._moved for part in self._lost_in(pack, named)])
-
-    def _lost_in(self, pack: PackRef, named: Extents) -> Iterator[Extents]:
-        moved = self._moved[pack]
-        at = np.flatnonzero(moved.lost)
-        start: U64 = moved.offset[at].astype(np.uint64)
-        rows = Extents((pack,), np.zeros(len(at), np.uint32), start, start + moved.stored[at])
-        if len(at):
-            yield rows.take(np.flatnonzero(rows.touched_by(named)))
+        found = [self._moved[pack].old_extents(pack, self._moved[pack].lost) for pack in self.with_losses]
+        return unite([rows.take(np.flatnonzero(rows.touched_by(named))) for rows in found])
 
     def maimed(self) -> frozenset[PackRef]:
         """The packs of which something lost is still where it was."""
-        lost = ((pack, moved.packs, moved.pack[moved.lost]) for pack, moved in self._moved.items() if moved.lost.any())
-        return frozenset(pack for pack, packs, at in lost if pack in {packs[one] for one in set(at.tolist())})
+        lost = ((pack, self._moved[pack]) for pack in self.with_losses)
+        return frozenset(pack for pack, moved in lost if (moved.lost & ~moved.away_from(pack)).any())
 
     def places(self, place: Place) -> list[Place] | None:
         """The places whose bytes, one after another, are those of a frame or run of frames in a pack that was moved.
@@ -199,17 +205,16 @@ class Relocations:
         moved = self._moved.get(place.pack)
         if moved is None:
             return None
-        start, stored = np.array([place.offset], np.uint64), np.array([place.stored], np.uint32)
-        first, last, whole = moved.rows_of(start, stored)
-        return list(moved.runs(int(first[0]), int(last[0]))) if whole[0] else None
+        rows, whole = moved.rows_at(place)
+        return list(moved.runs(rows.start, rows.stop)) if whole else None
 
     def frames(self, place: Place) -> list[Place] | None:
         """As `places`, each frame by itself."""
         moved = self._moved.get(place.pack)
-        if moved is None or self.places(place) is None:
+        if moved is None:
             return None
-        first, last, _ = moved.rows_of(np.array([place.offset], np.uint64), np.array([place.stored], np.uint32))
-        return [next(moved.runs(row, row + 1)) for row in range(int(first[0]), int(last[0]))]
+        rows, whole = moved.rows_at(place)
+        return [next(moved.runs(row, row + 1)) for row in range(rows.start, rows.stop)] if whole else None
 
     def extents(self, named: Extents) -> tuple[Extents, Extents]:
         """Where united extents lie now, united, and those of them that were not moved though their packs were.
@@ -232,10 +237,7 @@ class Relocations:
             moved = self._moved[old]
             start = moved.new_offset.astype(np.uint64)
             there = Extents(moved.packs, moved.pack, start, start + moved.new_stored).touched_by(now)
-            there &= np.array([pack != old for pack in moved.packs], np.bool_)[moved.pack]
-            begin = moved.offset[there].astype(np.uint64)
-            pack = np.zeros(len(begin), np.uint32)
-            found.append(Extents((old,), pack, begin, begin + moved.stored[there]))
+            found.append(moved.old_extents(old, there & moved.away_from(old)))
         return unite(found)
 
 

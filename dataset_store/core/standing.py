@@ -93,8 +93,7 @@ class Standing:
         if moved is None:
             return Extents.none()
         usable = np.array([one not in self.condemned for one in moved.packs], np.bool_)[moved.pack] & ~moved.lost
-        start = moved.offset[usable].astype(np.uint64)
-        return unite([Extents((pack,), np.zeros(len(start), np.uint32), start, start + moved.stored[usable])])
+        return unite([moved.old_extents(pack, usable)])
 
     @property
     def tells_of_packs(self) -> bool:

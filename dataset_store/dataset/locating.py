@@ -74,7 +74,7 @@ class Located:
         A list of segments is taken at its place, so what it lists must stand there too: it does in a live version, if
         nothing was ever lost; else such a content is located chunk by chunk.
         """
-        lists_stand = not standing.relocations.with_losses()
+        lists_stand = not standing.relocations.with_losses
         leads, there = self._matches(entries)
         one_chunk = (entries.kinds[there] & ONE_CHUNK) != 0
         segments, stands = standing.segments(entries.segments)

@@ -371,7 +371,7 @@ class _Survey:
         """Contents of which only trees tell if they are right: in packs without footer, and frames restored in part."""
         suspect = {ref for ref, pack in self.found.packs.items() if pack.footer is None} if self.share else set()
         relocations, bad = self.found.standing.relocations, unite(self.bad)
-        restored = relocations.with_losses()
+        restored = relocations.with_losses
         by_place: defaultdict[Place, dict[Segment, None]] = defaultdict(dict)
         for one in self._live_segments() if suspect or restored else ():
             place = one.place

@@ -332,7 +332,8 @@ def test_runs_that_versions_share_in_part_come_back_without_footers(home, anothe
     assert [read(Dataset.get(one.id).get_local_copy()) for one in (second, third)] == copies
 
 
-def test_a_pack_that_comes_back_is_restored_in_whole(home, another_machine):
+def lost_and_back(home, another_machine):
+    """A version whose pack was lost, restored in part, and brought back; and that pack."""
     first = version_of(small_files(home, "one"))
     another_machine()
     Dataset.get(first.id).list_files()
@@ -341,6 +342,11 @@ def test_a_pack_that_comes_back_is_restored_in_whole(home, another_machine):
     path.unlink()
     assert repair(folders=[str(write(home / "kept", {"x": b"old" * 11}))]).affected
     path.write_bytes(kept)
+    return first, path
+
+
+def test_a_pack_that_comes_back_is_restored_in_whole(home, another_machine):
+    first, path = lost_and_back(home, another_machine)
     done = repair()
     assert done.affected == ()
     assert check(EVERY_BYTE).sound
@@ -539,14 +545,7 @@ def test_a_draft_of_a_deleted_version_is_not_committed_with_what_is_lost(home):
 
 
 def test_a_pack_that_came_back_is_kept_until_a_repair_has_used_it(home, another_machine):
-    first = version_of(small_files(home, "one"))
-    another_machine()
-    Dataset.get(first.id).list_files()
-    path = first_pack(home)
-    kept = path.read_bytes()
-    path.unlink()
-    assert repair(folders=[str(write(home / "kept", {"x": b"old" * 11}))]).affected
-    path.write_bytes(kept)
+    _, path = lost_and_back(home, another_machine)
     collect_garbage(open_workspace(), min_age=0, apply=True)
     assert path.exists()
     assert repair().affected == ()
