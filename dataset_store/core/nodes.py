@@ -27,8 +27,8 @@ from dataset_store.core.entries import (
     Segments,
     first_use,
 )
-from dataset_store.core.frames import NEXT_STEP
-from dataset_store.core.packfile import PackRef, Place
+from dataset_store.core.frames import NEXT_STEP, PLAIN_LIMITS, FrameKind
+from dataset_store.core.packfile import PackRef, Place, are_inside
 from dataset_store.core.paths import PathKey, check_keys
 from dataset_store.errors import CorruptObject
 
@@ -46,6 +46,7 @@ _HEADER = Struct("<4sB3x6I")
 _MAGIC = b"DSN1"
 _LEAF_TAG = b"dataset_store tree v1 leaf\n"
 _INNER_TAG = b"dataset_store tree v1 inner\n"
+_MOST_BYTES = float(1 << 63)
 _KNOWN_KIND_BITS = KIND_BITS | ONE_CHUNK | LISTED | EXECUTABLE
 
 
@@ -332,6 +333,7 @@ def _decode_leaf(columns: _Columns, counts: tuple[int, int, int, int, int, int])
     keys = columns.keys(key_ends, b)
     columns.require_running(segment_ends, s, "segment")
     columns.require_below(pack, p, "pack")
+    columns.require(are_inside(offset, stored).all(), "has a segment outside its pack")
     columns.require_below(origins, o, "origin")
     columns.require(not (kinds & ~np.uint8(_KNOWN_KIND_BITS)).any(), "has unknown kind bits")
     columns.require(((kinds & KIND_BITS) - 1 < 4).all(), "has an unknown kind")
@@ -346,7 +348,11 @@ def _decode_leaf(columns: _Columns, counts: tuple[int, int, int, int, int, int])
 
 def _require_whole_contents(columns: _Columns, entries: Entries) -> None:
     """A file's segments add up to its size; only then may a reader trust either."""
-    below = entries.segment_sums(entries.segments.plain_length)
+    lengths = entries.segments.plain_length
+    columns.require(
+        lengths.sum(dtype=np.float64) < _MOST_BYTES, "has more bytes than a tree may have"
+    )  # so no sum wraps
+    below = entries.segment_sums(lengths)
     kind = entries.kinds & KIND_BITS
     plain = (kind <= 2) & ((entries.kinds & LISTED) == 0)
     columns.require((below[plain] == entries.sizes[plain]).all(), "has segments that do not add up to a size")
@@ -354,6 +360,8 @@ def _require_whole_contents(columns: _Columns, entries: Entries) -> None:
     columns.require((entries.segment_counts[one] == 1).all(), "has a one-chunk entry of several segments")
     listed = (entries.kinds & LISTED) != 0
     columns.require((entries.segment_counts[listed] == 1).all(), "has a segment list of several places")
+    of_lists = lengths[entries.segment_ends[listed] - 1]
+    columns.require((of_lists <= PLAIN_LIMITS[FrameKind.LIST]).all(), "has a segment list longer than any")
 
 
 def _decode_inner(columns: _Columns, n: int, p: int, b: int, leaf_only: tuple[int, int, int]) -> Children:
@@ -368,4 +376,5 @@ def _decode_inner(columns: _Columns, n: int, p: int, b: int, leaf_only: tuple[in
     packs = _pack_table(columns, storages, p)
     keys = columns.keys(key_ends, b)
     columns.require_below(pack, p, "pack")
+    columns.require(are_inside(offset, stored).all(), "has a child outside its pack")
     return Children(keys, counts, sizes, packs, pack, offset, stored, plain, digests, node_ids)

@@ -35,6 +35,7 @@ __all__ = [
     "PackBuilder",
     "PackRef",
     "Place",
+    "are_inside",
     "check_pack",
     "decode_footer",
     "footer_start",
@@ -48,6 +49,7 @@ __all__ = [
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 PACK_HEADER_SIZE: Final = 40
 TRAILER_SIZE: Final = 64
@@ -81,6 +83,13 @@ class Place:
     offset: int
     stored: int
     plain: int
+
+
+def are_inside(offset: U32, stored: U32) -> Bool:
+    """Which places, none of them empty, can be within a pack; shape (n,)."""
+    inside: Bool = (offset >= PACK_HEADER_SIZE) & (stored > 0)
+    inside &= offset.astype(np.uint64) + stored < PACK_LIMIT
+    return inside
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,7 +21,7 @@ import numpy as np
 from dataset_store.core.digest import PackName
 from dataset_store.core.entries import I64, U32, U64, Bool
 from dataset_store.core.extents import Extents, unite, without
-from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, Footer, PackRef, Place
+from dataset_store.core.packfile import Footer, PackRef, Place, are_inside
 from dataset_store.errors import CorruptObject
 
 __all__ = [
@@ -263,9 +263,7 @@ def decode_table(plain: bytes, what: str) -> dict[PackRef, Moved]:
     rows = np.frombuffer(plain, _ROW)
     _require(bool((rows["lost"] <= 1).all()), what, "has rows of an unknown kind")
     for begin, length in (("offset", "stored"), ("new_offset", "new_stored")):
-        inside = (rows[begin] >= PACK_HEADER_SIZE) & (rows[begin].astype(np.uint64) + rows[length] < PACK_LIMIT)
-        _require(bool(inside.all()), what, "has a frame outside its pack")
-        _require(bool((rows[length] > 0).all()), what, "has an empty frame")
+        _require(bool(are_inside(rows[begin], rows[length]).all()), what, "has a frame outside its pack")
     within = (rows["old"] == rows["new"]).all(axis=1)
     stays = (rows["offset"] == rows["new_offset"]) & (rows["stored"] == rows["new_stored"]) & (rows["lost"] == 1)
     _require(bool((stays | ~within).all()), what, "moves a frame within its pack")

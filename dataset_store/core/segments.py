@@ -19,7 +19,7 @@ import numpy.typing as npt
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
 from dataset_store.core.entries import LISTED, ONE_CHUNK, U8, Entries, Segments, concat_segments, first_use
 from dataset_store.core.frames import NEXT_STEP
-from dataset_store.core.packfile import PACK_HEADER_SIZE, PACK_LIMIT, Footer, PackRef, Place
+from dataset_store.core.packfile import Footer, PackRef, Place, are_inside
 from dataset_store.errors import CorruptObject
 
 __all__ = [
@@ -357,9 +357,7 @@ def _check_places(
     pack: npt.NDArray[Any], offset: npt.NDArray[Any], stored: npt.NDArray[Any], packs: int, what: str
 ) -> None:
     _require(bool((pack < packs).all()), what, "names a pack that it does not list")
-    inside = (offset >= PACK_HEADER_SIZE) & (stored > 0)
-    inside &= offset.astype(np.uint64) + stored < PACK_LIMIT
-    _require(bool(inside.all()), what, "has a segment outside its pack")
+    _require(bool(are_inside(offset, stored).all()), what, "has a segment outside its pack")
 
 
 def _require(holds: bool, what: str, otherwise: str) -> None:

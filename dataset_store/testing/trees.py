@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import EXECUTABLE, ONE_CHUNK, Entries, Segments
 from dataset_store.core.nodes import NodeRef
-from dataset_store.core.packfile import PackRef, Place
+from dataset_store.core.packfile import PACK_HEADER_SIZE, PackRef, Place
 from dataset_store.core.paths import PathKey
 
 __all__ = ["MemoryNodes", "entries_of", "key_sets"]
@@ -27,7 +27,7 @@ class MemoryNodes:
         """Keep nodes; places are made up."""
         places = []
         for plain in plains:
-            place = Place(self.pack, len(self.plains), len(plain), len(plain))
+            place = Place(self.pack, PACK_HEADER_SIZE + len(self.plains), len(plain), len(plain))
             self.plains[place] = plain
             places.append(place)
         return places
@@ -54,7 +54,8 @@ def entries_of(contents: dict[bytes, int]) -> Entries:
     one = np.arange(count, dtype=np.uint32)
     sizes = (numbers % 1000 + 1).astype(np.uint64)
     pack = PackRef(0, PackName(b"made-up-pack-000"))
-    segments = Segments((pack,), one * 0, one * 100, one * 0 + 50, one * 0, sizes, np.zeros((count, 32), np.uint8))
+    places = (one * 0, PACK_HEADER_SIZE + one * 100, one * 0 + 50, one * 0)
+    segments = Segments((pack,), *places, sizes, np.zeros((count, 32), np.uint8))
     kinds = np.where(numbers % 7 == 0, 1 | EXECUTABLE | ONE_CHUNK, 1 | ONE_CHUNK).astype(np.uint8)
     from_version = bytes(16)
     return Entries(

@@ -72,7 +72,7 @@ class Nodes:
         self.calls.append(len(plains))
         first = len(self.plains)
         self.plains += plains
-        return [Place(PACKS[0], first + at, 1, len(plain)) for at, plain in enumerate(plains)]
+        return [Place(PACKS[0], 40 + first + at, 1, len(plain)) for at, plain in enumerate(plains)]
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])

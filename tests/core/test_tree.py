@@ -12,7 +12,7 @@ from dataset_store.core import shape
 from dataset_store.core.census import MOST_PACKS, Census, census_after, packs_to_empty
 from dataset_store.core.diff import changes_between, diff, diff_entries
 from dataset_store.core.digest import ContentDigest
-from dataset_store.core.entries import Changes, Entries, overlay, same_identity
+from dataset_store.core.entries import LISTED, Changes, Entries, overlay, same_identity
 from dataset_store.core.nodes import Children, concat_children, decode_node, encode_node, node_level
 from dataset_store.core.paths import PathKey
 from dataset_store.core.shares import read_share
@@ -186,6 +186,37 @@ def test_hostile_nodes_raise_only_corrupt_object(data):
             decode_node(hostile, "memory")
         except CorruptObject:
             continue
+
+
+@pytest.mark.parametrize(("offset", "stored"), [(39, 50), (100, 0), (2**32 - 50, 50), (2**32 - 1, 2**32 - 1)])
+def test_nodes_that_name_what_no_pack_can_hold_are_refused(offset, stored):
+    nodes = MemoryNodes()
+    root = decode_node(
+        nodes.plains[build(entries_of({key(n): n for n in range(2_000)}), nodes).root.ref.place], "memory"
+    )
+    leaf = entries_of({key(1): 1})
+    place = {"offset": np.array([offset], np.uint32), "stored": np.array([stored], np.uint32)}
+    for hostile, level in (
+        (replace(leaf, segments=replace(leaf.segments, **place)), 0),
+        (replace(root, **{name: np.append(value, getattr(root, name)[1:]) for name, value in place.items()}), 1),
+    ):
+        with pytest.raises(CorruptObject, match="outside its pack"):
+            decode_node(encode_node(hostile, level), "memory")
+
+
+@pytest.mark.parametrize("kind", [1, 1 | LISTED])
+def test_a_leaf_whose_lengths_add_up_only_by_wrapping_is_refused(kind):
+    leaf = entries_of({key(1): 1, key(2): 2})
+    lengths = np.array([2**63, 2**63 + 5], np.uint64)
+    hostile = replace(
+        leaf.take(np.array([0])),
+        kinds=np.array([kind], np.uint8),
+        sizes=np.array([5], np.uint64),
+        segments=replace(leaf.segments, plain_length=lengths),
+        segment_ends=np.array([2]),
+    )
+    with pytest.raises(CorruptObject, match="more bytes"):
+        decode_node(encode_node(hostile, 0), "memory")
 
 
 def test_a_long_chain_of_edits_keeps_few_packs_and_copies_less_than_it_writes():

@@ -79,9 +79,11 @@ class Machine:
 
     def give(self, command: list[str], delay: float | None = None, number: int = 0) -> Interrupted:
         """Give a command; after `delay` seconds send it a signal."""
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command begins it ends the child at once
         child = os.fork()
         if not child:
             self._be_command(command)
+        signal.signal(signal.SIGINT, before)
         if delay is None:
             return Interrupted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0.0)
         time.sleep(delay)
@@ -98,6 +100,7 @@ class Machine:
             with open(self.home / "said", "wb") as said:
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             code = main(command)
         finally:
             os._exit(code)
