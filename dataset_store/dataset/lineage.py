@@ -7,7 +7,7 @@ from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import Changes, Entries, compose, overlay
 from dataset_store.core.merge import common_bases, merge
 from dataset_store.core.nodes import NodeRef
-from dataset_store.core.packfile import PackRef, Place
+from dataset_store.core.packfile import PACK_HEADER_SIZE, PackRef, Place
 from dataset_store.core.tree import NodeReader, TreeRoot, edit, read_all
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.storage.trees import root_of
@@ -26,7 +26,7 @@ class _Scratch:
 
     def write_nodes(self, plains: Sequence[bytes]) -> list[Place]:
         self.plains.update((hash32(plain), plain) for plain in plains)
-        return [Place(_SCRATCH, 0, 0, len(plain)) for plain in plains]
+        return [Place(_SCRATCH, PACK_HEADER_SIZE, len(plain), len(plain)) for plain in plains]
 
     def read_nodes(self, refs: Sequence[NodeRef]) -> list[bytes]:
         wanted = [ref for ref in refs if ref.node_id not in self.plains]

@@ -146,6 +146,15 @@ def test_three_parents_are_folded_from_left_to_right(home):
     assert read(merged.get_local_copy()) == {"shared": b"2", "own0": b"x", "own1": b"x", "own2": b"x"}
 
 
+def test_three_parents_of_many_files_are_merged(home):
+    """So many files that the tree between two merges has inner nodes, which no pack holds."""
+    many = {f"many/{number}": b"%d" % number for number in range(1_000)}
+    parents = [version(write(home / f"in{at}", many | {f"own{at}": b"x"})) for at in range(3)]
+    merged = Dataset.create(dataset_name="all", dataset_project="p", parent_datasets=parents)
+    merged.finalize()
+    assert read(merged.get_local_copy()) == many | dict.fromkeys(("own0", "own1", "own2"), b"x")
+
+
 def test_a_version_is_found_by_id_name_number_and_tag(home):
     folder = write(home / "in", {"a": b"1"})
     first = version(folder, dataset_tags=["x"])
