@@ -19,9 +19,9 @@ from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.links import as_fetched, link_rows, links_of
 from dataset_store.dataset.progress import progress_bar
-from dataset_store.dataset.rechecking import base_is_live
+from dataset_store.dataset.rechecking import base_is_live, fallen_rows
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import InvalidRequest, PathNotFound
+from dataset_store.errors import InvalidRequest, PathNotFound, StorageFailed
 from dataset_store.local.draft_records import Lost, Source
 from dataset_store.local.drafts import Draft
 from dataset_store.local.folder import Folder, Progress, read_file, read_folder
@@ -78,7 +78,8 @@ def sync(
     difference = diff_entries(held, found.entries)
     if dry_run:
         return difference
-    _record(workspace, draft, difference.as_changes(), found, below)
+    anew = _to_store_again(workspace, held, found.entries)
+    _record(workspace, draft, _with_rows(difference.as_changes(), anew), found, below)
     _give_up(draft, [key for key in draft.lost if starts_below(key, below)])
     return difference
 
@@ -133,9 +134,10 @@ def add_path(
 def put_rows(workspace: Workspace, draft: Draft, found: Folder, below: PathKey) -> Difference:
     """Add or replace entries of the draft; what that changed. Only what is in the way is removed."""
     rows = _without_held_directories(workspace, draft, found.entries)
-    difference = diff_entries(_entries_at(workspace, draft, rows.keys), rows)
+    held = _entries_at(workspace, draft, rows.keys)
+    difference = diff_entries(held, rows)
     blocked = _in_the_way(workspace, draft, difference.added.keys)
-    changes = difference.as_changes()
+    changes = _with_rows(difference.as_changes(), _to_store_again(workspace, held, rows))
     _record(workspace, draft, Changes(changes.entries, sorted(blocked)), found, below)
     return Difference(Entries.empty(), difference.added, difference.modified_old, difference.modified_new)
 
@@ -238,6 +240,32 @@ def _record(workspace: Workspace, draft: Draft, changes: Changes, found: Folder 
     draft.change(Changes(rows, changes.removed), source)
 
 
+def _to_store_again(workspace: Workspace, held: Entries, rows: Entries) -> Entries:
+    """Those of the rows that the draft holds as they are, but of which the store has lost bytes."""
+    there = rows.find_many(held.keys)
+    found = np.flatnonzero(there >= 0)
+    same = found[same_identity(held, found, rows, there[found])]
+    again = rows.take(np.sort(there[same[_are_lost(workspace, held.take(same))]]))
+    if len(again):
+        _log.warning("The store has lost bytes of %d files that did not change; these are stored again.", len(again))
+    return again
+
+
+def _are_lost(workspace: Workspace, entries: Entries) -> Bool:
+    """The rows of which the log tells that bytes were lost; shape (n,). Where the store can't be asked, none."""
+    try:
+        standing = workspace.repository.standings.now()
+    except StorageFailed:
+        return np.zeros(len(entries), np.bool_)
+    if not standing.relocations.with_losses:
+        return np.zeros(len(entries), np.bool_)
+    return fallen_rows(workspace, entries, standing)
+
+
+def _with_rows(changes: Changes, more: Entries) -> Changes:
+    return Changes(sort_rows(concat([changes.entries, more])), changes.removed) if len(more) else changes
+
+
 def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
     """Rows, where one is again what the base holds, as the base holds it: then it is no change and has its segments."""
     base = draft.opened.base
@@ -245,7 +273,7 @@ def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
         return rows
     held = lookup(root_of(base), rows.keys, workspace.repository.nodes)
     at = rows.find_many(held.keys)
-    same = same_identity(rows, at, held, np.arange(len(held)))
+    same = same_identity(rows, at, held, np.arange(len(held))) & ~_are_lost(workspace, held)
     if not same.any():
         return rows
     keep = np.ones(len(rows), np.bool_)

@@ -4,6 +4,7 @@ What is not found here may well be in the store; then it is stored once more, an
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from dataset_store.core.standing import Standing
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import CorruptObject
+from dataset_store.errors import Corrupt, CorruptObject
 from dataset_store.storage.blobs import ChunkFinder
 
 __all__ = ["SEARCHED_WHOLE", "earlier_chunks", "finder", "locate_by_index", "remember_contents"]
@@ -78,13 +79,26 @@ def earlier_chunks(
 ) -> dict[ChunkId, ChunkHit]:
     """The chunks of what large changed files were before, where they lie in the base tree.
 
-    They come before what the chunk index knows, so that a file that is edited again and again keeps its layout.
+    They come before what the chunk index knows, so that a file that is edited again and again keeps its layout. Of a
+    file whose chunks can't be told, as the store has lost something, none are given: they only save space.
     """
     minimum = workspace.repository.chunker.minimum
     at = base.find_many([pending.keys[row] for row in missing if pending.sizes[row] > minimum])
-    earlier = with_lists(base.take(np.unique(at[at >= 0])), workspace.repository.nodes)
-    large = np.flatnonzero(earlier.sizes > minimum).tolist()
-    segments = [segment for row in large for segment in segments_of(earlier, row)]
+    rows = np.unique(at[at >= 0])
+    earlier = base.take(rows[base.sizes[rows] > minimum])
+    try:
+        return _chunks_of(workspace, earlier)
+    except Corrupt:
+        found: dict[ChunkId, ChunkHit] = {}
+        for row in range(len(earlier)):
+            with suppress(Corrupt):
+                found |= _chunks_of(workspace, earlier.rows(row, row + 1))
+        return found
+
+
+def _chunks_of(workspace: Workspace, entries: Entries) -> dict[ChunkId, ChunkHit]:
+    whole = with_lists(entries, workspace.repository.nodes)
+    segments = [segment for row in range(len(whole)) for segment in segments_of(whole, row)]
     footers = workspace.footers({segment.pack for segment in segments})
     return {chunk: hit for segment in segments for chunk, hit in segment_chunks(segment, footers[segment.pack])}
 

@@ -1,26 +1,30 @@
-"""Where the bytes of lost contents can still be had: folders of this machine, and another store.
+"""Where the bytes of lost contents can still be had: folders of this machine, other places of the store, another store.
 
 A folder is asked by content id: files of the sizes that are wanted are hashed, so it does not matter what they are
 called or what a copy's stamp says of them. What is read is checked by whoever asks.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
+
+import numpy as np
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Entries
 from dataset_store.core.frames import FrameCodec
+from dataset_store.core.packfile import Place
 from dataset_store.core.segments import segments_of
 from dataset_store.core.tree import read_all
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Corrupt
 from dataset_store.local.reading import content_id_at
+from dataset_store.storage.repository import Repository
 from dataset_store.storage.trees import root_of
 
-__all__ = ["ContentSource", "Folders", "OtherStore", "first_of"]
+__all__ = ["ContentSource", "Folders", "StoredContents", "contents_of_other", "first_of"]
 
 
 class ContentSource(Protocol):
@@ -70,51 +74,63 @@ class Folders:
             return None
 
 
-class OtherStore:
-    """Contents of the live versions of another store.
+class StoredContents:
+    """Contents by what entries of a store say of them; it is asked wherever entries differ in that.
 
     Args:
-        workspace: The other store.
-        wanted: Content ids.
-
-    Raises:
-        StorageFailed: It cannot be read.
+        repository: The store.
     """
 
-    def __init__(self, workspace: Workspace, wanted: Iterable[bytes]) -> None:
-        self._workspace = workspace
-        self._rows: dict[bytes, Entries] = {}
-        left = set(wanted)
-        for version in list(workspace.refresh().live_versions()):
-            if not left:
-                return
-            with suppress(Corrupt):
-                entries = read_all(root_of(version.entry.tree), workspace.repository.nodes)
-                for row in range(len(entries)):
-                    content_id = entries.content_ids[row].tobytes()
-                    if content_id in left:
-                        left.discard(content_id)
-                        self._rows[content_id] = entries.rows(row, row + 1)
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._rows: dict[bytes, dict[Place, Entries]] = {}
+
+    def add(self, entries: Entries, wanted: Container[bytes]) -> None:
+        """Know of the contents that are wanted."""
+        for row in range(len(entries)):
+            content_id = entries.content_ids[row].tobytes()
+            if content_id in wanted and entries.segment_counts[row]:
+                place = segments_of(entries, row)[0].place
+                self._rows.setdefault(content_id, {}).setdefault(place, entries.take(np.array([row])))
+
+    def knows(self, content_id: bytes) -> bool:
+        """Whether an entry with such a content was met."""
+        return content_id in self._rows
 
     def read(self, content_id: bytes, start: int, length: int) -> bytes | None:
-        """As the port says; what the other store has lost too is not there."""
-        entry = self._rows.get(content_id)
-        if entry is None:
-            return None
-        with suppress(Corrupt):
-            return b"".join(self._parts(entry, start, start + length))
+        """As the port says; what the store has lost is not there."""
+        for entry in self._rows.get(content_id, {}).values():
+            with suppress(Corrupt):
+                return b"".join(self._parts(entry, start, start + length))
         return None
 
     def _parts(self, entry: Entries, start: int, stop: int) -> Iterator[bytes]:
-        codec, packs = FrameCodec(), self._workspace.repository.packs
+        codec, packs = FrameCodec(), self._repository.packs
         at = 0
-        for one in segments_of(with_lists(entry, self._workspace.repository.nodes), 0):
+        for one in segments_of(with_lists(entry, self._repository.nodes), 0):
             if start < at + one.plain_length and at < stop:
                 (data,) = packs.read_frames([one.place])
                 what = f"pack {one.pack.name.hex()}"
                 plain = codec.decode_segment(data, one.plain_offset, one.plain_length, one.digest, what=what)
                 yield bytes(plain[max(start - at, 0) : stop - at])
             at += one.plain_length
+
+
+def contents_of_other(workspace: Workspace, wanted: Collection[bytes]) -> StoredContents:
+    """Contents of the live versions of another store, each once.
+
+    Raises:
+        StorageFailed: It cannot be read.
+    """
+    found = StoredContents(workspace.repository)
+    left = set(wanted)
+    for version in list(workspace.refresh().live_versions()):
+        if not left:
+            break
+        with suppress(Corrupt):
+            found.add(read_all(root_of(version.entry.tree), workspace.repository.nodes), left)
+            left = {content_id for content_id in left if not found.knows(content_id)}
+    return found
 
 
 def first_of(sources: Sequence[ContentSource], content_id: bytes, start: int, length: int) -> Iterator[bytes]:

@@ -86,12 +86,16 @@ def own_changes(workspace: Workspace, draft: Draft) -> OwnChanges:
 
 
 def fallen_rows(workspace: Workspace, entries: Entries, standing: Standing) -> Bool:
-    """The rows that have segments which do not stand; shape (n,)."""
+    """The rows that have segments which do not stand, or a list of them that can't be read; shape (n,)."""
     fallen = _touches_fallen(entries, standing)
     listed = np.flatnonzero((entries.kinds & LISTED) != 0) if standing.tells_of_packs else np.zeros(0, np.int64)
     for row in listed[~fallen[listed]].tolist():
-        one = entries.rows(row, row + 1)
-        fallen[row] = _touches_fallen(with_lists(one, workspace.repository.nodes), standing)[0]
+        try:
+            whole = with_lists(entries.rows(row, row + 1), workspace.repository.nodes)
+        except Corrupt:
+            fallen[row] = True
+        else:
+            fallen[row] = _touches_fallen(whole, standing)[0]
     return fallen
 
 

@@ -9,7 +9,7 @@ Never: changes what any version holds, or writes anything unless it is applied.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,13 +20,13 @@ from dataset_store.core.catalog import Catalog
 from dataset_store.core.census import encode_census
 from dataset_store.core.chunking import cut_ends
 from dataset_store.core.digest import ChunkId, hash32
-from dataset_store.core.entries import Entries
+from dataset_store.core.entries import Bool, Entries
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite, without
 from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, Frame, FrameCodec, FrameKind, take_segment
 from dataset_store.core.nodes import Children, NodeRef
 from dataset_store.core.packfile import Footer, PackRef, Place, pack_key
 from dataset_store.core.segments import Segment, segment_chunks, segments_of
-from dataset_store.dataset.lost_contents import ContentSource, Folders, OtherStore, first_of
+from dataset_store.dataset.lost_contents import ContentSource, Folders, StoredContents, contents_of_other, first_of
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.remaking import (
     Chunks,
@@ -233,7 +233,7 @@ class _Repair:
     # --- where it may be ---
 
     def look_for(self, folders: Sequence[str], other: Workspace | None) -> None:
-        """Find out which of the lost contents are in folders, local copies and another store."""
+        """Find out where the lost contents are: in folders, local copies, elsewhere in the store, in another store."""
         wanted = {one.content_id: one.size for lost in self.lost.values() for one in lost}
         for pack, footer in self.footers.items():
             if footer is not None:
@@ -242,8 +242,21 @@ class _Repair:
             return
         copies = [copy.path for copy in self.workspace.copies.all()]
         self.sources.append(Folders([*copies, *folders], wanted))
+        self.sources.append(self._stored_again(wanted))
         if other is not None:
-            self.sources.append(OtherStore(other, wanted))
+            self.sources.append(contents_of_other(other, wanted))
+
+    def _stored_again(self, wanted: Container[bytes]) -> StoredContents:
+        """The contents by all entries that have them: one that was added since it was lost was stored again."""
+        found = StoredContents(self.workspace.repository)
+
+        def have(leaf: Entries) -> Bool:
+            return np.array([content_id.tobytes() in wanted for content_id in leaf.content_ids], np.bool_)
+
+        rows, _ = self.found.trees.touched(self.found.versions(), have)
+        for entries in rows.values():
+            found.add(entries, wanted)
+        return found
 
     # --- what comes of it ---
 

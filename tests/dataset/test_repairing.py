@@ -532,6 +532,61 @@ def test_a_lost_content_under_a_new_name_is_sent_again(home, monkeypatch, most):
     assert third.id not in lost_files()
 
 
+@pytest.mark.parametrize("most", [1, 100], ids=["listed", "plain"])
+@pytest.mark.parametrize("adds", ["sync_folder", "add_files"])
+def test_a_child_given_the_whole_folder_again_is_whole_and_a_repair_heals_its_parent_from_it(
+    home, another_machine, monkeypatch, caplog, most, adds
+):
+    """Nothing changed since the parent; but of what the store has lost of that the user has the bytes."""
+    monkeypatch.setattr(sending, "MOST_SEGMENTS", most)
+    folder = small_files(home, "one")
+    write(folder, {"large": random.Random(3).randbytes(900_000)})
+    first = version_of(folder)
+    max(packs_there(home), key=lambda path: path.stat().st_size).unlink()
+    repair()
+    lost = lost_files()[first.id]
+    assert "large" in lost
+    another_machine()
+    child = Dataset.create(dataset_name="d", dataset_project="p", parent_datasets=[first.id])
+    getattr(child, adds)(str(folder))
+    assert f"lost bytes of {len(lost)} files" in caplog.text
+    child.finalize(auto_upload=True)
+    assert lost_files() == {first.id: lost}
+    assert read(Dataset.get(child.id).get_local_copy()) == read(folder)
+    shutil.rmtree(folder)
+    another_machine()
+    assert repair().affected == ()
+    assert check(EVERY_BYTE).sound
+    assert verify_stored(open_workspace(), first.id).damaged == ()
+
+
+@pytest.mark.parametrize("most", [1, 100], ids=["listed", "plain"])
+def test_a_large_file_of_which_the_store_lost_what_it_was_is_edited_all_the_same(
+    home, another_machine, monkeypatch, most
+):
+    """What a file was only saves space: chunks of packs that are not there any more are sent."""
+    monkeypatch.setattr(sending, "MOST_SEGMENTS", most)
+    data = random.Random(3).randbytes(900_000)
+    first = version_of(write(home / "in", {"large": data}))
+    another_machine()
+    child = Dataset.create(dataset_name="d", dataset_project="p", parent_datasets=[first.id])
+    child.add_files(str(write(home / "in", {"large": data[:450_000] + b"edited" + data[450_000:]})))
+    for path in packs_there(home):
+        if path.stat().st_size > 50_000:
+            path.unlink()
+    child.upload()
+
+
+def test_a_child_that_is_given_nothing_again_has_its_parents_losses(home):
+    first = version_of(small_files(home, "one"))
+    first_pack(home).unlink()
+    repair()
+    child = Dataset.create(dataset_name="d", dataset_project="p", parent_datasets=[first.id])
+    child.add_files(str(write(home / "more", {"m": b"m" * 5_000})))
+    child.finalize(auto_upload=True)
+    assert set(lost_files()) == {first.id, child.id}
+
+
 def test_a_draft_of_a_deleted_version_is_not_committed_with_what_is_lost(home):
     first = version_of(small_files(home, "one"))
     draft = Dataset.create(dataset_name="d", dataset_project="p", parent_datasets=[first.id])
