@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections import Counter
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,6 +26,29 @@ def use_home(path, set_variable):
     set_variable("DATASET_STORE_URL", str(path / "store"))
     set_variable("DATASET_STORE_CACHE", str(path / "cache"))
     set_variable("DATASET_STORE_DATA", str(path / "own"))
+
+
+@pytest.fixture
+def tell(record_property):
+    """Tells at the end of a run what a test found: a text, or numbers, which are added up for tests of one title."""
+
+    def figure(title, **numbers):
+        record_property("figure", (title, numbers))
+
+    return figure
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the figures, wherever the tests ran."""
+    reports = [report for name in ("passed", "failed") for report in terminalreporter.stats.get(name, ())]
+    figures = {}
+    for title, numbers in (value for one in reports for name, value in one.user_properties if name == "figure"):
+        figures.setdefault(title, Counter()).update(numbers)
+    if figures:
+        terminalreporter.section("figures")
+    for title, numbers in figures.items():
+        counts = ", ".join(f"{name} {count:,}" for name, count in numbers.items())
+        terminalreporter.line(f"{title}: {counts}" if counts else title)
 
 
 @pytest.fixture(scope="session")

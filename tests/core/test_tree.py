@@ -247,7 +247,7 @@ def test_a_long_chain_of_edits_keeps_few_packs_and_copies_less_than_it_writes():
 
 
 def nodes_in(root: TreeRoot, packs: set, nodes: MemoryNodes) -> list:
-    found, waiting = [], [root.ref]
+    found, waiting = [], [root.ref] if packs else []
     while waiting:
         ref = waiting.pop()
         plain = nodes.plains[ref.place]

@@ -59,12 +59,11 @@ def total(reports, field):
     return sum((Counter(report[field]) for report in reports), Counter())
 
 
-def test_a_fault_at_any_write_loses_nothing_and_the_next_command_goes_on(run, capsys):
+def test_a_fault_at_any_write_loses_nothing_and_the_next_command_goes_on(run, tell):
     reports = run(SWEEP, *halves())
     points = sum(report["points"] for report in reports)
     fates = total(reports, "fates")
-    with capsys.disabled():
-        print(f"\n{points} points (call and fault): " + ", ".join(f"{fate} {count}" for fate, count in fates.items()))
+    tell("points (call and fault)", all=points, **fates)
     problems = {point: problem for report in reports for point, problem in report["problems"].items()}
     assert not problems, problems
     assert points >= 10_000
@@ -83,13 +82,12 @@ def test_faults_find_out(run, plant, sequence, found):
     assert any(found in problem for problem in problems), problems
 
 
-def test_no_state_of_the_disk_after_a_power_cut_has_lost_what_was_acknowledged(run, capsys):
+def test_no_state_of_the_disk_after_a_power_cut_has_lost_what_was_acknowledged(run, tell):
     reports = run(REPLAY, *halves())
     states = sum(report["states"] for report in reports)
     gone_on = sum(report["gone on"] for report in reports)
-    with capsys.disabled():
-        print(f"\n{states} states of the disk, the next command carried out on {gone_on} of them")
-        print(f"different parts of them that were looked at: {dict(total(reports, 'looked at'))}")
+    tell(f"{states} states of the disk, the next command carried out on {gone_on} of them")
+    tell("different parts of these that were looked at", **total(reports, "looked at"))
     assert not total(reports, "problems"), [report["examples"] for report in reports]
     assert states >= 100_000
     assert gone_on >= 1_000

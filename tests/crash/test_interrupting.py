@@ -22,7 +22,7 @@ pytestmark = [
 @pytest.mark.parametrize(
     "times", [pytest.param(100, marks=pytest.mark.heavy), pytest.param(1_000, marks=pytest.mark.long)]
 )
-def test_a_command_that_is_interrupted_ends_within_two_seconds_and_can_be_given_again(times, capsys):
+def test_a_command_that_is_interrupted_ends_within_two_seconds_and_can_be_given_again(times, tell):
     folder = Path(tempfile.mkdtemp(prefix="interrupting-", dir="/dev/shm"))
     try:
         done = subprocess.run(
@@ -34,8 +34,7 @@ def test_a_command_that_is_interrupted_ends_within_two_seconds_and_can_be_given_
         remove_tree(str(folder))
     assert done.returncode == 0, done.stderr[-5_000:]
     report = json.loads(done.stdout)
-    with capsys.disabled():
-        print(f"\n{report}")
+    tell(f"interrupted commands: {report}")
     assert report["problems"] == []
     assert report["late"] == 0
     assert report["codes"]["ended with 130"] > times // 10

@@ -42,7 +42,7 @@ def names_in(entry):
     return (entry.description,)
 
 
-def test_what_sixteen_processes_commit_at_once_stands_in_the_log_once_each(home, capsys):
+def test_what_sixteen_processes_commit_at_once_stands_in_the_log_once_each(home, tell):
     first = Dataset.create(dataset_project="p", dataset_name="d", description="first")
     first.finalize()
     began = time.perf_counter()
@@ -55,11 +55,10 @@ def test_what_sixteen_processes_commit_at_once_stands_in_the_log_once_each(home,
     log = Log(backend, object_digest(fetch_config(backend)))
     records = list(log.read_after(log.start))
     lost, longest = sum(each["lost"] for each in told), max(each["longest"] for each in told)
-    with capsys.disabled():
-        print(
-            f"\n{len(records)} entries in {seconds:.0f} s, {len(records) / seconds:.0f} a second; "
-            f"{lost} races lost, the slowest commit {longest:.1f} s"
-        )
+    tell(
+        f"{WRITERS} writers: {len(records)} entries in {seconds:.0f} s, {len(records) / seconds:.0f} a second; "
+        f"{lost} races lost, the slowest commit {longest:.1f} s"
+    )
     assert [record.slot for record in records] == list(range(WRITERS * COMMITS + 1))
     assert len({record.entry.commit for record in records}) == len(records)
     stands = Counter(name for record in records for name in names_in(record.entry))

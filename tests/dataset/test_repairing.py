@@ -646,10 +646,15 @@ def require_as_told(made, done):
 
 
 @pytest.mark.parametrize(
-    "seeds", [range(10), pytest.param(range(10, 110), marks=[pytest.mark.heavy, pytest.mark.timeout(1200)])]
+    "count",
+    [
+        10,
+        pytest.param(60, marks=[pytest.mark.heavy, pytest.mark.timeout(1200)]),
+        pytest.param(1_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+    ],
 )
-def test_whatever_is_lost_and_found_a_repair_and_the_check_after_it_agree(home, another_machine, monkeypatch, seeds):
-    for seed in seeds:
+def test_whatever_is_lost_and_found_a_repair_and_the_check_after_it_agree(home, another_machine, monkeypatch, count):
+    for seed in range(count):
         shutil.rmtree(home / "store", ignore_errors=True)
         another_machine(f"maker{seed}")
         lose_and_find(home / f"{seed}", home, another_machine, monkeypatch, random.Random(seed))

@@ -678,7 +678,7 @@ def test_whatever_users_do_the_store_holds_what_the_model_says():
 
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
-    "examples", [pytest.param(200, marks=pytest.mark.heavy), pytest.param(1000, marks=pytest.mark.long)]
+    "examples", [pytest.param(100, marks=pytest.mark.heavy), pytest.param(1000, marks=pytest.mark.long)]
 )
 def test_whatever_users_do_at_length_the_store_holds_what_the_model_says(examples):
     run_state_machine_as_test(

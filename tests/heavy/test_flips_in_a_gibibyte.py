@@ -41,7 +41,7 @@ def big(tmp_path, monkeypatch):
 
 @pytest.mark.heavy
 @pytest.mark.timeout(1500)
-def test_each_of_very_many_flips_is_told_by_pack_and_frame(big):
+def test_each_of_very_many_flips_is_told_by_pack_and_frame(big, tell):
     """A flip that bears no meaning is not told: in what zstd compressed, see the inert bits of the format."""
     packs = sorted(path for path in (big / "store/packs").rglob("*") if path.is_file())
     sizes = [path.stat().st_size for path in packs]
@@ -67,7 +67,7 @@ def test_each_of_very_many_flips_is_told_by_pack_and_frame(big):
         flip(packs, flips)
     assert verify_store(workspace).sound
     minutes = (time.monotonic() - begun) / 60
-    print(f"{found} flips of {found + missed} told by pack and frame, {minutes:.1f} minutes")
+    tell(f"{found} flips of {found + missed} told by pack and frame, {minutes:.1f} minutes")
     assert missed == 0
     assert found > 990 * batches
 

@@ -121,8 +121,9 @@ def flipped(every: int, bits: int) -> Counter[str]:
         pytest.param(1, 8, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )
-def test_each_flipped_byte_is_found_or_bears_no_meaning(every, bits):
+def test_each_flipped_byte_is_found_or_bears_no_meaning(every, bits, tell):
     told = flipped(every, bits)
+    tell("flipped bytes of the golden stores", **told)
     assert told["found"] > 1_000
     assert told["inert"] * 500 < told["found"]
 

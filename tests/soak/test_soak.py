@@ -63,7 +63,7 @@ def run(home, seconds):
         pytest.param(600, marks=[pytest.mark.long, pytest.mark.timeout(2400)]),
     ],
 )
-def test_writers_a_collector_and_kills_for_a_while_lose_nothing_and_all_get_on(home, seconds, capsys):
+def test_writers_a_collector_and_kills_for_a_while_lose_nothing_and_all_get_on(home, seconds, tell):
     Dataset.create(dataset_project="p", dataset_name="d0").finalize()
     began = time.monotonic()
     kills = run(home, seconds)
@@ -81,12 +81,10 @@ def test_writers_a_collector_and_kills_for_a_while_lose_nothing_and_all_get_on(h
                     assert held == said[line["id"]]
     collected = len(Journal(home / "collector0.json").lines())
     workspace.refresh()
-    with capsys.disabled():
-        print(
-            f"\n{sum(commits.values())} commits of {WRITERS} writers in {seconds} s, {len(gone)} deleted, "
-            f"{kills} kills, {collected} collections, {workspace.catalog.head} log entries",
-            end="",
-        )
+    tell(
+        f"{sum(commits.values())} commits of {WRITERS} writers in {seconds} s, {len(gone)} deleted, "
+        f"{kills} kills, {collected} collections, {workspace.catalog.head} log entries"
+    )
     assert all(commits[number, quarter] for number in range(WRITERS) for quarter in range(4)), commits
     assert collected
     assert kills

@@ -87,9 +87,10 @@ def test_a_real_server_keeps_writers_apart(ceph_bucket):
 
 
 @in_the_group
-def test_a_real_server_passes_the_long_trial(ceph_bucket):
+def test_a_real_server_passes_the_long_trial(ceph_bucket, tell):
     found = list(check_storage(backend_at(ceph_bucket)))
-    print("\n" + "\n".join(f"{one.id}: {one.text}" for one in found))
+    for one in found:
+        tell(f"radosgw: {one.id}: {one.text}")
     assert [one for one in found if not one.sound] == []
     assert len(found) == 7
 
@@ -117,7 +118,7 @@ def before(options):
     return FaultProxy(address.hostname, address.port).running()
 
 
-def the_drill(url, options, network):
+def the_drill(url, options, network, tell):
     """Many writers through a network that loses one reply in a hundred; nothing is lost, doubled or refused."""
     backend = backend_at(url)
     create_config(backend)
@@ -129,8 +130,8 @@ def the_drill(url, options, network):
         cut = Counter(request.method for request, _ in proxy.done)
         lost = sum(1 for request, _ in proxy.done if request.is_conditional)
         sent = len(proxy.requests)
-    print(
-        f"\n{network}: {WRITERS} x {COMMITS} commits, {sent} requests, {sum(cut.values())} replies cut {dict(cut)} "
+    tell(
+        f"{network}: {WRITERS} x {COMMITS} commits, {sent} requests, {sum(cut.values())} replies cut {dict(cut)} "
         f"({lost} of creates); {len(found.commits)} ids in {len(found.slots)} slots, {len(found.conflicts)} spurious "
         f"conflicts, {found.repeated} repeated; {time.monotonic() - begun:.0f} s"
     )
@@ -143,17 +144,19 @@ def the_drill(url, options, network):
 
 
 @in_the_group
-def test_16_processes_of_50_commits_each_lose_nothing_on_a_real_server_that_loses_replies(ceph, ceph_bucket):
-    the_drill(f"{ceph_bucket}/drill", ceph, "radosgw")
+def test_16_processes_of_50_commits_each_lose_nothing_on_a_real_server_that_loses_replies(ceph, ceph_bucket, tell):
+    the_drill(f"{ceph_bucket}/drill", ceph, "radosgw", tell)
 
 
-def test_16_processes_of_50_commits_each_lose_nothing_on_moto_that_loses_replies(s3_bucket):
+def test_16_processes_of_50_commits_each_lose_nothing_on_moto_that_loses_replies(s3_bucket, tell):
     options = {"endpoint_url": os.environ["AWS_ENDPOINT_URL"], "key": "tests", "secret": "tests"}
-    the_drill(f"{s3_bucket}/{secrets.token_hex(8)}", options, "moto")
+    the_drill(f"{s3_bucket}/{secrets.token_hex(8)}", options, "moto", tell)
 
 
 @in_the_group
-def test_10_000_reads_at_5_percent_faults_give_the_right_bytes_or_a_typed_error_in_time(ceph, ceph_bucket, monkeypatch):
+def test_10_000_reads_at_5_percent_faults_give_the_right_bytes_or_a_typed_error_in_time(
+    ceph, ceph_bucket, monkeypatch, tell
+):
     monkeypatch.setitem(filesystems._S3_CLIENT, "read_timeout", 2)  # seconds that a stall takes
     with before(ceph) as proxy:
         monkeypatch.setitem(conf, "s3", ceph | {"endpoint_url": proxy.url})
@@ -168,8 +171,8 @@ def test_10_000_reads_at_5_percent_faults_give_the_right_bytes_or_a_typed_error_
     how = Counter(kind for kind, _ in ended)
     faults = Counter(action.name for _, action in proxy.done)
     slowest = max(seconds for _, seconds in ended)
-    print(
-        f"\n10,000 reads, {len(proxy.requests)} requests, {taken:.0f} s: {dict(how)}; "
+    tell(
+        f"10,000 reads, {len(proxy.requests)} requests, {taken:.0f} s: {dict(how)}; "
         f"faults {dict(faults)}; slowest read {slowest:.1f} s"
     )
     assert set(how) <= {"right", "CorruptObject", "StorageFailed"}
