@@ -14,6 +14,7 @@ import numpy as np
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Entries
 from dataset_store.core.frames import FrameCodec
+from dataset_store.core.log_entries import Blob
 from dataset_store.core.packfile import Place
 from dataset_store.core.segments import segments_of
 from dataset_store.core.tree import read_all
@@ -21,6 +22,8 @@ from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Corrupt
 from dataset_store.local.reading import content_id_at
+from dataset_store.storage.blobs import read_blob
+from dataset_store.storage.liveness import blobs_of_contents
 from dataset_store.storage.repository import Repository
 from dataset_store.storage.trees import root_of
 
@@ -84,6 +87,13 @@ class StoredContents:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._rows: dict[bytes, dict[Place, Entries]] = {}
+        self._blobs: dict[bytes, list[Blob]] = {}
+
+    def add_blobs(self, blobs: Iterable[Blob], wanted: Container[bytes]) -> None:
+        """Know of pieces of metadata that are wanted."""
+        for blob in blobs:
+            if bytes.fromhex(blob.id) in wanted:
+                self._blobs.setdefault(bytes.fromhex(blob.id), []).append(blob)
 
     def add(self, entries: Entries, wanted: Container[bytes]) -> None:
         """Know of the contents that are wanted."""
@@ -95,13 +105,16 @@ class StoredContents:
 
     def knows(self, content_id: bytes) -> bool:
         """Whether an entry with such a content was met."""
-        return content_id in self._rows
+        return content_id in self._rows or content_id in self._blobs
 
     def read(self, content_id: bytes, start: int, length: int) -> bytes | None:
         """As the port says; what the store has lost is not there."""
         for entry in self._rows.get(content_id, {}).values():
             with suppress(Corrupt):
                 return b"".join(self._parts(entry, start, start + length))
+        for blob in self._blobs.get(content_id, ()):
+            with suppress(Corrupt):
+                return read_blob(blob, self._repository.packs, what="A piece of metadata")[start : start + length]
         return None
 
     def _parts(self, entry: Entries, start: int, stop: int) -> Iterator[bytes]:
@@ -123,8 +136,10 @@ def contents_of_other(workspace: Workspace, wanted: Collection[bytes]) -> Stored
         StorageFailed: It cannot be read.
     """
     found = StoredContents(workspace.repository)
-    left = set(wanted)
-    for version in list(workspace.refresh().live_versions()):
+    catalog = workspace.refresh()
+    found.add_blobs(blobs_of_contents(catalog), wanted)
+    left = {content_id for content_id in wanted if not found.knows(content_id)}
+    for version in list(catalog.live_versions()):
         if not left:
             break
         with suppress(Corrupt):

@@ -53,8 +53,9 @@ from dataset_store.dataset.surviving import SurvivingPacks
 from dataset_store.dataset.walking import LiveTrees, census_ref
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import Corrupt, CorruptObject
-from dataset_store.storage.blobs import packs_of
+from dataset_store.storage.blobs import extents_of_blob, packs_of, segments_of_blob
 from dataset_store.storage.findings import Finding, in_order
+from dataset_store.storage.liveness import blobs_of_contents
 from dataset_store.storage.pack_check import scan_frames
 from dataset_store.storage.restoring import Found, Restored, restore
 from dataset_store.storage.trees import root_of
@@ -183,21 +184,27 @@ class _Repair:
         named = relocations.named(self.found.bad)
         lost: defaultdict[PackRef, dict[LostSegment, None]] = defaultdict(dict)
         hollow = {one.place for one in self.found.hollow}
-        meant = unite([named, extents_of_places(list(hollow))])
+        for one in self._segments_touched(unite([named, extents_of_places(list(hollow))])):
+            place = one.segment.place
+            if place in hollow:
+                lost[place.pack][one] = None
+            for now in relocations.places(place) or [place]:
+                if extents_of_places([now]).touched_by(self.found.bad).any():
+                    lost[now.pack][one] = None
+        return {pack: list(found) for pack, found in lost.items()}
+
+    def _segments_touched(self, meant: Extents) -> Iterator[LostSegment]:
+        """The segments of live contents, entries' and blobs', some of which name bytes that are meant."""
         rows, _ = self.found.touched(meant)
         for leaf in rows.values():
             entries = self.found.trees.with_lists(leaf)
-            if not extents_of_segments(entries.segments).touched_by(meant).any():
-                continue
-            for row in range(len(entries)):
-                for one in _segments_with_starts(entries, row):
-                    place = one.segment.place
-                    if place in hollow:
-                        lost[place.pack][one] = None
-                    for now in relocations.places(place) or [place]:
-                        if extents_of_places([now]).touched_by(self.found.bad).any():
-                            lost[now.pack][one] = None
-        return {pack: list(found) for pack, found in lost.items()}
+            if extents_of_segments(entries.segments).touched_by(meant).any():
+                for row in range(len(entries)):
+                    segments, content_id = segments_of(entries, row), entries.content_ids[row].tobytes()
+                    yield from _with_starts(segments, content_id, int(entries.sizes[row]))
+        for blob in blobs_of_contents(self.found.catalog):
+            if extents_of_blob(blob).touched_by(meant).any():
+                yield from _with_starts(segments_of_blob(blob), bytes.fromhex(blob.id), blob.size)
 
     def _lost_nodes(self) -> dict[Place, tuple[FrameKind, bytes]]:
         """Nodes, lists and censuses that the store lacks and this machine has or can make, by where they are now."""
@@ -249,6 +256,7 @@ class _Repair:
     def _stored_again(self, wanted: Container[bytes]) -> StoredContents:
         """The contents by all entries that have them: one that was added since it was lost was stored again."""
         found = StoredContents(self.workspace.repository)
+        found.add_blobs(blobs_of_contents(self.found.catalog), wanted)
 
         def have(leaf: Entries) -> Bool:
             return np.array([content_id.tobytes() in wanted for content_id in leaf.content_ids], np.bool_)
@@ -483,10 +491,10 @@ class _Repair:
         return next((data for data in found if hash32(data) == content_id), None)
 
 
-def _segments_with_starts(entries: Entries, row: int) -> Iterator[LostSegment]:
-    content_id, at = entries.content_ids[row].tobytes(), 0
-    for segment in segments_of(entries, row):
-        yield LostSegment(segment, content_id, int(entries.sizes[row]), at)
+def _with_starts(segments: Sequence[Segment], content_id: bytes, size: int) -> Iterator[LostSegment]:
+    at = 0
+    for segment in segments:
+        yield LostSegment(segment, content_id, size, at)
         at += segment.plain_length
 
 

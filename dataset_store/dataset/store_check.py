@@ -23,6 +23,7 @@ from dataset_store.core.entries import Bool, Entries
 from dataset_store.core.envelope import encode_config
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite, without
 from dataset_store.core.frames import Frame, FrameCodec, FrameKind, frame_offsets, take_segment
+from dataset_store.core.log_entries import Blob
 from dataset_store.core.packfile import Footer, PackRef, Place, pack_key
 from dataset_store.core.paths import to_text
 from dataset_store.core.relocation import Relocations
@@ -33,9 +34,10 @@ from dataset_store.dataset.surviving import Lost, SurvivingPacks, read_surviving
 from dataset_store.dataset.walking import LiveTrees
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Corrupt, InvalidRequest, ObjectMissing
-from dataset_store.storage.blobs import extents_of_blob
+from dataset_store.storage.blobs import extents_of_blob, segments_of_blob
 from dataset_store.storage.collecting import ListedPacks, list_packs
 from dataset_store.storage.findings import Finding, Severity, in_order
+from dataset_store.storage.liveness import blobs_of_contents
 from dataset_store.storage.log_check import check_log
 from dataset_store.storage.log_reader import slot_key
 from dataset_store.storage.pack_check import CheckedPack, FrameDamage, check_frames, check_pack_ends, scan_frames
@@ -391,6 +393,8 @@ class _Survey:
                 leaf = trees.with_lists(node)
                 for row in range(len(leaf)):
                     yield from segments_of(leaf, row)
+        for blob in blobs_of_contents(self.found.catalog):
+            yield from segments_of_blob(blob)
 
     def _compare_segments(self, segments: Sequence[Segment], now: Sequence[Place], *, in_part: bool) -> None:
         """The segments of one place, which is read and decoded once."""
@@ -465,6 +469,10 @@ def _rows_touched(leaf: Entries, bad: Extents) -> Bool:
     return leaf.segment_sums(extents_of_segments(leaf.segments).touched_by(bad)) > 0
 
 
+def _is_damaged(blob: Blob, bad: Extents, hollow: set[Segment]) -> bool:
+    return bool(extents_of_blob(blob).touched_by(bad).any()) or not hollow.isdisjoint(segments_of_blob(blob))
+
+
 def affected_versions(found: Surveyed, workspace: Workspace) -> tuple[AffectedVersion, ...]:
     """Every live version that needs something that is bad, with what of it."""
     if not len(found.bad) and not found.hollow and found.trees.complete:
@@ -476,7 +484,7 @@ def affected_versions(found: Surveyed, workspace: Workspace) -> tuple[AffectedVe
         marked = by_version[version.id]
         paths = sorted(key for node_id in marked if node_id in rows for key in rows[node_id].keys)
         pieces = {name: piece for name, piece in version.metadata.items() if not isinstance(piece, str)}
-        damaged = [name for name, blob in pieces.items() if extents_of_blob(blob).touched_by(named).any()]
+        damaged = [name for name, blob in pieces.items() if _is_damaged(blob, named, found.hollow)]
         lost: Sequence[Lost] = ()
         if any(node_id not in rows for node_id in marked):
             tree, stats = version.entry.tree, version.entry.stats

@@ -16,7 +16,7 @@ from dataset_store.core.segments import ChunkHit, Segment, SegmentBuilder, reuse
 from dataset_store.errors import CorruptObject
 from dataset_store.storage.packs import PackReader, PackWriter
 
-__all__ = ["ChunkFinder", "extents_of_blob", "finds_nothing", "packs_of", "read_blob", "write_blob"]
+__all__ = ["ChunkFinder", "extents_of_blob", "finds_nothing", "packs_of", "read_blob", "segments_of_blob", "write_blob"]
 
 ChunkFinder = Callable[[Sequence[ChunkId]], list[ChunkHit | None]]
 """Where chunks are in a store, for each id or None."""
@@ -92,6 +92,14 @@ def read_blob(blob: Blob, packs: PackReader, *, what: str, most: int = MOST_BYTE
 def packs_of(blob: Blob) -> list[PackRef]:
     """The pack of each of its segments."""
     return [PackRef(row.storage, PackName(bytes.fromhex(row.pack))) for row in blob.segments]
+
+
+def segments_of_blob(blob: Blob) -> list[Segment]:
+    """Its segments, in order."""
+    return [
+        Segment(ref, row.offset, row.stored, row.plain_offset, row.plain_length, bytes.fromhex(row.digest))
+        for ref, row in zip(packs_of(blob), blob.segments, strict=True)
+    ]
 
 
 def extents_of_blob(blob: Blob) -> Extents:

@@ -25,7 +25,7 @@ from dataset_store.core.segments import decode_segment_list, segments_of
 from dataset_store.storage.blobs import extents_of_blob
 from dataset_store.storage.trees import StoredNodes, place_of, root_of
 
-__all__ = ["NoSummaries", "Reached", "SummaryKeeper", "blobs_of", "blobs_of_fold", "reach_trees"]
+__all__ = ["NoSummaries", "Reached", "SummaryKeeper", "blobs_of", "blobs_of_contents", "blobs_of_fold", "reach_trees"]
 
 _REF: Final = np.dtype(
     [
@@ -116,8 +116,12 @@ class Reached:
 
 def blobs_of_fold(catalog: Catalog) -> list[Blob]:
     """Every blob that the fold names: metadata of live versions, artifacts, lists of packs, relocation tables."""
-    blobs = [blob for version in catalog.live_versions() for blob in blobs_of(version)]
-    return [*blobs, *catalog.artifacts.values(), *catalog.packs.lists, *(blob for _, blob in catalog.packs.relocations)]
+    return [*blobs_of_contents(catalog), *catalog.packs.lists, *(blob for _, blob in catalog.packs.relocations)]
+
+
+def blobs_of_contents(catalog: Catalog) -> list[Blob]:
+    """Those of users: metadata of live versions, and artifacts."""
+    return [*(blob for version in catalog.live_versions() for blob in blobs_of(version)), *catalog.artifacts.values()]
 
 
 def blobs_of(version: Version) -> list[Blob]:

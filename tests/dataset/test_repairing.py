@@ -21,7 +21,7 @@ from dataset_store.dataset.verifying import verify_stored
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import ChunksLost, Corrupt, ObjectMissing
 from dataset_store.storage import restoring
-from dataset_store.storage.blobs import packs_of
+from dataset_store.storage.blobs import packs_of, read_blob
 from dataset_store.storage.packs import PackWriter
 from dataset_store.testing.folders import read, write
 
@@ -221,6 +221,31 @@ def test_another_store_gives_back_what_it_has(home, versions, another_machine):
     assert second not in {one.id for one in check().affected}
     another_machine()
     assert read(Dataset.get(second).get_local_copy()) == SECOND
+
+
+@pytest.mark.parametrize("where", ["another store", "a folder", "another piece"])
+def test_metadata_that_lies_in_packs_comes_back(home, another_machine, where):
+    made = version_of(write(home / "in", {"f": b"x"}))
+    told = {"of": [f"{number}" for number in range(30_000)]}
+    made.set_metadata(told)
+    (piece,) = open_workspace().refresh().version(made.id).metadata.values()
+    data = read_blob(piece, open_workspace().repository.packs, what="It")
+    made.push(str(home / "elsewhere"))
+    for pack in packs_of(piece):
+        (home / "store" / pack_key(pack.name)).unlink(missing_ok=True)
+    workspaces._open.clear()
+    assert [one.metadata for one in repair().affected] == [("metadata",)]
+    if where == "another piece":
+        Dataset.get(made.id).set_metadata(told, "again")
+        done = repair()
+    elif where == "a folder":
+        done = repair(folders=[str(write(home / "found", {"any": data}))])
+    else:
+        done = repair(other=open_workspace(str(home / "elsewhere")))
+    assert done.affected == ()
+    assert check(EVERY_BYTE).sound
+    another_machine()
+    assert Dataset.get(made.id).get_metadata() == told
 
 
 def test_a_second_repair_goes_on_where_the_first_could_not(home, versions, another_machine):
