@@ -15,6 +15,7 @@ from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, concat
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.paths import ROOT, PathKey, directory_key, portability_problems, starts_below, to_text
+from dataset_store.core.standing import Standing
 from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.links import as_fetched, link_rows, links_of
@@ -242,24 +243,25 @@ def _record(workspace: Workspace, draft: Draft, changes: Changes, found: Folder 
 
 def _to_store_again(workspace: Workspace, held: Entries, rows: Entries) -> Entries:
     """Those of the rows that the draft holds as they are, but of which the store has lost bytes."""
+    standing = _with_losses(workspace)
+    if standing is None:
+        return Entries.empty()
     there = rows.find_many(held.keys)
     found = np.flatnonzero(there >= 0)
     same = found[same_identity(held, found, rows, there[found])]
-    again = rows.take(np.sort(there[same[_are_lost(workspace, held.take(same))]]))
+    again = rows.take(np.sort(there[same[fallen_rows(workspace, held.take(same), standing)]]))
     if len(again):
         _log.warning("The store has lost bytes of %d files that did not change; these are stored again.", len(again))
     return again
 
 
-def _are_lost(workspace: Workspace, entries: Entries) -> Bool:
-    """The rows of which the log tells that bytes were lost; shape (n,). Where the store can't be asked, none."""
+def _with_losses(workspace: Workspace) -> Standing | None:
+    """What stands in the store, if the log tells of a loss; where the store can't be asked it tells of none."""
     try:
         standing = workspace.repository.standings.now()
     except StorageFailed:
-        return np.zeros(len(entries), np.bool_)
-    if not standing.relocations.with_losses:
-        return np.zeros(len(entries), np.bool_)
-    return fallen_rows(workspace, entries, standing)
+        return None
+    return standing if standing.relocations.with_losses else None
 
 
 def _with_rows(changes: Changes, more: Entries) -> Changes:
@@ -273,7 +275,10 @@ def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
         return rows
     held = lookup(root_of(base), rows.keys, workspace.repository.nodes)
     at = rows.find_many(held.keys)
-    same = same_identity(rows, at, held, np.arange(len(held))) & ~_are_lost(workspace, held)
+    same = same_identity(rows, at, held, np.arange(len(held)))
+    standing = _with_losses(workspace)
+    if standing is not None:
+        same &= ~fallen_rows(workspace, held, standing)
     if not same.any():
         return rows
     keep = np.ones(len(rows), np.bool_)
