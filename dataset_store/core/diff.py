@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset_store.core.entries import I64, U8, Bool, Changes, Entries, concat, same_identity, sort_rows
-from dataset_store.core.nodes import Children, NodeRef, decode_node, node_level
+from dataset_store.core.nodes import Children, Node, NodeRef, level_of
 from dataset_store.core.tree import NodeReader, TreeRoot, read_children, require_one_level
 
 __all__ = ["Difference", "changes_between", "diff", "diff_entries"]
@@ -82,9 +82,8 @@ def _outside_shared(
     old: TreeRoot, new: TreeRoot, reader: NodeReader, names: Callable[[Children], U8]
 ) -> tuple[Entries, Entries]:
     """The rows of both trees that lie below no node whose name both have; one batch of both sides a level."""
-    plains = reader.read_nodes([old.ref, new.ref])
-    heights = [node_level(plain) for plain in plains]
-    levels = [[decode_node(plain, "a root node")] for plain in plains]
+    levels: list[list[Node]] = [[node] for node in reader.read_nodes([old.ref, new.ref])]
+    heights = [level_of(nodes[0]) for nodes in levels]
     while heights != [0, 0]:
         top = max(heights)
         rows = [_children(nodes) if height == top else None for nodes, height in zip(levels, heights, strict=True)]
@@ -99,7 +98,7 @@ def _outside_shared(
     return one, other
 
 
-def _children(nodes: Sequence[Entries | Children]) -> list[Children]:
+def _children(nodes: Sequence[Node]) -> list[Children]:
     return [node for node in nodes if isinstance(node, Children)]
 
 

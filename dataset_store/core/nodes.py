@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from struct import Struct
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +34,13 @@ from dataset_store.errors import CorruptObject
 
 __all__ = [
     "Children",
+    "Node",
     "NodeRef",
     "concat_children",
     "content_digest",
     "decode_node",
     "encode_node",
-    "node_level",
+    "level_of",
 ]
 
 _HEADER = Struct("<4sB3x6I")
@@ -62,10 +63,12 @@ class NodeRef:
 class Children:
     """Rows of an inner node, sorted by key, the first key below each child.
 
-    Shapes: columns (n,), digests and node_ids (n, 32). `pack` indexes `packs`. `counts` are entries below, `sizes`
-    the sum of their sizes in bytes; `offset`, `stored` and `plain` place the child's frame.
+    Shapes: columns (n,), digests and node_ids (n, 32). `level` is that of the node: 1 above leaves. `pack` indexes
+    `packs`. `counts` are entries below, `sizes` the sum of their sizes in bytes; `offset`, `stored` and `plain` place
+    the child's frame.
     """
 
+    level: int
     keys: list[PathKey]
     counts: U64
     sizes: U64
@@ -98,6 +101,7 @@ class Children:
         """The given rows, in the given order."""
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         return Children(
+            self.level,
             [self.keys[row] for row in rows.tolist()],
             self.counts[rows],
             self.sizes[rows],
@@ -111,17 +115,27 @@ class Children:
         )
 
     @staticmethod
-    def empty() -> "Children":
+    def empty(level: int) -> "Children":
         """No rows."""
         none, ids = np.zeros(0, np.uint32), np.zeros((0, 32), np.uint8)
-        return Children([], none.astype("<u8"), none.astype("<u8"), (), none, none, none, none, ids, ids)
+        return Children(level, [], none.astype("<u8"), none.astype("<u8"), (), none, none, none, none, ids, ids)
+
+
+Node: TypeAlias = Entries | Children
+"""A leaf, or an inner node."""
+
+
+def level_of(node: Node) -> int:
+    """How many levels of nodes are below it: 0 for a leaf."""
+    return node.level if isinstance(node, Children) else 0
 
 
 def concat_children(parts: Sequence[Children]) -> Children:
-    """The rows of several tables, one table after another."""
+    """The rows of one or several tables of one level, one table after another."""
+    level = parts[0].level
     parts = [part for part in parts if len(part)]
     if len(parts) < 2:
-        return parts[0] if parts else Children.empty()
+        return parts[0] if parts else Children.empty(level)
     table: dict[PackRef, int] = {}
     maps = [np.array([table.setdefault(p, len(table)) for p in part.packs], np.uint32) for part in parts]
 
@@ -129,6 +143,7 @@ def concat_children(parts: Sequence[Children]) -> Children:
         return np.concatenate([getattr(part, name) for part in parts])
 
     return Children(
+        level,
         list(chain.from_iterable(part.keys for part in parts)),
         joined("counts"),
         joined("sizes"),
@@ -162,9 +177,9 @@ def digest_rows(entries: Entries) -> npt.NDArray[np.bool_]:
     return np.repeat((entries.kinds & ONE_CHUNK) == 0, entries.segment_counts)
 
 
-def encode_node(rows: Entries | Children, level: int) -> bytes:
+def encode_node(node: Node) -> bytes:
     """The canonical plain bytes of a node."""
-    return _encode_leaf(rows) if isinstance(rows, Entries) else _encode_inner(rows, level)
+    return _encode_leaf(node) if isinstance(node, Entries) else _encode_inner(node)
 
 
 def _encode_leaf(entries: Entries) -> bytes:
@@ -200,14 +215,14 @@ def _encode_leaf(entries: Entries) -> bytes:
     )
 
 
-def _encode_inner(children: Children, level: int) -> bytes:
+def _encode_inner(children: Children) -> bytes:
     used_packs, pack = first_use(children.pack)
     packs = [children.packs[index] for index in used_packs.tolist()]
     key_ends, keys = _key_columns(children.keys)
     storages, names = _pack_columns(packs)
     return b"".join(
         (
-            _HEADER.pack(_MAGIC, level, len(children), len(packs), 0, 0, 0, len(keys)),
+            _HEADER.pack(_MAGIC, children.level, len(children), len(packs), 0, 0, 0, len(keys)),
             _le(children.counts, "<u8"),
             _le(children.sizes, "<u8"),
             key_ends,
@@ -224,7 +239,7 @@ def _encode_inner(children: Children, level: int) -> bytes:
     )
 
 
-def content_digest(rows: Entries | Children, level: int) -> ContentDigest:
+def content_digest(rows: Node) -> ContentDigest:
     """The content digest of a node: a function of paths, kinds, exec bits, sizes and content ids alone."""
     count = len(rows).to_bytes(4, "little")
     key_ends, keys = _key_columns(rows.keys)
@@ -233,7 +248,7 @@ def content_digest(rows: Entries | Children, level: int) -> ContentDigest:
         kinds = rows.kinds & (KIND_BITS | EXECUTABLE)
         head = (_LEAF_TAG, count, kinds.tobytes(), _le(rows.sizes, "<u8"), _le(rows.content_ids, "u1"))
     else:
-        head = (_INNER_TAG, bytes([level]), count, _le(rows.digests, "u1"))
+        head = (_INNER_TAG, bytes([rows.level]), count, _le(rows.digests, "u1"))
     return ContentDigest(hash32(b"".join((*head, key_ends, keys))))
 
 
@@ -282,12 +297,7 @@ class _Columns:
         self.require(len(column) == 0 or int(column.max()) < bound, f"has a {name} index out of bounds")
 
 
-def node_level(data: bytes | memoryview) -> int:
-    """The level that a node's bytes claim; -1 where they are no node."""
-    return data[4] if len(data) >= _HEADER.size and data[:4] == _MAGIC else -1
-
-
-def decode_node(data: bytes | memoryview, what: str, *, placed: bool = True) -> Entries | Children:
+def decode_node(data: bytes | memoryview, what: str, *, placed: bool = True) -> Node:
     """Columns of a node's plain bytes (views of `data`).
 
     Args:
@@ -299,11 +309,11 @@ def decode_node(data: bytes | memoryview, what: str, *, placed: bool = True) -> 
         CorruptObject: The bytes are no canonical node.
     """
     columns = _Columns(data, what)
-    columns.require(node_level(data) >= 0, "does not begin like one")
+    columns.require(len(data) >= _HEADER.size and data[:4] == _MAGIC, "does not begin like one")
     _, level, n, p, s, d, o, b = _HEADER.unpack_from(data)
     columns.require(data[5:8] == b"\0\0\0", "has unknown flags")
     if level:
-        return _decode_inner(columns, n, p, b, (s, d, o))
+        return _decode_inner(columns, level, n, p, b, (s, d, o))
     entries = _decode_leaf(columns, (n, p, s, d, o, b))
     if placed:
         _require_whole_contents(columns, entries)
@@ -364,7 +374,7 @@ def _require_whole_contents(columns: _Columns, entries: Entries) -> None:
     columns.require((of_lists <= PLAIN_LIMITS[FrameKind.LIST]).all(), "has a segment list longer than any")
 
 
-def _decode_inner(columns: _Columns, n: int, p: int, b: int, leaf_only: tuple[int, int, int]) -> Children:
+def _decode_inner(columns: _Columns, level: int, n: int, p: int, b: int, leaf_only: tuple[int, int, int]) -> Children:
     columns.require(leaf_only == (0, 0, 0) and n > 0, "has the columns of a leaf")
     counts: U64 = columns.take("<u8", n)
     sizes: U64 = columns.take("<u8", n)
@@ -377,4 +387,4 @@ def _decode_inner(columns: _Columns, n: int, p: int, b: int, leaf_only: tuple[in
     keys = columns.keys(key_ends, b)
     columns.require_below(pack, p, "pack")
     columns.require(are_inside(offset, stored).all(), "has a child outside its pack")
-    return Children(keys, counts, sizes, packs, pack, offset, stored, plain, digests, node_ids)
+    return Children(level, keys, counts, sizes, packs, pack, offset, stored, plain, digests, node_ids)

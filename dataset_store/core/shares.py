@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_store.core.entries import Entries, concat
-from dataset_store.core.nodes import Children, NodeRef
+from dataset_store.core.nodes import Children, Node, NodeRef
 from dataset_store.core.paths import ROOT, PathKey
 from dataset_store.core.tree import KeyRange, NodeReader, TreeRoot, read_children, require_one_level
 
@@ -75,9 +75,7 @@ def ranges_of(root: TreeRoot, most: int, reader: NodeReader) -> list[KeyRange]:
     return list(zip(firsts, [*firsts[1:], None], strict=True))
 
 
-def _rows_below(
-    row: tuple[PathKey, NodeRef, int], node: Entries | Children | None
-) -> list[tuple[PathKey, NodeRef, int]]:
+def _rows_below(row: tuple[PathKey, NodeRef, int], node: Node | None) -> list[tuple[PathKey, NodeRef, int]]:
     """A row, or where its node was read the rows of that; the first begins where the row does."""
     if not isinstance(node, Children):
         return [row]
@@ -85,7 +83,7 @@ def _rows_below(
     return list(zip(keys, node.refs(), node.counts.tolist(), strict=True))
 
 
-def _entries_of(node: Entries | Children) -> int:
+def _entries_of(node: Node) -> int:
     return int(node.counts.sum()) if isinstance(node, Children) else len(node)
 
 
@@ -98,13 +96,13 @@ def _between(entries: Entries, start: int, low: int, high: int) -> Entries:
     return entries.take((begins >= low) & (begins < high))
 
 
-def _begins(rows: Entries | Children) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _begins(rows: Node) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Where each row begins when they are laid end to end, and its weight; shapes (n,)."""
     weights = _weights(rows).astype(np.int64)
     return np.cumsum(weights) - weights, weights
 
 
-def _weights(rows: Entries | Children) -> Weights:
+def _weights(rows: Node) -> Weights:
     counts = rows.counts if isinstance(rows, Children) else np.ones(len(rows), np.uint64)
     weights: Weights = rows.sizes + counts
     return weights

@@ -19,12 +19,12 @@ from dataset_store.core.digest import ContentDigest, NodeId, hash32
 from dataset_store.core.entries import Changes, Entries, concat, overlay
 from dataset_store.core.nodes import (
     Children,
+    Node,
     NodeRef,
     concat_children,
     content_digest,
-    decode_node,
     encode_node,
-    node_level,
+    level_of,
 )
 from dataset_store.core.packfile import Place
 from dataset_store.core.paths import ROOT, PathKey, check_keys
@@ -58,8 +58,12 @@ KeyRange: TypeAlias = tuple[PathKey, PathKey | None]
 class NodeReader(Protocol):
     """Where nodes are read from."""
 
-    def read_nodes(self, refs: Sequence[NodeRef]) -> list[bytes]:
-        """Plain bytes of the nodes, checked against their node ids, in the order asked."""
+    def read_nodes(self, refs: Sequence[NodeRef]) -> list[Node]:
+        """The nodes, checked against their node ids, in the order asked. Nobody changes what is given here.
+
+        Raises:
+            CorruptObject: One is not what its reference says.
+        """
 
 
 class NodeWriter(Protocol):
@@ -86,12 +90,8 @@ class EditedTree:
     replaced: list[Place]
 
 
-def _decode(plain: bytes, ref: NodeRef) -> Entries | Children:
-    return decode_node(plain, f"pack {ref.place.pack.name.hex()}")
-
-
-def read_children(refs: Sequence[NodeRef], reader: NodeReader) -> list[Entries | Children]:
-    """The decoded nodes behind `refs`, read in one batch: some or all nodes of one level of one tree.
+def read_children(refs: Sequence[NodeRef], reader: NodeReader) -> list[Node]:
+    """The nodes behind `refs`, read in one batch: some or all nodes of one level of one tree.
 
     Raises:
         CorruptObject: A node is damaged, or there twice. As the keys of a tree are different ones, no tree needs that;
@@ -99,10 +99,10 @@ def read_children(refs: Sequence[NodeRef], reader: NodeReader) -> list[Entries |
     """
     if len({ref.node_id for ref in refs}) < len(refs):
         raise CorruptObject("A tree has a node twice.", "Run `dataset-store verify`.")
-    return [_decode(plain, ref) for plain, ref in zip(reader.read_nodes(refs), refs, strict=True)]
+    return reader.read_nodes(refs)
 
 
-def require_one_level(nodes: Sequence[Entries | Children]) -> bool:
+def require_one_level(nodes: Sequence[Node]) -> bool:
     """Whether the nodes are leaves; mixed levels mean a forged or broken tree."""
     leaves = [isinstance(node, Entries) for node in nodes]
     if any(leaves) != all(leaves):
@@ -110,7 +110,7 @@ def require_one_level(nodes: Sequence[Entries | Children]) -> bool:
     return all(leaves)
 
 
-def require_order(nodes: Sequence[Entries | Children]) -> None:
+def require_order(nodes: Sequence[Node]) -> None:
     """See that all keys of one node come before those of the next, as within each they are in order already.
 
     Raises:
@@ -210,14 +210,13 @@ def _split(keys: Sequence[PathKey], firsts: Sequence[PathKey]) -> Iterable[tuple
 def build(entries: Entries, writer: NodeWriter) -> EditedTree:
     """The tree of `entries`, all its nodes written."""
     log = _Writes(writer)
-    return EditedTree(_grow(log.write_level(entries, 0), 0, log), log.written, [])
+    return EditedTree(_grow(log.write_level(entries), log), log.written, [])
 
 
-def _grow(rows: Children, level: int, log: "_Writes") -> TreeRoot:
-    """Levels on top of the nodes of `level` until one node is left."""
+def _grow(rows: Children, log: "_Writes") -> TreeRoot:
+    """Levels on top of some nodes, given as the rows above them, until one node is left."""
     while len(rows) > 1:
-        level += 1
-        rows = log.write_level(rows, level)
+        rows = log.write_level(rows)
     return TreeRoot(ContentDigest(rows.digests[0].tobytes()), rows.ref(0))
 
 
@@ -227,10 +226,11 @@ class _Writes:
 
     writer: NodeWriter
     written: list[Place] = field(default_factory=list)
-    nodes: dict[NodeId, Entries | Children] = field(default_factory=dict)
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
 
-    def write_level(self, rows: Entries | Children, level: int) -> Children:
+    def write_level(self, rows: Node) -> Children:
         """Cut rows into nodes and write them; the rows of the level above. No rows make one empty leaf."""
+        level = level_of(rows)
         bounds = list(pairwise([0, *(cut_rows(rows.keys, level) or [0])]))
         above = []
         for at in range(0, len(bounds), _NODES_AT_ONCE):
@@ -238,9 +238,9 @@ class _Writes:
             above.append(self.write_nodes(nodes, level, {}))
         return concat_children(above)
 
-    def write_nodes(self, nodes: Sequence[Entries | Children], level: int, known: Mapping[NodeId, NodeRef]) -> Children:
+    def write_nodes(self, nodes: Sequence[Node], level: int, known: Mapping[NodeId, NodeRef]) -> Children:
         """Write nodes except those that already are; their rows for the level above."""
-        plains = [encode_node(node, level) for node in nodes]
+        plains = [encode_node(node) for node in nodes]
         ids = [NodeId(hash32(plain)) for plain in plains]
         missing = [plain for plain, node_id in zip(plains, ids, strict=True) if node_id not in known]
         places = self.writer.write_nodes(missing) if missing else []
@@ -251,16 +251,17 @@ class _Writes:
         return _rows_of(nodes, refs, level)
 
 
-def _rows_of(nodes: Sequence[Entries | Children], refs: Sequence[NodeRef], level: int) -> Children:
+def _rows_of(nodes: Sequence[Node], refs: Sequence[NodeRef], level: int) -> Children:
     """One row of the level above for each node."""
     if not nodes:
-        return Children.empty()
+        return Children.empty(level + 1)
     table: dict[object, int] = {}
     pack = [table.setdefault(ref.place.pack, len(table)) for ref in refs]
     counts = [int(node.counts.sum()) if isinstance(node, Children) else len(node) for node in nodes]
-    digests = b"".join(content_digest(node, level) for node in nodes)
+    digests = b"".join(content_digest(node) for node in nodes)
     packs = tuple(dict.fromkeys(ref.place.pack for ref in refs))
     return Children(
+        level + 1,
         [node.keys[0] if len(node) else ROOT for node in nodes],
         np.array(counts, np.uint64),
         np.array([int(node.sizes.sum(dtype=np.uint64)) for node in nodes], np.uint64),
@@ -279,23 +280,22 @@ def _rows_of(nodes: Sequence[Entries | Children], refs: Sequence[NodeRef], level
 
 @dataclass(slots=True)
 class _OldTree:
-    """The tree being edited; nodes are decoded once."""
+    """The tree being edited; nodes are read once."""
 
     root: TreeRoot
     reader: NodeReader
-    nodes: dict[NodeId, tuple[int, Entries | Children]] = field(default_factory=dict)
+    nodes: dict[NodeId, Node] = field(default_factory=dict)
 
-    def load(self, refs: Sequence[NodeRef]) -> list[Entries | Children]:
+    def load(self, refs: Sequence[NodeRef]) -> list[Node]:
         missing = list({ref.node_id: ref for ref in refs if ref.node_id not in self.nodes}.values())
-        for ref, plain in zip(missing, self.reader.read_nodes(missing) if missing else [], strict=True):
-            self.nodes[ref.node_id] = (node_level(plain), _decode(plain, ref))
-        return [self.nodes[ref.node_id][1] for ref in refs]
+        for ref, node in zip(missing, self.reader.read_nodes(missing) if missing else [], strict=True):
+            self.nodes[ref.node_id] = node
+        return [self.nodes[ref.node_id] for ref in refs]
 
     @property
     def height(self) -> int:
         """The level of the root."""
-        self.load([self.root.ref])
-        return self.nodes[self.root.ref.node_id][0]
+        return level_of(self.load([self.root.ref])[0])
 
     def prefetch(self, keys: Sequence[PathKey]) -> None:
         """Read all nodes on the paths to the sorted `keys`, one batch a level."""
@@ -318,7 +318,7 @@ class _Cursor:
         for _ in range(tree.height - level):
             node = self._push(node, None, key)
 
-    def _push(self, node: Entries | Children, row: int | None, key: PathKey = ROOT) -> Entries | Children:
+    def _push(self, node: Node, row: int | None, key: PathKey = ROOT) -> Node:
         if not isinstance(node, Children):
             raise CorruptObject("A tree has leaves on several levels.", "Run `dataset-store verify`.")
         if row is None:
@@ -332,7 +332,7 @@ class _Cursor:
         return node.ref(row)
 
     @property
-    def node(self) -> Entries | Children:
+    def node(self) -> Node:
         return self.tree.load([self.ref if self.path else self.tree.root.ref])[0]
 
     @property
@@ -379,7 +379,7 @@ class _RowChanges:
     """Changes to the rows of one level: keys that go, and rows that are added or replaced, both sorted."""
 
     removed: list[PathKey]
-    rows: Entries | Children
+    rows: Node
 
     def touched(self) -> list[PathKey]:
         return sorted({*self.removed, *self.rows.keys})
@@ -392,7 +392,7 @@ class _RowChanges:
         return _RowChanges(gone, self.rows.rows(bisect_left(keys, low), bisect_right(keys, high)))
 
 
-def _apply(rows: Entries | Children, changes: _RowChanges) -> Entries | Children:
+def _apply(rows: Node, changes: _RowChanges) -> Node:
     if isinstance(rows, Entries) and isinstance(changes.rows, Entries):
         return overlay(rows, Changes(changes.rows, changes.removed))
     assert isinstance(rows, Children)  # noqa: S101  (levels are homogeneous: see _Cursor)
@@ -404,7 +404,7 @@ def _apply(rows: Entries | Children, changes: _RowChanges) -> Entries | Children
     return both.take(np.array(order, np.int64))
 
 
-def _concat(one: Entries | Children, other: Entries | Children) -> Entries | Children:
+def _concat(one: Node, other: Node) -> Node:
     if isinstance(one, Entries) and isinstance(other, Entries):
         return concat([one, other])
     assert isinstance(one, Children)  # noqa: S101
@@ -422,7 +422,7 @@ class _LevelEdit:
         self.touched = changes.touched()
         self.removed = set(changes.removed)
         self.old: dict[PathKey, NodeRef] = {}
-        self.new: list[Entries | Children] = []
+        self.new: list[Node] = []
 
     def run(self) -> None:
         at = 0
@@ -434,7 +434,7 @@ class _LevelEdit:
             at = self._rescan(cursor, at)
 
     def _rescan(self, cursor: _Cursor, at: int) -> int:
-        pending: Entries | Children | None = None
+        pending: Node | None = None
         while True:
             self.old[cursor.key] = cursor.ref if cursor.path else self.tree.root.ref
             following = cursor.next_key()
@@ -453,7 +453,7 @@ class _LevelEdit:
                 return at
             cursor.move(+1)
 
-    def _emit(self, pending: Entries | Children) -> Entries | Children:
+    def _emit(self, pending: Node) -> Node:
         """Give out all nodes but the last, whose end is not known yet."""
         ends = cut_rows(pending.keys, self.level)
         start = 0
@@ -485,7 +485,7 @@ def edit(
     tree.prefetch(sorted({*changes.removed, *changes.entries.keys, *(key for _, key, _ in moving)}))
     rows: _RowChanges = _RowChanges(sorted(changes.removed), changes.entries)
     edited: dict[PathKey, NodeRef] = {}
-    above = Children.empty()
+    above = Children.empty(1)
     stuck = {ref.node_id for _, _, ref in moving}
     for level in range(tree.height + 1):
         work = _LevelEdit(tree, level, rows)
@@ -515,11 +515,11 @@ def _sorted_rows(parts: Sequence[Children]) -> Children:
 def _finish(tree: _OldTree, top: Children, changed: bool, log: _Writes, replaced: list[Place]) -> EditedTree:
     """The root above the nodes of the old root's level: grown where they are many, shrunk where one has one child."""
     if not len(top):
-        empty = hash32(encode_node(Entries.empty(), 0))
+        empty = hash32(encode_node(Entries.empty()))
         if not changed or empty == tree.root.ref.node_id:
             return EditedTree(tree.root, [], [])
-        return EditedTree(_grow(log.write_level(Entries.empty(), 0), 0, log), log.written, replaced)
-    root = _grow(top, tree.height, log)
+        return EditedTree(_grow(log.write_level(Entries.empty()), log), log.written, replaced)
+    root = _grow(top, log)
     while True:
         node = log.nodes.get(root.ref.node_id) or tree.load([root.ref])[0]
         if isinstance(node, Entries) or len(node) > 1:

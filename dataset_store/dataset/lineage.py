@@ -6,7 +6,7 @@ from dataset_store.core.catalog import Catalog
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import Changes, Entries, compose, overlay
 from dataset_store.core.merge import common_bases, merge
-from dataset_store.core.nodes import NodeRef
+from dataset_store.core.nodes import Node, NodeRef, decode_node
 from dataset_store.core.packfile import PACK_HEADER_SIZE, PackRef, Place
 from dataset_store.core.tree import NodeReader, TreeRoot, edit, read_all
 from dataset_store.dataset.workspace import Workspace
@@ -22,16 +22,16 @@ class _Scratch:
 
     def __init__(self, stored: NodeReader) -> None:
         self.stored = stored
-        self.plains: dict[bytes, bytes] = {}
+        self.nodes: dict[bytes, Node] = {}
 
     def write_nodes(self, plains: Sequence[bytes]) -> list[Place]:
-        self.plains.update((hash32(plain), plain) for plain in plains)
+        self.nodes.update((hash32(plain), decode_node(plain, "memory")) for plain in plains)
         return [Place(_SCRATCH, PACK_HEADER_SIZE, len(plain), len(plain)) for plain in plains]
 
-    def read_nodes(self, refs: Sequence[NodeRef]) -> list[bytes]:
-        wanted = [ref for ref in refs if ref.node_id not in self.plains]
+    def read_nodes(self, refs: Sequence[NodeRef]) -> list[Node]:
+        wanted = [ref for ref in refs if ref.node_id not in self.nodes]
         found = dict(zip((ref.node_id for ref in wanted), self.stored.read_nodes(wanted), strict=True))
-        return [self.plains.get(ref.node_id) or found[ref.node_id] for ref in refs]
+        return [self.nodes[ref.node_id] if ref.node_id in self.nodes else found[ref.node_id] for ref in refs]
 
 
 def _known_parents(catalog: Catalog, version_ids: Sequence[str]) -> Mapping[str, Sequence[str]]:

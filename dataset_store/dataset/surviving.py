@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from dataset_store.core.digest import NodeId
 from dataset_store.core.entries import Entries, concat
-from dataset_store.core.nodes import Children, NodeRef
+from dataset_store.core.nodes import Children, Node, NodeRef
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.paths import ROOT, PathKey, to_text
 from dataset_store.core.tree import NodeReader, TreeRoot, read_children
@@ -198,5 +198,5 @@ def _first_met(parts: Sequence[_Part], met: set[NodeId]) -> tuple[list[_Part], l
     return fresh, again
 
 
-def _read(parts: Sequence[_Part], nodes: NodeReader) -> list[Entries | Children]:
+def _read(parts: Sequence[_Part], nodes: NodeReader) -> list[Node]:
     return read_children([part.ref for part in parts], nodes)

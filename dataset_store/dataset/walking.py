@@ -15,7 +15,7 @@ from dataset_store.core.digest import NodeId
 from dataset_store.core.entries import LISTED, Bool, Entries
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite
 from dataset_store.core.frames import FrameKind
-from dataset_store.core.nodes import Children, NodeRef, decode_node
+from dataset_store.core.nodes import Children, Node, NodeRef, decode_node
 from dataset_store.core.packfile import Place
 from dataset_store.core.segments import FileSegments, decode_segment_list, segment_rows, segments_of, with_segments_at
 from dataset_store.dataset.surviving import SurvivingPacks
@@ -75,7 +75,7 @@ class LiveTrees:
             found[row] = plain if plain is not None else error
         return [None if isinstance(one, Corrupt) else one for one in found]
 
-    def nodes(self, roots: Iterable[NodeRef]) -> Iterator[tuple[NodeRef, Entries | Children]]:
+    def nodes(self, roots: Iterable[NodeRef]) -> Iterator[tuple[NodeRef, Node]]:
         """Each node below some roots that can be read, once; children after their parents. Lists are put into rows."""
         met: set[NodeId] = set()
         level = list(roots)

@@ -93,7 +93,7 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
     def of(changes: Changes, source: "Source | None") -> "Batch":
         """The batch of some changes and of where their pending contents lie."""
         lies = source or Source(b"", ROOT, {})
-        rows = memoryview(encode_node(changes.entries, 0))
+        rows = memoryview(encode_node(changes.entries))
         return Batch(lies.root, lies.below, rows, changes.removed, dict(lies.links))
 
 

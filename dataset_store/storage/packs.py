@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from dataset_store.core.digest import NodeId, PackName, StoreId
+from dataset_store.core.digest import PackName, StoreId
 from dataset_store.core.frames import EncodedFrame, FrameCodec, FrameKind, require
 from dataset_store.core.packfile import (
     Footer,
@@ -223,18 +223,8 @@ class PackReader:
         """As `read_frames`, from the packs that the places name, whatever was moved out of them."""
         return self._read_places(places)
 
-    def read_nodes(self, nodes: Sequence[tuple[Place, NodeId]]) -> list[bytes]:
-        """The plain bytes of nodes, checked against their node ids, in the order asked.
-
-        Raises:
-            ObjectMissing: A pack is not there; its key, hence its name, is in the message.
-            CorruptObject: A place does not hold that node.
-            StorageFailed: The storage refused.
-        """
-        return self.read_whole(FrameKind.NODE, nodes)
-
     def read_whole(self, kind: FrameKind, wanted: Sequence[tuple[Place, bytes]]) -> list[bytes]:
-        """The plain bytes of frames of one chunk, each checked against its kind, length and hash.
+        """The plain bytes of frames of one chunk, each checked against its kind, length and hash, in the order asked.
 
         Args:
             kind: Segment list, node or census.

@@ -4,6 +4,8 @@ The cache of nodes is a port, so that this ring needs no folder of its own; a no
 came from.
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -21,13 +23,17 @@ from dataset_store.core.entries import Changes, Entries
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.log_entries import Census as CensusRow
 from dataset_store.core.log_entries import PlaceRow, TreeRootRow
-from dataset_store.core.nodes import Children, NodeRef, decode_node, node_level
+from dataset_store.core.nodes import Children, Node, NodeRef, decode_node, level_of
 from dataset_store.core.packfile import Footer, PackRef, Place
 from dataset_store.core.paths import PathKey
 from dataset_store.core.tree import TreeRoot, build, edit, still_there
 from dataset_store.storage.packs import PackReader, PackWriter
 
 __all__ = ["NoKeeper", "NodeKeeper", "StoredNodes", "place_of", "root_of", "row_of", "size_of", "write_tree"]
+
+
+_RECENT_BYTES = 16 << 20
+"""Plain bytes of the nodes that stay decoded in memory: some 150,000 entries, which take twice as much."""
 
 
 class NodeKeeper(Protocol):
@@ -51,24 +57,55 @@ class NoKeeper:
         """Forget."""
 
 
+class _RecentNodes:
+    """The nodes that were used last, decoded, by node id. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: OrderedDict[NodeId, tuple[Node, int]] = OrderedDict()
+        self._bytes = 0
+
+    def get_many(self, node_ids: Sequence[NodeId]) -> list[Node | None]:
+        with self._lock:
+            found = [self._held.get(node_id) for node_id in node_ids]
+            for node_id, one in zip(node_ids, found, strict=True):
+                if one is not None:
+                    self._held.move_to_end(node_id)
+        return [None if one is None else one[0] for one in found]
+
+    def put(self, node_id: NodeId, node: Node, size: int) -> None:
+        with self._lock:
+            self._bytes += size - self._held.pop(node_id, (node, 0))[1]
+            self._held[node_id] = node, size
+            while self._bytes > _RECENT_BYTES:
+                self._bytes -= self._held.popitem(last=False)[1][1]
+
+
 class StoredNodes:
-    """The nodes of a store's trees. Reads are batched: one round of requests for all nodes that the cache lacks."""
+    """The nodes of a store's trees. Reads are batched: one round of requests for all nodes that no cache has."""
 
     def __init__(self, reader: PackReader, keeper: NodeKeeper) -> None:
         self.reader = reader
         self.keeper = keeper
+        self._recent = _RecentNodes()
 
-    def read_nodes(self, refs: Sequence[NodeRef]) -> list[bytes]:
-        """Plain bytes of nodes, in the order asked.
+    def read_nodes(self, refs: Sequence[NodeRef]) -> list[Node]:
+        """Nodes, in the order asked; shared with others who ask, so nobody changes them.
 
         Raises:
             CorruptObject: A node is not what its reference says.
             ObjectMissing: Its pack is not in the store.
         """
-        return self.read(FrameKind.NODE, refs)
+        found = self._recent.get_many([ref.node_id for ref in refs])
+        missing = [row for row, node in enumerate(found) if node is None]
+        plains = self.read(FrameKind.NODE, [refs[row] for row in missing]) if missing else []
+        for row, plain in zip(missing, plains, strict=True):
+            found[row] = node = decode_node(plain, f"pack {refs[row].place.pack.name.hex()}")
+            self._recent.put(refs[row].node_id, node, len(plain))
+        return [node for node in found if node is not None]
 
     def read(self, kind: FrameKind, refs: Sequence[NodeRef]) -> list[bytes]:
-        """As `read_nodes`, for any kind of frame that holds one chunk."""
+        """Plain bytes of any kind of frame that holds one chunk, in the order asked. Raises as `read_nodes`."""
         plains = self.keeper.get_many([ref.node_id for ref in refs])
         missing = [row for row, plain in enumerate(plains) if plain is None]
         if missing:
@@ -148,7 +185,7 @@ def empty_tree(writer: PackWriter, nodes: StoredNodes) -> TreeRootRow:
 
 def size_of(root: TreeRoot, nodes: StoredNodes) -> tuple[int, int]:
     """Entries of a tree, and the sum of their sizes in bytes; its root node is all that is read."""
-    node = decode_node(nodes.read_nodes([root.ref])[0], f"pack {root.ref.place.pack.name.hex()}")
+    (node,) = nodes.read_nodes([root.ref])
     entries = int(node.counts.sum()) if isinstance(node, Children) else len(node)
     return entries, int(node.sizes.sum(dtype="u8"))
 
@@ -174,9 +211,8 @@ def _nodes_to_move(root: TreeRoot, census: Census, nodes: StoredNodes) -> list[t
     footers = nodes.reader.read_footers(packs)
     refs = [ref for pack, footer in zip(packs, footers, strict=True) for ref in _nodes_of(pack, footer)]
     wanted = []
-    for ref, plain in zip(refs, nodes.read_nodes(refs), strict=True):
-        keys = decode_node(plain, f"pack {ref.place.pack.name.hex()}").keys
-        wanted += [(node_level(plain), keys[0], ref)] if keys else []
+    for ref, node in zip(refs, nodes.read_nodes(refs), strict=True):
+        wanted += [(level_of(node), node.keys[0], ref)] if len(node) else []
     return still_there(root, wanted, nodes)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import EXECUTABLE, ONE_CHUNK, Entries, Segments
-from dataset_store.core.nodes import NodeRef
+from dataset_store.core.nodes import Node, NodeRef, decode_node
 from dataset_store.core.packfile import PACK_HEADER_SIZE, PackRef, Place
 from dataset_store.core.paths import PathKey
 
@@ -32,12 +32,12 @@ class MemoryNodes:
             places.append(place)
         return places
 
-    def read_nodes(self, refs: Sequence[NodeRef]) -> list[bytes]:
+    def read_nodes(self, refs: Sequence[NodeRef]) -> list[Node]:
         """The nodes, checked against their ids."""
         self.read += len(refs)
         found = [self.plains[ref.place] for ref in refs]
         assert all(hash32(plain) == ref.node_id for plain, ref in zip(found, refs, strict=True))
-        return found
+        return [decode_node(plain, "memory") for plain in found]
 
     def next_pack(self) -> None:
         """Write into another pack from here on."""

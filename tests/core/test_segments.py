@@ -221,7 +221,7 @@ def test_entries_take_the_segments_of_each_row_and_a_leaf_keeps_them():
     listed = FileSegments.listed(Place(OTHER, 7000, 300, 9000), b"plain bytes of a list")
     per_row = [one, FileSegments(), two, listed, one]
     entries = with_segments(entries_for(per_row), per_row)
-    leaf = decode_node(encode_node(entries, 0), "a test")
+    leaf = decode_node(encode_node(entries), "a test")
     for table in (entries, leaf):
         assert table.segment_ends.tolist() == [1, 1, 3, 4, 5]
         assert [int(kind) for kind in table.kinds] == [1 | ONE_CHUNK, 1, 1, 1 | LISTED, 1 | ONE_CHUNK]

@@ -13,7 +13,7 @@ from dataset_store.core.census import MOST_PACKS, Census, census_after, packs_to
 from dataset_store.core.diff import changes_between, diff, diff_entries
 from dataset_store.core.digest import ContentDigest
 from dataset_store.core.entries import LISTED, Changes, Entries, overlay, same_identity
-from dataset_store.core.nodes import Children, concat_children, decode_node, encode_node, node_level
+from dataset_store.core.nodes import Children, concat_children, decode_node, encode_node, level_of
 from dataset_store.core.paths import PathKey
 from dataset_store.core.shares import read_share
 from dataset_store.core.tree import TreeRoot, _Writes, build, edit, lookup, read_all, read_range, read_ranges
@@ -99,7 +99,7 @@ def test_changes_between_trees_give_the_new_tree_with_its_times_and_origins(befo
         old, new = build(entries_of(before), nodes).root, build(rows, nodes).root
         found = changes_between(old, new, nodes)
         made = read_all(edit(old, found, nodes, nodes).root, nodes)
-        assert encode_node(made, 0) == encode_node(read_all(new, nodes), 0)
+        assert encode_node(made) == encode_node(read_all(new, nodes))
         assert set(found.entries.keys).isdisjoint(found.removed)
         assert not len(changes_between(new, new, nodes))
 
@@ -141,7 +141,7 @@ def test_one_edit_among_many_entries_rewrites_one_path():
 def test_nodes_hold_a_quarter_to_four_times_their_mean():
     nodes = MemoryNodes()
     build(entries_of({key(n): n for n in range(60_000)}), nodes)
-    leaves = [decode_node(p, "memory") for p in nodes.plains.values() if node_level(p) == 0]
+    leaves = [node for p in nodes.plains.values() if isinstance(node := decode_node(p, "memory"), Entries)]
     sizes = sorted(len(leaf) for leaf in leaves)
     assert sizes[1] >= 64
     assert sizes[-1] <= 1024
@@ -164,10 +164,10 @@ def test_cuts_of_a_batch_equal_the_rule_applied_row_by_row():
 @given(contents)
 def test_a_leaf_comes_back_from_its_bytes(held):
     entries = entries_of(held)
-    back = decode_node(encode_node(entries, 0), "memory")
+    back = decode_node(encode_node(entries), "memory")
     assert isinstance(back, Entries)
     assert equal(back, entries)
-    assert encode_node(back, 0) == encode_node(entries, 0)
+    assert encode_node(back) == encode_node(entries)
     assert back.mtimes.tolist() == entries.mtimes.tolist()
 
 
@@ -196,12 +196,12 @@ def test_nodes_that_name_what_no_pack_can_hold_are_refused(offset, stored):
     )
     leaf = entries_of({key(1): 1})
     place = {"offset": np.array([offset], np.uint32), "stored": np.array([stored], np.uint32)}
-    for hostile, level in (
-        (replace(leaf, segments=replace(leaf.segments, **place)), 0),
-        (replace(root, **{name: np.append(value, getattr(root, name)[1:]) for name, value in place.items()}), 1),
+    for hostile in (
+        replace(leaf, segments=replace(leaf.segments, **place)),
+        replace(root, **{name: np.append(value, getattr(root, name)[1:]) for name, value in place.items()}),
     ):
         with pytest.raises(CorruptObject, match="outside its pack"):
-            decode_node(encode_node(hostile, level), "memory")
+            decode_node(encode_node(hostile), "memory")
 
 
 @pytest.mark.parametrize("kind", [1, 1 | LISTED])
@@ -216,7 +216,7 @@ def test_a_leaf_whose_lengths_add_up_only_by_wrapping_is_refused(kind):
         segment_ends=np.array([2]),
     )
     with pytest.raises(CorruptObject, match="more bytes"):
-        decode_node(encode_node(hostile, 0), "memory")
+        decode_node(encode_node(hostile), "memory")
 
 
 def test_a_long_chain_of_edits_keeps_few_packs_and_copies_less_than_it_writes():
@@ -253,7 +253,7 @@ def nodes_in(root: TreeRoot, packs: set, nodes: MemoryNodes) -> list:
         plain = nodes.plains[ref.place]
         node = decode_node(plain, "memory")
         if ref.place.pack in packs:
-            found.append((node_level(plain), node.keys[0], ref))
+            found.append((level_of(node), node.keys[0], ref))
         waiting += node.refs() if isinstance(node, Children) else []
     return found
 
@@ -278,7 +278,8 @@ def above(nodes: MemoryNodes, level: int, *rows: tuple[bytes, Children]) -> Chil
 
 
 def row_above(nodes: MemoryNodes, rows: Entries | Children, level: int) -> Children:
-    return _Writes(nodes).write_nodes([rows], level, {})
+    forged = replace(rows, level=level) if isinstance(rows, Children) else rows
+    return _Writes(nodes).write_nodes([forged], level, {})
 
 
 def root_named_by(row: Children) -> TreeRoot:

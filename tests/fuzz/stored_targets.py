@@ -259,8 +259,8 @@ def _node(data: bytes) -> None:
         node.refs()
         assert int(np.sum(node.counts, dtype=object)) >= 0
         return
-    encode_node(node, 0)
-    content_digest(node, 0)
+    encode_node(node)
+    content_digest(node)
     for row in range(len(node)):
         for one in segments_of(node, row):
             assert one.plain_length >= 0

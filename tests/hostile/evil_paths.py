@@ -99,7 +99,7 @@ def _by_tree(path: bytes) -> PathKey | None:
     """The key that a stored tree names by these bytes."""
     rows = make_entries([PathKey(path.replace(b"/", b"\0"))], np.array([1], np.uint8), np.array([0], np.uint64))
     try:
-        (key,) = decode_node(encode_node(rows, 0), "a pack").keys
+        (key,) = decode_node(encode_node(rows), "a pack").keys
     except CorruptObject:
         return None
     return key

@@ -278,7 +278,7 @@ def test_a_pack_that_is_missing_is_named():
     for read in (
         lambda: reader(store).read_frames(places),
         lambda: reader(store).read_footers([lost]),
-        lambda: reader(store).read_nodes([(places[0], NodeId(bytes(32)))]),
+        lambda: reader(store).read_whole(FrameKind.NODE, [(places[0], NodeId(bytes(32)))]),
     ):
         with pytest.raises(ObjectMissing, match=lost.name.hex()):
             read()
@@ -297,7 +297,7 @@ def test_nodes_are_read_in_the_order_asked_and_checked():
     store, frames, places = stored_frames(5, kind=NODE)
     order = [3, 0, 4, 0]
     wanted = [(places[row], NodeId(frames[row].ids[0])) for row in order]
-    assert reader(store).read_nodes(wanted) == [noise(1000, row) for row in order]
+    assert reader(store).read_whole(FrameKind.NODE, wanted) == [noise(1000, row) for row in order]
 
 
 def test_a_node_at_the_wrong_place_or_of_another_kind_or_length_is_corrupt():
@@ -306,7 +306,7 @@ def test_a_node_at_the_wrong_place_or_of_another_kind_or_length_is_corrupt():
     longer = Place(first.pack, first.offset, first.stored, first.plain + 1)
     for place, message in ((places[1], "hash"), (longer, "long")):
         with pytest.raises(CorruptObject, match=message):
-            reader(store).read_nodes([(place, node_id)])
+            reader(store).read_whole(FrameKind.NODE, [(place, node_id)])
     with pytest.raises(CorruptObject, match=r"frame at 40 of packs/00/.* another kind"):
         reader(store).read_whole(CENSUS, [(first, node_id)])
 
@@ -317,7 +317,7 @@ def test_every_damage_to_a_stored_node_is_found():
     for offset in range(places[0].stored):
         damaged = FaultyBackend(store, [Fault("get_ranges", 1, Effect.CORRUPT, item=0, offset=offset)])
         with pytest.raises(CorruptObject):
-            reader(damaged).read_nodes(wanted)
+            reader(damaged).read_whole(FrameKind.NODE, wanted)
 
 
 # Reading footers
