@@ -122,7 +122,8 @@ def sync(arguments: Namespace) -> int:
     dataset, begins = _synced_version(arguments)
     changes = _synced(dataset, arguments, discard_on_error=begins)
     lines_out([changes_told(changes)])
-    if begins and not any(changes.values()) and not arguments.skip_close and _says_nothing(dataset, arguments):
+    nothing_changed = not any(changes.values()) and not dataset.is_dirty()  # what the store lost is stored again
+    if begins and nothing_changed and not arguments.skip_close and _says_nothing(dataset, arguments):
         dataset.discard()
         lines_out(["Nothing changed: the new version was discarded."])
         return 0

@@ -360,7 +360,7 @@ def _require_whole_contents(columns: _Columns, entries: Entries) -> None:
     """A file's segments add up to its size; only then may a reader trust either."""
     lengths = entries.segments.plain_length
     columns.require(
-        lengths.sum(dtype=np.float64) < _MOST_BYTES, "has more bytes than a tree may have"
+        lengths.sum(dtype=np.float64) <= _MOST_BYTES, "has more bytes than a tree may have"
     )  # so no sum wraps
     below = entries.segment_sums(lengths)
     kind = entries.kinds & KIND_BITS

@@ -187,6 +187,10 @@ class Relocations:
         """The packs of which tables tell."""
         return frozenset(self._moved)
 
+    def lost(self) -> Extents:
+        """The old places of the frames that are lost in part or in whole, united."""
+        return unite([self._moved[pack].old_extents(pack, self._moved[pack].lost) for pack in self.with_losses])
+
     def awaited(self, named: Extents) -> Extents:
         """The old places of lost frames that united extents name: what comes back there is needed."""
         found = [self._moved[pack].old_extents(pack, self._moved[pack].lost) for pack in self.with_losses]

@@ -15,14 +15,13 @@ from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, concat
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.paths import ROOT, PathKey, directory_key, portability_problems, starts_below, to_text
-from dataset_store.core.standing import Standing
 from dataset_store.core.tree import lookup, read_all, read_range
 from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.links import as_fetched, link_rows, links_of
 from dataset_store.dataset.progress import progress_bar
-from dataset_store.dataset.rechecking import base_is_live, fallen_rows
+from dataset_store.dataset.rechecking import base_is_live, lost_rows
 from dataset_store.dataset.workspace import Workspace, now_ns
-from dataset_store.errors import InvalidRequest, PathNotFound, StorageFailed
+from dataset_store.errors import InvalidRequest, PathNotFound
 from dataset_store.local.draft_records import Lost, Source
 from dataset_store.local.drafts import Draft
 from dataset_store.local.folder import Folder, Progress, read_file, read_folder
@@ -242,26 +241,19 @@ def _record(workspace: Workspace, draft: Draft, changes: Changes, found: Folder 
 
 
 def _to_store_again(workspace: Workspace, held: Entries, rows: Entries) -> Entries:
-    """Those of the rows that the draft holds as they are, but of which the store has lost bytes."""
-    standing = _with_losses(workspace)
-    if standing is None:
-        return Entries.empty()
-    there = rows.find_many(held.keys)
+    """Those of the rows that the draft holds as they are, but of which the store has lost bytes.
+
+    Not links: a folder has the file that a link leads to, and not what is stored of it.
+    """
+    lost = held.take(lost_rows(workspace, held) & ((held.kinds & KIND_BITS) != Kind.EXTERNAL))
+    there = rows.find_many(lost.keys)
     found = np.flatnonzero(there >= 0)
-    same = found[same_identity(held, found, rows, there[found])]
-    again = rows.take(np.sort(there[same[fallen_rows(workspace, held.take(same), standing)]]))
+    again = rows.take(np.sort(there[found[same_identity(lost, found, rows, there[found])]]))
     if len(again):
-        _log.warning("The store has lost bytes of %d files that did not change; these are stored again.", len(again))
+        _log.warning(
+            "The store lost bytes of the frames that hold %d unchanged files; these are stored again.", len(again)
+        )
     return again
-
-
-def _with_losses(workspace: Workspace) -> Standing | None:
-    """What stands in the store, if the log tells of a loss; where the store can't be asked it tells of none."""
-    try:
-        standing = workspace.repository.standings.now()
-    except StorageFailed:
-        return None
-    return standing if standing.relocations.with_losses else None
 
 
 def _with_rows(changes: Changes, more: Entries) -> Changes:
@@ -275,10 +267,7 @@ def _as_in_base(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
         return rows
     held = lookup(root_of(base), rows.keys, workspace.repository.nodes)
     at = rows.find_many(held.keys)
-    same = same_identity(rows, at, held, np.arange(len(held)))
-    standing = _with_losses(workspace)
-    if standing is not None:
-        same &= ~fallen_rows(workspace, held, standing)
+    same = same_identity(rows, at, held, np.arange(len(held))) & ~lost_rows(workspace, held)
     if not same.any():
         return rows
     keep = np.ones(len(rows), np.bool_)

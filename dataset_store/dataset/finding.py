@@ -4,7 +4,6 @@ What is not found here may well be in the store; then it is stored once more, an
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +11,11 @@ import numpy.typing as npt
 from dataset_store.core.digest import ChunkId, ContentId
 from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Bool, Entries, Segments
 from dataset_store.core.kinds import Kind
+from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.segments import (
     ChunkHit,
     FileSegments,
+    Segment,
     decode_segment_list,
     encode_segment_list,
     segment_chunks,
@@ -85,22 +86,32 @@ def earlier_chunks(
     minimum = workspace.repository.chunker.minimum
     at = base.find_many([pending.keys[row] for row in missing if pending.sizes[row] > minimum])
     rows = np.unique(at[at >= 0])
-    earlier = base.take(rows[base.sizes[rows] > minimum])
+    segments = _segments_of_all(workspace, base.take(rows[base.sizes[rows] > minimum]))
+    footers = _footers_there(workspace, {segment.pack for segment in segments})
+    known = (segment for segment in segments if segment.pack in footers)
+    return {chunk: hit for segment in known for chunk, hit in segment_chunks(segment, footers[segment.pack])}
+
+
+def _segments_of_all(workspace: Workspace, entries: Entries) -> list[Segment]:
+    """The segments of all rows whose lists can be read; in one round where all can."""
     try:
-        return _chunks_of(workspace, earlier)
+        whole = with_lists(entries, workspace.repository.nodes)
     except Corrupt:
-        found: dict[ChunkId, ChunkHit] = {}
-        for row in range(len(earlier)):
-            with suppress(Corrupt):
-                found |= _chunks_of(workspace, earlier.rows(row, row + 1))
-        return found
+        half = len(entries) // 2
+        parts = (entries.rows(0, half), entries.rows(half, len(entries))) if half else ()
+        return [segment for part in parts for segment in _segments_of_all(workspace, part)]
+    return [segment for row in range(len(whole)) for segment in segments_of(whole, row)]
 
 
-def _chunks_of(workspace: Workspace, entries: Entries) -> dict[ChunkId, ChunkHit]:
-    whole = with_lists(entries, workspace.repository.nodes)
-    segments = [segment for row in range(len(whole)) for segment in segments_of(whole, row)]
-    footers = workspace.footers({segment.pack for segment in segments})
-    return {chunk: hit for segment in segments for chunk, hit in segment_chunks(segment, footers[segment.pack])}
+def _footers_there(workspace: Workspace, packs: set[PackRef]) -> dict[PackRef, Footer]:
+    """The footers of those packs that have one; in one round where all have."""
+    try:
+        return workspace.footers(packs)
+    except Corrupt:
+        half = len(packs) // 2
+        some = set(sorted(packs)[:half])
+        parts = (some, packs - some) if half else ()
+        return {pack: footer for part in parts for pack, footer in _footers_there(workspace, part).items()}
 
 
 def finder(workspace: Workspace, earlier: Mapping[ChunkId, ChunkHit], standing: Standing) -> ChunkFinder:

@@ -13,16 +13,17 @@ import numpy as np
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Entries
-from dataset_store.core.frames import FrameCodec
+from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments
+from dataset_store.core.frames import NEXT_STEP, FrameCodec
 from dataset_store.core.log_entries import Blob
 from dataset_store.core.packfile import Place
-from dataset_store.core.segments import segments_of
+from dataset_store.core.segments import Segment, segments_of
 from dataset_store.core.tree import read_all
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import Corrupt
+from dataset_store.errors import Corrupt, CorruptObject
 from dataset_store.local.reading import content_id_at
-from dataset_store.storage.blobs import read_blob
+from dataset_store.storage.blobs import extents_of_blob, read_blob
 from dataset_store.storage.liveness import blobs_of_contents
 from dataset_store.storage.repository import Repository
 from dataset_store.storage.trees import root_of
@@ -33,8 +34,8 @@ __all__ = ["ContentSource", "Folders", "StoredContents", "contents_of_other", "f
 class ContentSource(Protocol):
     """Where parts of contents may be had."""
 
-    def read(self, content_id: bytes, start: int, length: int) -> bytes | None:
-        """Bytes `[start, start + length)` of a content, unchecked; None where they are not here."""
+    def read(self, content_id: bytes, start: int, length: int) -> Iterator[bytes]:
+        """What may be bytes `[start, start + length)` of a content, unchecked, in each place that has as much."""
 
 
 class Folders:
@@ -63,31 +64,33 @@ class Folders:
                 if content_id is not None and content_id in wanted:
                     self._paths.setdefault(content_id, path)
 
-    def read(self, content_id: bytes, start: int, length: int) -> bytes | None:
+    def read(self, content_id: bytes, start: int, length: int) -> Iterator[bytes]:
         """As the port says."""
         if content_id in self._texts:
-            return self._texts[content_id][start : start + length]
+            yield self._texts[content_id][start : start + length]
         path = self._paths.get(content_id)
-        if path is None:
-            return None
-        try:
-            with open(path, "rb") as file:
-                return os.pread(file.fileno(), length, start)
-        except OSError:
-            return None
+        with suppress(OSError):
+            if path is not None:
+                with open(path, "rb") as file:
+                    yield os.pread(file.fileno(), length, start)
 
 
 class StoredContents:
-    """Contents by what entries of a store say of them; it is asked wherever entries differ in that.
+    """Contents by what entries and blobs of a store say of them; it is asked wherever these differ in that.
 
     Args:
         repository: The store.
+        lost: What of it is known to be lost, united, as it is named; it is not asked for.
+        hollow: Segments of which something is lost though the frames are there.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, lost: Extents, hollow: frozenset[Segment] = frozenset()) -> None:
         self._repository = repository
-        self._rows: dict[bytes, dict[Place, Entries]] = {}
+        self._lost = lost
+        self._hollow = hollow
+        self._rows: dict[bytes, dict[tuple[Place, ...], tuple[Entries, int]]] = {}
         self._blobs: dict[bytes, list[Blob]] = {}
+        self._last: tuple[Blob, bytes] | None = None
 
     def add_blobs(self, blobs: Iterable[Blob], wanted: Container[bytes]) -> None:
         """Know of pieces of metadata that are wanted."""
@@ -96,64 +99,76 @@ class StoredContents:
                 self._blobs.setdefault(bytes.fromhex(blob.id), []).append(blob)
 
     def add(self, entries: Entries, wanted: Container[bytes]) -> None:
-        """Know of the contents that are wanted."""
-        for row in range(len(entries)):
+        """Know of the contents that are wanted, as far as anything of them may be there."""
+        there = entries.segment_sums(~extents_of_segments(entries.segments).touched_by(self._lost)) > 0
+        for row in np.flatnonzero(there).tolist():
             content_id = entries.content_ids[row].tobytes()
-            if content_id in wanted and entries.segment_counts[row]:
-                place = segments_of(entries, row)[0].place
-                self._rows.setdefault(content_id, {}).setdefault(place, entries.take(np.array([row])))
+            if content_id in wanted:
+                segments = segments_of(entries, row)
+                if self._hollow.issuperset(segments):
+                    continue
+                places = tuple(segment.place for segment in segments)
+                self._rows.setdefault(content_id, {}).setdefault(places, (entries, row))
 
     def knows(self, content_id: bytes) -> bool:
-        """Whether an entry with such a content was met."""
+        """Whether an entry or blob with such a content was met."""
         return content_id in self._rows or content_id in self._blobs
 
-    def read(self, content_id: bytes, start: int, length: int) -> bytes | None:
-        """As the port says; what the store has lost is not there."""
-        for entry in self._rows.get(content_id, {}).values():
+    def read(self, content_id: bytes, start: int, length: int) -> Iterator[bytes]:
+        """As the port says; an external link may have the content id of a file, but holds something else."""
+        for entries, row in self._rows.get(content_id, {}).values():
             with suppress(Corrupt):
-                return b"".join(self._parts(entry, start, start + length))
+                yield b"".join(self._parts(entries.rows(row, row + 1), start, start + length))
         for blob in self._blobs.get(content_id, ()):
             with suppress(Corrupt):
-                return read_blob(blob, self._repository.packs, what="A piece of metadata")[start : start + length]
-        return None
+                yield self._whole(blob)[start : start + length]
 
     def _parts(self, entry: Entries, start: int, stop: int) -> Iterator[bytes]:
         codec, packs = FrameCodec(), self._repository.packs
         at = 0
         for one in segments_of(with_lists(entry, self._repository.nodes), 0):
             if start < at + one.plain_length and at < stop:
+                self._require_not_lost(one)
                 (data,) = packs.read_frames([one.place])
                 what = f"pack {one.pack.name.hex()}"
                 plain = codec.decode_segment(data, one.plain_offset, one.plain_length, one.digest, what=what)
                 yield bytes(plain[max(start - at, 0) : stop - at])
             at += one.plain_length
 
+    def _require_not_lost(self, segment: Segment) -> None:
+        if segment in self._hollow or extents_of_places([segment.place]).touched_by(self._lost).any():
+            raise CorruptObject(f"A part of pack {segment.pack.name.hex()} is lost.", NEXT_STEP)
+
+    def _whole(self, blob: Blob) -> bytes:
+        """A blob, read once for all of its segments that are asked for one after another."""
+        if extents_of_blob(blob).touched_by(self._lost).any():
+            raise CorruptObject(f"A part of the blob {blob.id} is lost.", NEXT_STEP)
+        if self._last is None or self._last[0] != blob:
+            self._last = blob, read_blob(blob, self._repository.packs, what="A piece of metadata")
+        return self._last[1]
+
 
 def contents_of_other(workspace: Workspace, wanted: Collection[bytes]) -> StoredContents:
-    """Contents of the live versions of another store, each once.
+    """Contents of the live versions of another store, of as many of them as have all that is wanted.
 
     Raises:
         StorageFailed: It cannot be read.
     """
-    found = StoredContents(workspace.repository)
+    found = StoredContents(workspace.repository, Extents.none())
     catalog = workspace.refresh()
     found.add_blobs(blobs_of_contents(catalog), wanted)
-    left = {content_id for content_id in wanted if not found.knows(content_id)}
     for version in list(catalog.live_versions()):
-        if not left:
+        if all(map(found.knows, wanted)):
             break
         with suppress(Corrupt):
-            found.add(read_all(root_of(version.entry.tree), workspace.repository.nodes), left)
-            left = {content_id for content_id in left if not found.knows(content_id)}
+            found.add(read_all(root_of(version.entry.tree), workspace.repository.nodes), wanted)
     return found
 
 
 def first_of(sources: Sequence[ContentSource], content_id: bytes, start: int, length: int) -> Iterator[bytes]:
     """What each source has of a part of a content, where it has as much as is asked."""
     for source in sources:
-        found = source.read(content_id, start, length)
-        if found is not None and len(found) == length:
-            yield found
+        yield from (found for found in source.read(content_id, start, length) if len(found) == length)
 
 
 def _files_below(folder: bytes) -> Iterator[bytes]:

@@ -6,26 +6,29 @@ again (docs/format.md §11). Whatever the draft's tree takes whole from the vers
 that version lives.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from dataset_store.core.digest import PackName
 from dataset_store.core.entries import LISTED, Bool, Changes, Entries, overlay
+from dataset_store.core.extents import extents_of_segments
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.standing import Standing
 from dataset_store.core.tree import read_all
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import ChunksLost, Corrupt
+from dataset_store.errors import ChunksLost, Corrupt, StorageFailed
 from dataset_store.local.draft_records import Sent
 from dataset_store.local.drafts import Draft
 from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.liveness import NoSummaries, reach_trees
 from dataset_store.storage.trees import root_of
 
-__all__ = ["OwnChanges", "base_is_live", "fallen_rows", "has_lost_packs", "own_changes", "still_stands"]
+__all__ = ["OwnChanges", "base_is_live", "fallen_rows", "has_lost_packs", "lost_rows", "own_changes", "still_stands"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +90,53 @@ def own_changes(workspace: Workspace, draft: Draft) -> OwnChanges:
 
 def fallen_rows(workspace: Workspace, entries: Entries, standing: Standing) -> Bool:
     """The rows that have segments which do not stand, or a list of them that can't be read; shape (n,)."""
-    fallen = _touches_fallen(entries, standing)
-    listed = np.flatnonzero((entries.kinds & LISTED) != 0) if standing.tells_of_packs else np.zeros(0, np.int64)
-    for row in listed[~fallen[listed]].tolist():
-        try:
-            whole = with_lists(entries.rows(row, row + 1), workspace.repository.nodes)
-        except Corrupt:
-            fallen[row] = True
-        else:
-            fallen[row] = _touches_fallen(whole, standing)[0]
-    return fallen
+
+    def fallen(rows: Entries) -> Bool:
+        _, stands = standing.segments(rows.segments)
+        return rows.segment_sums(~stands) > 0
+
+    return _rows_that(fallen, workspace, entries, look_into_lists=standing.tells_of_packs)
 
 
-def _touches_fallen(entries: Entries, standing: Standing) -> Bool:
-    _, stands = standing.segments(entries.segments)
-    return entries.segment_sums(~stands) > 0
+def lost_rows(workspace: Workspace, entries: Entries) -> Bool:
+    """The rows of which the log, as it was last read, tells that bytes were lost; shape (n,).
+
+    What can't be asked now counts as not lost: whoever looks here only stores more than is needed.
+    """
+    with suppress(StorageFailed, Corrupt):
+        relocations = workspace.repository.standings.now().relocations
+        lost = relocations.lost()
+        if len(lost):
+
+            def touched(rows: Entries) -> Bool:
+                return rows.segment_sums(extents_of_segments(rows.segments).touched_by(lost)) > 0
+
+            return _rows_that(touched, workspace, entries, look_into_lists=True)
+    return np.zeros(len(entries), np.bool_)
+
+
+def _rows_that(
+    are_meant: Callable[[Entries], Bool], workspace: Workspace, entries: Entries, *, look_into_lists: bool
+) -> Bool:
+    """The rows that are meant by what they say themselves or, where that is looked into, by their segment lists."""
+    meant = are_meant(entries)
+    listed = np.flatnonzero((entries.kinds & LISTED) != 0) if look_into_lists else np.zeros(0, np.int64)
+    listed = listed[~meant[listed]]
+    if len(listed):
+        meant[listed] = _in_lists(are_meant, workspace, entries.take(listed))
+    return meant
+
+
+def _in_lists(are_meant: Callable[[Entries], Bool], workspace: Workspace, listed: Entries) -> Bool:
+    """As `are_meant`, of rows with their lists put in; a list that can't be read is meant."""
+    try:
+        return are_meant(with_lists(listed, workspace.repository.nodes))
+    except Corrupt:
+        if len(listed) == 1:
+            return np.ones(1, np.bool_)
+        half = len(listed) // 2
+        parts = (listed.rows(0, half), listed.rows(half, len(listed)))
+        return np.concatenate([_in_lists(are_meant, workspace, part) for part in parts])
 
 
 def base_is_live(workspace: Workspace, draft: Draft) -> bool:
