@@ -26,7 +26,7 @@ __all__ = [
 NOT_APPLIED = "Nothing was written: run it again with --apply."
 """What a command says that only told what it would do."""
 
-_PLURALS = {"entry": "entries"}
+_PLURALS = {"entry": "entries", "log entry": "log entries"}
 _HOW = ("added", "modified", "removed")
 
 

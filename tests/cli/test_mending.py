@@ -29,6 +29,8 @@ def test_verify_of_the_whole_store_says_what_it_read(shell, closed):
     for way in (["--structure"], ["--sample", "50%"], ["--sample", "1KiB", "--seed", "3"]):
         told = json.loads(shell("verify", "--all", "--json", *way).out)
         assert (told["sound"], told["findings"]) == (True, [])
+    assert shell("tag", "--id", closed, "--add", "checked").code == 0
+    assert shell("verify", "--all").lines[-1].startswith("2 log entries, 1 version, ")
 
 
 def test_damage_ends_with_5_and_is_told_by_a_stable_id_pack_and_frame(shell, closed, machine):
