@@ -1,13 +1,13 @@
 """Verifying a whole store: each kind of damage is told by its id, where it is, and what it affects; nothing else is."""
 
 import random
+from pathlib import Path
 
 import pytest
 from versions import version_of
 
 from dataset_store import Dataset
 from dataset_store.core.packfile import PackRef
-from dataset_store.dataset import workspace as workspaces
 from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
 from dataset_store.dataset.repairing import repair_store
 from dataset_store.dataset.store_check import EVERY_BYTE, STRUCTURE, Depth, verify_store
@@ -242,8 +242,6 @@ def test_a_sample_can_be_drawn_again_and_says_what_it_may_have_overlooked(home, 
 
 
 def test_the_guide_lists_every_finding():
-    page = workspaces.__file__.rpartition("/dataset_store/")[0] + "/docs/guides/damage.md"
-    with open(page, encoding="utf-8") as file:
-        text = file.read()
+    text = (Path(__file__).parents[2] / "docs/guides/damage.md").read_text()
     for name, kind in FINDINGS.items():
         assert f"| `{name}` | {kind.severity} | {kind.meaning} | {kind.advice} |" in text
