@@ -189,12 +189,16 @@ class Relocations:
 
     def lost(self) -> Extents:
         """The old places of the frames that are lost in part or in whole, united."""
-        return unite([self._moved[pack].old_extents(pack, self._moved[pack].lost) for pack in self.with_losses])
+        return unite(self._lost_frames)
 
     def awaited(self, named: Extents) -> Extents:
         """The old places of lost frames that united extents name: what comes back there is needed."""
-        found = [self._moved[pack].old_extents(pack, self._moved[pack].lost) for pack in self.with_losses]
-        return unite([rows.take(np.flatnonzero(rows.touched_by(named))) for rows in found])
+        return unite([rows.take(np.flatnonzero(rows.touched_by(named))) for rows in self._lost_frames])
+
+    @cached_property
+    def _lost_frames(self) -> list[Extents]:
+        """The old places of the frames that are lost in part or in whole, one row for each."""
+        return [self._moved[pack].old_extents(pack, self._moved[pack].lost) for pack in self.with_losses]
 
     def maimed(self) -> frozenset[PackRef]:
         """The packs of which something lost is still where it was."""

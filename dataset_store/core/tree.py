@@ -288,8 +288,9 @@ class _OldTree:
 
     def load(self, refs: Sequence[NodeRef]) -> list[Node]:
         missing = list({ref.node_id: ref for ref in refs if ref.node_id not in self.nodes}.values())
-        for ref, node in zip(missing, self.reader.read_nodes(missing) if missing else [], strict=True):
-            self.nodes[ref.node_id] = node
+        if missing:
+            found = self.reader.read_nodes(missing)
+            self.nodes.update(zip((ref.node_id for ref in missing), found, strict=True))
         return [self.nodes[ref.node_id] for ref in refs]
 
     @property

@@ -3,7 +3,7 @@
 What is not found here may well be in the store; then it is stored once more, and nothing is wrong.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,9 @@ from dataset_store.core.segments import (
 from dataset_store.core.standing import Standing
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.locating import Located
+from dataset_store.dataset.surviving import readable
 from dataset_store.dataset.workspace import Workspace
-from dataset_store.errors import Corrupt, CorruptObject
+from dataset_store.errors import CorruptObject
 from dataset_store.storage.blobs import ChunkFinder
 
 __all__ = ["SEARCHED_WHOLE", "earlier_chunks", "finder", "locate_by_index", "remember_contents"]
@@ -93,25 +94,25 @@ def earlier_chunks(
 
 
 def _segments_of_all(workspace: Workspace, entries: Entries) -> list[Segment]:
-    """The segments of all rows whose lists can be read; in one round where all can."""
-    try:
-        whole = with_lists(entries, workspace.repository.nodes)
-    except Corrupt:
-        half = len(entries) // 2
-        parts = (entries.rows(0, half), entries.rows(half, len(entries))) if half else ()
-        return [segment for part in parts for segment in _segments_of_all(workspace, part)]
-    return [segment for row in range(len(whole)) for segment in segments_of(whole, row)]
+    """The segments of all rows whose lists can be read."""
+
+    def look(rows: Sequence[int]) -> list[list[Segment]]:
+        whole = with_lists(entries.take(np.array(rows, np.int64)), workspace.repository.nodes)
+        return [segments_of(whole, row) for row in range(len(whole))]
+
+    return [segment for found in readable(range(len(entries)), look) for segment in found or ()]
 
 
-def _footers_there(workspace: Workspace, packs: set[PackRef]) -> dict[PackRef, Footer]:
-    """The footers of those packs that have one; in one round where all have."""
-    try:
-        return workspace.footers(packs)
-    except Corrupt:
-        half = len(packs) // 2
-        some = set(sorted(packs)[:half])
-        parts = (some, packs - some) if half else ()
-        return {pack: footer for part in parts for pack, footer in _footers_there(workspace, part).items()}
+def _footers_there(workspace: Workspace, packs: Iterable[PackRef]) -> dict[PackRef, Footer]:
+    """The footers of those packs that have one."""
+    wanted = sorted(packs)
+
+    def look(some: Sequence[PackRef]) -> list[Footer]:
+        footers = workspace.footers(some)
+        return [footers[pack] for pack in some]
+
+    found = zip(wanted, readable(wanted, look), strict=True)
+    return {pack: footer for pack, footer in found if footer is not None}
 
 
 def finder(workspace: Workspace, earlier: Mapping[ChunkId, ChunkHit], standing: Standing) -> ChunkFinder:

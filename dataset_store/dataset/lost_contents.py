@@ -103,10 +103,10 @@ class StoredContents:
         there = entries.segment_sums(~extents_of_segments(entries.segments).touched_by(self._lost)) > 0
         for row in np.flatnonzero(there).tolist():
             content_id = entries.content_ids[row].tobytes()
-            if content_id in wanted:
-                segments = segments_of(entries, row)
-                if self._hollow.issuperset(segments):
-                    continue
+            if content_id not in wanted:
+                continue
+            segments = segments_of(entries, row)
+            if not self._hollow.issuperset(segments):
                 places = tuple(segment.place for segment in segments)
                 self._rows.setdefault(content_id, {}).setdefault(places, (entries, row))
 

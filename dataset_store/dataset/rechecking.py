@@ -6,7 +6,7 @@ again (docs/format.md §11). Whatever the draft's tree takes whole from the vers
 that version lives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from dataset_store.core.packfile import PackRef
 from dataset_store.core.standing import Standing
 from dataset_store.core.tree import read_all
 from dataset_store.dataset.lists import with_lists
+from dataset_store.dataset.surviving import readable
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import ChunksLost, Corrupt, StorageFailed
 from dataset_store.local.draft_records import Sent
@@ -129,14 +130,12 @@ def _rows_that(
 
 def _in_lists(are_meant: Callable[[Entries], Bool], workspace: Workspace, listed: Entries) -> Bool:
     """As `are_meant`, of rows with their lists put in; a list that can't be read is meant."""
-    try:
-        return are_meant(with_lists(listed, workspace.repository.nodes))
-    except Corrupt:
-        if len(listed) == 1:
-            return np.ones(1, np.bool_)
-        half = len(listed) // 2
-        parts = (listed.rows(0, half), listed.rows(half, len(listed)))
-        return np.concatenate([_in_lists(are_meant, workspace, part) for part in parts])
+
+    def look(rows: Sequence[int]) -> list[bool]:
+        found: list[bool] = are_meant(with_lists(listed.take(np.array(rows)), workspace.repository.nodes)).tolist()
+        return found
+
+    return np.array([one is None or one for one in readable(range(len(listed)), look)], np.bool_)
 
 
 def base_is_live(workspace: Workspace, draft: Draft) -> bool:

@@ -255,7 +255,7 @@ class _Repair:
 
     def _stored_again(self, wanted: Container[bytes]) -> StoredContents:
         """The contents by all entries that have them: one that was added since it was lost was stored again."""
-        lost = unite([self.found.standing.relocations.named(self.found.bad)])
+        lost = self.found.standing.relocations.named(self.found.bad)
         found = StoredContents(self.workspace.repository, lost, frozenset(self.found.hollow))
         found.add_blobs(blobs_of_contents(self.found.catalog), wanted)
 

@@ -17,10 +17,25 @@ from dataset_store.core.tree import NodeReader, TreeRoot, read_children
 from dataset_store.errors import Corrupt, CorruptObject, DatasetStoreError, ObjectMissing, StorageFailed
 from dataset_store.storage.repository import Repository, fetch_config
 
-__all__ = ["Lost", "Surviving", "SurvivingPacks", "read_surviving"]
+__all__ = ["Lost", "Surviving", "SurvivingPacks", "read_surviving", "readable"]
 
 _Wanted = TypeVar("_Wanted")
 _Found = TypeVar("_Found")
+
+
+def readable(wanted: Sequence[_Wanted], read: Callable[[Sequence[_Wanted]], Sequence[_Found]]) -> list[_Found | None]:
+    """What `read` finds of each, None where something is damaged or gone: all at once, and by halves where one is.
+
+    Raises:
+        StorageFailed: A storage refused.
+    """
+    try:
+        return list(read(wanted))
+    except Corrupt:
+        if len(wanted) <= 1:
+            return [None] * len(wanted)
+        half = len(wanted) // 2
+        return readable(wanted[:half], read) + readable(wanted[half:], read)
 
 
 class _Unreadable(Corrupt):
