@@ -23,7 +23,6 @@ from dataset_store.core.segments import Segment
 
 __all__ = [
     "Chunks",
-    "LostSegment",
     "Remade",
     "RemadeFrame",
     "chunks_in",
@@ -39,23 +38,6 @@ Chunks: TypeAlias = Sequence[bytes]
 
 RemadeFrame: TypeAlias = tuple[Place, EncodedFrame, bool]
 """Where a frame was in the lost pack, the frame, and whether it is holed."""
-
-
-@dataclass(frozen=True, slots=True)
-class LostSegment:
-    """A segment that lies, at least in part, in what is lost of a pack.
-
-    Attributes:
-        segment: As a live tree names it.
-        content_id: Of the content that it is a part of.
-        size: That content's, in bytes.
-        start: Where in the content the segment begins.
-    """
-
-    segment: Segment
-    content_id: bytes
-    size: int
-    start: int
 
 
 @dataclass(slots=True)

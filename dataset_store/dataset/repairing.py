@@ -8,7 +8,7 @@ pack, and the rows of the entries that are affected.
 Never: changes what any version holds, or writes anything unless it is applied.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,20 +17,18 @@ from itertools import accumulate
 import numpy as np
 
 from dataset_store.core.catalog import Catalog
-from dataset_store.core.census import encode_census
 from dataset_store.core.chunking import cut_ends
 from dataset_store.core.digest import ChunkId, hash32
 from dataset_store.core.entries import Bool, Entries
-from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite, without
+from dataset_store.core.extents import Extents, extents_of_places, unite, without
 from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, Frame, FrameCodec, FrameKind, take_segment
-from dataset_store.core.nodes import Children, NodeRef
 from dataset_store.core.packfile import Footer, PackRef, Place, pack_key
-from dataset_store.core.segments import Segment, segment_chunks, segments_of
+from dataset_store.core.segments import Segment, segment_chunks
+from dataset_store.dataset.losses import LostSegment, lost_nodes, lost_segments, now_at
 from dataset_store.dataset.lost_contents import ContentSource, Folders, StoredContents, contents_of_other, first_of
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.remaking import (
     Chunks,
-    LostSegment,
     Remade,
     RemadeFrame,
     chunks_in,
@@ -50,15 +48,14 @@ from dataset_store.dataset.store_check import (
     survey_store,
 )
 from dataset_store.dataset.surviving import SurvivingPacks
-from dataset_store.dataset.walking import LiveTrees, census_ref
+from dataset_store.dataset.walking import LiveTrees
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import Corrupt, CorruptObject
-from dataset_store.storage.blobs import extents_of_blob, packs_of, segments_of_blob
+from dataset_store.storage.blobs import packs_of
 from dataset_store.storage.findings import Finding, in_order
 from dataset_store.storage.liveness import blobs_of_contents
 from dataset_store.storage.pack_check import scan_frames
 from dataset_store.storage.restoring import Found, Restored, restore
-from dataset_store.storage.trees import root_of
 
 __all__ = ["Repair", "RepairedPack", "repair_store"]
 
@@ -164,78 +161,13 @@ class _Repair:
         returned = found.standing.relocations.maimed() & found.packs.keys()
         self.victims = sorted((hurt | returned) - folded)
         self.footers = {pack: self._footer(pack) for pack in self.victims}
-        self.lost = self._lost_segments()
-        self.nodes = self._lost_nodes()
-
-    # --- what is lost ---
+        self.lost = lost_segments(found)
+        self.nodes = lost_nodes(found)
 
     def _footer(self, pack: PackRef) -> Footer | None:
         """What is known of a pack's frames: by itself, or by what this machine remembers of it."""
         there = self.found.packs.get(pack)
         return (there.footer if there else None) or self.workspace.chunks.footer(pack)
-
-    def _lost_segments(self) -> dict[PackRef, list[LostSegment]]:
-        """The segments of live entries of which something is lost, by the pack in which that is or was.
-
-        What touches something bad is lost where it is now. What a frame that was restored in part lacks is lost where
-        it was: the new frame has zeros there, which something else may name rightly.
-        """
-        relocations = self.found.standing.relocations
-        named = relocations.named(self.found.bad)
-        lost: defaultdict[PackRef, dict[LostSegment, None]] = defaultdict(dict)
-        hollow = {one.place for one in self.found.hollow}
-        for one in self._segments_touched(unite([named, extents_of_places(list(hollow))])):
-            place = one.segment.place
-            if place in hollow:
-                lost[place.pack][one] = None
-            for now in relocations.places(place) or [place]:
-                if extents_of_places([now]).touched_by(self.found.bad).any():
-                    lost[now.pack][one] = None
-        return {pack: list(found) for pack, found in lost.items()}
-
-    def _segments_touched(self, meant: Extents) -> Iterator[LostSegment]:
-        """The segments of live contents, entries' and blobs', some of which name bytes that are meant."""
-        rows, _ = self.found.touched(meant)
-        for leaf in rows.values():
-            entries = self.found.trees.with_lists(leaf)
-            if extents_of_segments(entries.segments).touched_by(meant).any():
-                for row in range(len(entries)):
-                    segments, content_id = segments_of(entries, row), entries.content_ids[row].tobytes()
-                    yield from _with_starts(segments, content_id, int(entries.sizes[row]))
-        for blob in blobs_of_contents(self.found.catalog):
-            if extents_of_blob(blob).touched_by(meant).any():
-                yield from _with_starts(segments_of_blob(blob), bytes.fromhex(blob.id), blob.size)
-
-    def _lost_nodes(self) -> dict[Place, tuple[FrameKind, bytes]]:
-        """Nodes, lists and censuses that the store lacks and this machine has or can make, by where they are now."""
-        found: dict[Place, tuple[FrameKind, bytes]] = {}
-        unread = self.found.trees.unread
-        kept = self.found.trees.keeper.get_many(list(unread))
-        for one, plain in zip(unread.values(), kept, strict=True):
-            if plain is not None:
-                found[self._now(one.ref.place)] = (one.kind, plain)
-        for version in self.found.versions():
-            ref = census_ref(version)
-            if ref.node_id in unread and self._now(ref.place) not in found:
-                plain = self._census(root_of(version.entry.tree).ref)
-                if plain is not None and hash32(plain) == ref.node_id:
-                    found[self._now(ref.place)] = (FrameKind.CENSUS, plain)
-        return found
-
-    def _census(self, top: NodeRef) -> bytes | None:
-        """The census of a tree, counted anew; None where nodes are lost."""
-        if any(not one.known and one.kind is FrameKind.NODE for one in self.found.trees.unread.values()):
-            return None
-        census = Counter({top.place.pack: top.place.stored})
-        for _, node in self.found.trees.nodes([top]):
-            if isinstance(node, Children):
-                for ref in node.refs():
-                    census[ref.place.pack] += ref.place.stored
-        return encode_census(dict(census))
-
-    def _now(self, place: Place) -> Place:
-        now = (self.found.standing.relocations.places(place) or [place])[0]
-        return Place(now.pack, now.offset, now.stored, 0)
 
     # --- where it may be ---
 
@@ -327,7 +259,9 @@ class _Repair:
     def _count_as_restored(self, frames: Mapping[Place, EncodedFrame]) -> None:
         self.found.bad = without(self.found.bad, unite([extents_of_places(list(frames))]))
         trees = self.found.trees
-        trees.restored |= {node_id for node_id, one in trees.unread.items() if self._now(one.ref.place) in frames}
+        trees.restored |= {
+            node_id for node_id, one in trees.unread.items() if now_at(self.found, one.ref.place) in frames
+        }
         for node_id in trees.restored & trees.unread.keys():
             del trees.unread[node_id]
 
@@ -490,13 +424,6 @@ class _Repair:
         """A chunk that is a whole content."""
         found = first_of(self.sources, content_id, 0, length)
         return next((data for data in found if hash32(data) == content_id), None)
-
-
-def _with_starts(segments: Sequence[Segment], content_id: bytes, size: int) -> Iterator[LostSegment]:
-    at = 0
-    for segment in segments:
-        yield LostSegment(segment, content_id, size, at)
-        at += segment.plain_length
 
 
 def _overlaps(segment: Segment, place: Place) -> bool:
