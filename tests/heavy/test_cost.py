@@ -9,7 +9,7 @@ import pytest
 
 from dataset_store.dataset import workspace as workspaces
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "studies"
 
 
 def benchmark(name: str):

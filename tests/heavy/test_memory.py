@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "studies" / "memory.py"
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]
 

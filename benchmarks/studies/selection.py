@@ -1,7 +1,7 @@
 """What many links, and a selection of very many files, cost: time, requests and bytes follow what is selected.
 
-python benchmarks/selection.py links --number 100000
-python benchmarks/selection.py files --number 1000000 --select 10000
+python benchmarks/studies/selection.py links --number 100000
+python benchmarks/studies/selection.py files --number 1000000 --select 10000
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What depth costs: a long chain of versions, read by a machine that has never seen it.
 
-    python benchmarks/depth.py files --versions 1000 --files 10000 --edits 20
-    python benchmarks/depth.py entries --entries 1000000 --commits 200 --edits 10
+    python benchmarks/studies/depth.py files --versions 1000 --files 10000 --edits 20
+    python benchmarks/studies/depth.py entries --entries 1000000 --commits 200 --edits 10
 
 `files` makes real files and versions and counts what a fresh machine reads of the first and of the last. `entries`
 edits a tree of made-up entries in a store in memory and compares node bytes written with those of the edits alone.

@@ -1,6 +1,6 @@
 """What it costs to bring versions into another store: time, requests and bytes follow what is new there.
 
-python benchmarks/transfer.py --number 10000 --large 256
+python benchmarks/studies/transfer.py --number 10000 --large 256
 """
 
 import argparse

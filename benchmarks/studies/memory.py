@@ -1,8 +1,8 @@
 """Peak memory of each step of a version's life, every step in a process of its own.
 
-    python benchmarks/memory.py big --kind repeating --size 10G --scratch /somewhere/with/room
-    python benchmarks/memory.py big --kind random --size 1G
-    python benchmarks/memory.py many --files 1000000 --scratch /dev/shm
+    python benchmarks/studies/memory.py big --kind repeating --size 10G --scratch /somewhere/with/room
+    python benchmarks/studies/memory.py big --kind random --size 1G
+    python benchmarks/studies/memory.py many --files 1000000 --scratch /dev/shm
 
 `big` makes one file: `random` is random throughout; `repeating` is 256 MiB of random bytes over and over,
 each time with a few random bytes in between, so that nearly all of it is stored already after the first

@@ -3,7 +3,7 @@
 For each number of datasets, on a warm machine and as medians: `list`, `search`, `get` by name and by tag; and on a cold
 one the rounds of requests, and the objects, that the first `get` takes.
 
-    python benchmarks/catalog_scale.py --datasets 10 100 1000 --versions 20
+    python benchmarks/studies/catalog_scale.py --datasets 10 100 1000 --versions 20
 """
 
 import argparse

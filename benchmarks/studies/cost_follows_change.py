@@ -1,6 +1,6 @@
 """What each commit adds to a store: bytes and objects, for edits of a dataset of many small files and one large one.
 
-    python benchmarks/cost_follows_change.py [--directories 50] [--files 1000] [--json]
+    python benchmarks/studies/cost_follows_change.py [--directories 50] [--files 1000] [--json]
 
 Objects and bytes are counted in the store's own folder. Checkpoints, and nodes copied to bound the number of packs, are
 reported apart.

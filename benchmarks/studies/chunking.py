@@ -28,7 +28,7 @@ def main() -> None:
         kernels = {"c": chunking.cut_ends, **kernels}
     else:
         print("the compiled kernel is not built", file=sys.stderr)
-    data = blake3(b"benchmarks/chunking").digest(length=SIZE)
+    data = blake3(b"benchmarks/studies/chunking").digest(length=SIZE)
     for average in (65_536, 262_144):
         params = chunking.ChunkerParams(average)
         for name, cut in kernels.items():

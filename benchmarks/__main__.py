@@ -1,0 +1,59 @@
+"""python -m benchmarks run | install | report | quick"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.measuring.samples import Sample, append
+from benchmarks.running import Prepared, run
+from benchmarks.systems import SYSTEMS
+from benchmarks.workloads import WORKLOADS
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = whole.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="measure systems beside each other; needs root")
+    running.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    running.add_argument("--system", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    running.add_argument("--scale", type=float, default=1.0, help="of sizes and counts of the workloads")
+    running.add_argument("--rounds", type=int, default=5)
+    running.add_argument("--seed", type=int, default=1)
+    running.add_argument("--scratch", type=Path, default=Path("/var/tmp"), help="where the images are made")
+    running.add_argument("--into", type=Path, required=True, help="a file of samples, added to")
+    return whole
+
+
+def run_all(options: argparse.Namespace) -> int:
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch) as folder:
+        for name in options.workload:
+            prepared = Prepared.make(WORKLOADS[name](options.scale, options.seed), Path(folder))
+            for number in range(options.rounds):
+                # Each round begins with another one, so that none always follows the same.
+                turn = number % len(options.system)
+                for system in [*options.system[turn:], *options.system[:turn]]:
+                    for sample in run(SYSTEMS[system], prepared, Path(folder), number):
+                        append(options.into, sample)
+                        failed += sample.problem is not None
+                        print(line(sample), flush=True)
+    return 1 if failed else 0
+
+
+def line(sample: Sample) -> str:
+    told = f"{sample.workload:14} {sample.round} {sample.system:18} {sample.operation:18}"
+    if sample.problem:
+        return f"{told} {sample.problem}"
+    stored = f"{sample.bytes / 1e6:9.1f} MB {sample.files:7} files" if sample.bytes is not None else ""
+    return f"{told} {sample.wall:8.3f} s +{sample.sync:5.2f} cpu {sample.cpu:7.2f} {sample.peak / 1e6:7.0f} MB {stored}"
+
+
+def main(words: Sequence[str]) -> int:
+    options = parser().parse_args(words)
+    return {"run": run_all}[options.command](options)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

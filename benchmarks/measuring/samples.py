@@ -1,0 +1,57 @@
+"""Samples: what one system took for one operation, once. Kept as JSON, one a line."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One operation of one system, once.
+
+    Attributes:
+        workload: Which folder.
+        system: Who.
+        operation: What.
+        round: Which repetition, from 0.
+        wall: Seconds.
+        cpu: Seconds of processor time; None where it was not measured.
+        sync: Seconds that `sync` took afterwards; None where there was none.
+        peak: The largest resident set of a process, in bytes; None where it was not measured.
+        bytes: Of the store afterwards; None where nothing is stored.
+        files: Of the store afterwards.
+        problem: What went wrong, if anything: then the rest is 0.
+        commands: As a user would type them, with the folders of the run shortened.
+    """
+
+    workload: str
+    system: str
+    operation: str
+    round: int
+    wall: float = 0.0
+    cpu: float | None = None
+    sync: float | None = None
+    peak: int | None = None
+    bytes: int | None = None
+    files: int | None = None
+    problem: str | None = None
+    commands: Sequence[str] = ()
+
+
+def append(path: Path, sample: Sample) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(asdict(sample)) + "\n")
+
+
+def load(paths: Iterable[Path]) -> Iterator[Sample]:
+    for path in paths:
+        for line in path.read_text().splitlines():
+            yield Sample(**json.loads(line))
+
+
+def median(samples: Iterable[Sample], of: Callable[[Sample], float | None]) -> float | None:
+    """The median of what samples that had no problem tell; None where there are none."""
+    found = [value for one in samples if one.problem is None and (value := of(one)) is not None]
+    return statistics.median(found) if found else None

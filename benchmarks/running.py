@@ -1,0 +1,160 @@
+"""One workload through one system: every operation in turn, measured, and every copy compared with its source."""
+
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.measuring.folders import Contents, contents_of, taken_by
+from benchmarks.measuring.image import drop_page_cache, mounted
+from benchmarks.measuring.process import CommandFailed, Timing, measure
+from benchmarks.measuring.samples import Sample
+from benchmarks.systems import Home, System
+from benchmarks.systems.base import Commands
+from benchmarks.workloads import Workload
+
+SETTLED = 2.5
+"""Seconds between the last write to a folder and its commit: as in life, and so that no system doubts its times."""
+
+
+@dataclass
+class Prepared:
+    """A workload's folder, made once, and what its versions must hold."""
+
+    workload: Workload
+    template: Path
+    expected: dict[str, Contents] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, workload: Workload, scratch: Path) -> "Prepared":
+        template = scratch / f"template-{workload.name}"
+        template.mkdir()
+        workload.build(template)
+        return cls(workload, template)
+
+    def put_into(self, folder: Path) -> None:
+        subprocess.run(["cp", "-a", str(self.template), str(folder)], check=True)
+
+    def expect(self, version: str, folder: Path) -> None:
+        if version not in self.expected:
+            self.expected[version] = contents_of(folder)
+
+
+class Run:
+    """One system with one workload, on an image of its own."""
+
+    def __init__(self, system: System, prepared: Prepared, home: Home, number: int) -> None:
+        self.system = system
+        self.prepared = prepared
+        self.home = home
+        self.number = number
+
+    def samples(self) -> Iterator[Sample]:
+        try:
+            self.begin()
+            yield from self.commits()
+            yield from self.questions()
+            yield from self.copies()
+        except CommandFailed as problem:
+            yield Sample(self.prepared.workload.name, self.system.name, "failed", self.number, problem=str(problem))
+
+    def begin(self) -> None:
+        self.home.tree.mkdir()
+        self.home.copy("").mkdir()
+        self.home.caches.mkdir(parents=True)
+        self.prepared.put_into(self.home.data)
+        self.prepared.expect("v1", self.home.data)
+        commands = self.system.begin(self.home)
+        if commands:
+            measure(commands, self.home.root / "home")
+
+    def commits(self) -> Iterator[Sample]:
+        time.sleep(SETTLED)
+        yield self.measured("first commit", self.system.commit(self.home, "v1"), stores=True)
+        yield self.measured("no-change commit", self.system.commit(self.home, "v2"), stores=True)
+        self.prepared.workload.edit(self.home.data)
+        self.prepared.expect("v3", self.home.data)
+        time.sleep(SETTLED)
+        yield self.measured("small commit", self.system.commit(self.home, "v3"), stores=True)
+
+    def questions(self) -> Iterator[Sample]:
+        asked: Mapping[str, Callable[[], Commands | None]] = {
+            "diff": lambda: self.system.diff(self.home, "v1", "v3"),
+            "list": lambda: self.system.list(self.home, "v3"),
+            "verify": lambda: self.system.verify(self.home),
+        }
+        for operation, commands in asked.items():
+            found = commands()
+            if found is not None:
+                yield self.measured(operation, found)
+
+    def copies(self) -> Iterator[Sample]:
+        """On a machine that knows nothing: a copy, then the next version's, the same again, and one to change."""
+        home, system = self.home.on("other"), self.system
+        home.caches.mkdir()
+        target = home.copy("copy")
+        before = system.before_copies(home, "v1")
+        if before:
+            measure(before, self.home.root / "home")
+        drop_page_cache()
+        yield self.measured("cold copy", system.copy(home, "v1", target), copied=("v1", target))
+        commands = system.update(home, "v3", target)
+        if commands is None:
+            return
+        beside = target.with_name(f"{target.name}-v3") if system.makes_second_folder else target
+        yield self.measured("next copy", commands, copied=("v3", beside))
+        again = system.again(home, "v3", target)
+        if again is not None:
+            yield self.measured("warm copy", again)
+        mutable = system.mutable(home, "v3", home.copy("work"))
+        if mutable is not None:
+            yield self.measured("mutable copy", mutable, copied=("v3", home.copy("work")))
+
+    def measured(
+        self, operation: str, commands: Commands, *, stores: bool = False, copied: tuple[str, Path] | None = None
+    ) -> Sample:
+        try:
+            timing = measure(commands, self.home.root / "home")
+            problem = self.difference(*copied) if copied else None
+        except CommandFailed as failed:
+            timing, problem = Timing(0, 0, 0, 0, ""), str(failed)
+        size, files = taken_by(self.system.stored_in(self.home)) if stores else (None, None)
+        return Sample(
+            self.prepared.workload.name,
+            self.system.name,
+            operation,
+            self.number,
+            timing.wall,
+            timing.cpu,
+            timing.sync,
+            timing.peak,
+            size,
+            files,
+            problem,
+            [self.shortened(shlex.join(one.argv)) for one in commands],
+        )
+
+    def difference(self, version: str, target: Path) -> str | None:
+        """How a copy differs from what it must hold; None where it does not."""
+        folder = self.system.data_in(self.home, version, target)
+        if not folder.exists():
+            return "no copy"
+        found = contents_of(folder.resolve())
+        expected = self.prepared.expected[version]
+        if found == expected:
+            return None
+        wrong = sorted(path for path in found.keys() | expected.keys() if found.get(path) != expected.get(path))
+        return f"{len(wrong)} files differ, as {wrong[0]}"
+
+    def shortened(self, words: str) -> str:
+        return words.replace(str(self.home.root), "").strip()
+
+
+def run(system: System, prepared: Prepared, scratch: Path, number: int) -> Iterator[Sample]:
+    """Every operation of a system on a workload, on a new image."""
+    workload = prepared.workload
+    room = max(2 << 30, int(workload.room * min(1.0, workload.scale * 1.5)))
+    with mounted(scratch, room) as root:
+        yield from Run(system, prepared, Home(root), number).samples()

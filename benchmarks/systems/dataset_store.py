@@ -1,0 +1,55 @@
+"""This package, through its own command."""
+
+from pathlib import Path
+
+from benchmarks.measuring.process import Command
+from benchmarks.systems.base import Commands, Home, Kind, System, ours
+
+
+def numbered(version: str) -> str:
+    return f"1.0.{version.removeprefix('v')}"
+
+
+class DatasetStore(System):
+    name = "dataset_store"
+    kind = Kind.OURS
+
+    def run(self, home: Home, *words: str) -> Command:
+        caches = {"DATASET_STORE_CACHE": str(home.caches / "cache"), "DATASET_STORE_DATA": str(home.caches / "own")}
+        return Command([ours("dataset-store"), *words], home.root, {"DATASET_STORE_URL": str(home.store), **caches})
+
+    def version(self) -> Commands:
+        return [Command([ours("dataset-store"), "--version"], Path.cwd())]
+
+    def begin(self, home: Home) -> Commands:
+        return []
+
+    def commit(self, home: Home, version: str) -> Commands:
+        parents = [] if version == "v1" else ["--parents", "latest"]
+        words = ["--project", "p", "--name", "n", "--version", numbered(version), *parents, "--folder", str(home.data)]
+        return [self.run(home, "sync", *words)]
+
+    def get(self, home: Home, version: str, *words: str) -> Commands:
+        return [self.run(home, "get", "--project", "p", "--name", "n", "--version", numbered(version), *words)]
+
+    def copy(self, home: Home, version: str, target: Path) -> Commands:
+        return self.get(home, version, "--link", str(target))
+
+    def update(self, home: Home, version: str, target: Path) -> Commands:
+        return self.get(home, version, "--link", str(target), "--overwrite")
+
+    def again(self, home: Home, version: str, target: Path) -> Commands:
+        return self.get(home, version)
+
+    def mutable(self, home: Home, version: str, target: Path) -> Commands:
+        return self.get(home, version, "--copy", str(target))
+
+    def diff(self, home: Home, old: str, new: str) -> Commands:
+        words = ["--project", "p", "--name", "n", "--version", numbered(new)]
+        return [self.run(home, "diff", *words)]
+
+    def list(self, home: Home, version: str) -> Commands:
+        return [self.run(home, "list", "--project", "p", "--name", "n", "--version", numbered(version))]
+
+    def verify(self, home: Home) -> Commands:
+        return [self.run(home, "verify", "--all")]

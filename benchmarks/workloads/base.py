@@ -1,0 +1,43 @@
+"""What a workload is: a folder made from a seed, and the same folder changed, step by step."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+
+class Workload(ABC):
+    """A folder, and what becomes of it. All content follows from `seed` and `scale`, on any machine.
+
+    Attributes:
+        name: In commands and tables.
+        about: One sentence, for readers of the tables.
+        room: Bytes of the image at scale 1.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    room: ClassVar[int]
+
+    def __init__(self, scale: float = 1.0, seed: int = 1) -> None:
+        self.scale = scale
+        self.seed = seed
+
+    @abstractmethod
+    def build(self, folder: Path) -> None:
+        """Fill an empty folder with the first version."""
+
+    @abstractmethod
+    def edit(self, folder: Path, step: int = 1) -> None:
+        """Change the folder, as step 0 left it if this is step 1, in place.
+
+        A file that changes is made anew: what is written into a hard link changes a store that shares it.
+        """
+
+    def rng(self, *place: int) -> np.random.Generator:
+        """Random numbers that depend on the seed and on what they are for, not on what was drawn before."""
+        return np.random.default_rng([self.seed, *place])
+
+    def count(self, at_scale_1: int) -> int:
+        return max(1, round(at_scale_1 * self.scale))
