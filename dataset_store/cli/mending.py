@@ -2,8 +2,9 @@
 
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from msgspec import to_builtins
 
 from dataset_store.cli.output import json_out, lines_out, problem, shown, size
 from dataset_store.cli.presenting import NOT_APPLIED, counted
@@ -113,7 +114,7 @@ def _repair_document(done: "Repair", *, applied: bool) -> dict[str, Any]:
             }
             for one in done.packs
         ],
-        "affected": [asdict(one) for one in done.affected],
+        "affected": [to_builtins(one) for one in done.affected],
         "left_alone": [{"storage": one.storage, "pack": one.name.hex()} for one in done.left_alone],
     }
 
@@ -144,7 +145,7 @@ def _check_document(found: "StoreCheck") -> dict[str, Any]:
         "store": store_url(),
         "sound": found.sound,
         "findings": [_finding_document(one) for one in found.findings],
-        "affected": [asdict(one) for one in found.affected],
+        "affected": [to_builtins(one) for one in found.affected],
         "slots": found.slots,
         "versions": found.versions,
         "packs": found.packs,

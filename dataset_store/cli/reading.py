@@ -4,8 +4,9 @@ import os
 import secrets
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import to_builtins
 
 from dataset_store.cli.output import bytes_out, json_out, lines_out, note, shown, size, table
 from dataset_store.cli.presenting import (
@@ -100,8 +101,8 @@ def diff(arguments: Namespace) -> int:
     found = dataset.diff(None if arguments.against is None else id_against(arguments.against, dataset))
     tables = found.tables()
     if arguments.json:
-        document: dict[str, Any] = {"changes": [asdict(one) for one in found], "bytes_added": found.bytes_added}
-        json_out(identity(dataset) | document | {"tables": [asdict(one) for one in tables]})
+        document: dict[str, Any] = {"changes": [to_builtins(one) for one in found], "bytes_added": found.bytes_added}
+        json_out(identity(dataset) | document | {"tables": [to_builtins(one) for one in tables]})
         return 0
     rows = [(one.how, _size_change(one), _path_change(one)) for one in found]
     lines_out(_headed(dataset, table(("CHANGE", "SIZE", "PATH"), rows, right=[1]) if rows else []))

@@ -7,9 +7,11 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 
 from dataset_store import __version__
 from dataset_store.cli.output import json_out, lines_out, problem, shown, size, table
@@ -110,12 +112,12 @@ def _stored_document(report: "StoreReport") -> dict[str, Any]:
         "entries": report.entries,
         "bytes": report.bytes,
         "packs": report.packs,
-        "damaged": [asdict(one) | {"path": one.path or None} for one in report.damaged],
-        "lost": [asdict(one) for one in report.lost],
+        "damaged": [to_builtins(one) | {"path": one.path or None} for one in report.damaged],
+        "lost": [to_builtins(one) for one in report.lost],
         "links": {
             "count": report.links,
             "asked": report.broken is not None,
-            "broken": [asdict(one) for one in broken],
+            "broken": [to_builtins(one) for one in broken],
         },
     }
 
@@ -281,8 +283,7 @@ def _storage_text(one: "StorageUsage") -> str:
 # --- doctor ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
+class _Finding(Struct, frozen=True):
     """One thing that doctor looked at. `value` is what `--json` gives, `text` what people read."""
 
     name: str

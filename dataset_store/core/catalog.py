@@ -10,9 +10,11 @@ This module never does I/O and never compares time labels.
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dataset_store.core.envelope import too_new
 from dataset_store.core.log_entries import (
@@ -49,8 +51,7 @@ KNOWN_FEATURES: Final[frozenset[str]] = frozenset()
 _Ranked = tuple[Rank, int, str]  # by number, then by slot; the id
 
 
-@dataclass(slots=True)
-class _Family:
+class _Family(Struct):
     """A series and its live versions: by number, and ascending by rank."""
 
     value: Series

@@ -4,9 +4,9 @@ It bounds the packs that a reader of any version opens for nodes, at an amortise
 by themselves (docs/format.md §8.5).
 """
 
+import struct
 from collections import Counter
 from collections.abc import Iterable
-from struct import Struct
 
 import numpy as np
 
@@ -22,7 +22,7 @@ Census = dict[PackRef, int]
 MOST_PACKS = 32
 _BYTES_PER_EXTRA_PACK = 64 * 2**20
 _EXTRA_FROM = 2 * 2**30
-_HEAD = Struct("<I")
+_HEAD = struct.Struct("<I")
 
 
 def census_after(census: Census, written: Iterable[Place], replaced: Iterable[Place]) -> Census:

@@ -6,8 +6,8 @@ is bounded before it is decompressed. This module never looks inside the objects
 and whether they follow one another, is the reader's to check.
 """
 
+import struct
 from collections.abc import Sequence
-from struct import Struct
 from typing import Final
 
 from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError, get_frame_parameters
@@ -26,9 +26,9 @@ SPANS: Final = {0: 1, 1: 64, 2: 4096}
 MAX_PLAIN: Final = {1: 64 * (MAX_ENTRY_BYTES + 4), 2: 64 << 20}
 """The most plain bytes of a level. Longer runs of entries have no checkpoint of level 2, only of level 1."""
 
-_HEAD: Final = Struct("<B3xIQ")
-_PLAIN_LENGTH: Final = Struct("<Q")
-_LENGTH: Final = Struct("<I")
+_HEAD: Final = struct.Struct("<B3xIQ")
+_PLAIN_LENGTH: Final = struct.Struct("<Q")
+_LENGTH: Final = struct.Struct("<I")
 _ZSTD_LEVEL: Final = 3
 _LARGEST_WINDOW: Final = 128 << 20
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"

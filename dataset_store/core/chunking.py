@@ -28,11 +28,11 @@ caller's bytes; the twins hold at most 2 MiB besides the ends that they return, 
 
 import re
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
 from blake3 import blake3
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from dataset_store.errors import FormatTooNew, InvalidRequest
@@ -76,8 +76,7 @@ _GREATEST_AVERAGE = 1 << 24  # bytes; the maximum is then 64 MiB, so that a chun
 _BLOCK = 1 << 14  # positions hashed at a time: two rows of 128 KiB stay in cache, and little lies past a cut
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkerParams:
+class ChunkerParams(Struct, frozen=True):
     """The average chunk length, from which every other parameter of `gear64-v1` follows.
 
     Attributes:

@@ -5,9 +5,9 @@ origins matter too, there is `changes_between`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from dataset_store.core.entries import I64, U8, Bool, Changes, Entries, concat, same_identity, sort_rows
 from dataset_store.core.nodes import Children, Node, NodeRef, level_of
@@ -16,8 +16,7 @@ from dataset_store.core.tree import NodeReader, TreeRoot, read_children, require
 __all__ = ["Difference", "changes_between", "diff", "diff_entries"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Difference:
+class Difference(Struct, frozen=True, eq=False):
     """Rows of the old and the new tree that differ. `modified_old` and `modified_new` have equal keys, row by row."""
 
     removed: Entries

@@ -8,9 +8,9 @@ for 2³² packs 2⁻⁶⁵. Whoever chooses the bytes needs about 2¹²⁸ steps
 This module never draws a random name; names come from outside the core.
 """
 
+import struct
 from collections.abc import Sequence
 from itertools import chain
-from struct import Struct
 from typing import NewType
 
 from blake3 import blake3
@@ -51,7 +51,7 @@ StoreId = NewType("StoreId", bytes)
 VersionId = NewType("VersionId", bytes)
 """Id of a version, the commit id of its log entry (16 random bytes)."""
 
-_LENGTH = Struct("<I")
+_LENGTH = struct.Struct("<I")
 
 
 def hash32(data: Buffer) -> bytes:

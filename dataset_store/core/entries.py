@@ -8,12 +8,13 @@ Tables are values: no function changes a table that it was given.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.core.digest import VersionId
 from dataset_store.core.packfile import PackRef
@@ -55,8 +56,7 @@ I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Segments:
+class Segments(Struct, frozen=True, eq=False):
     """Rows of segments; `pack` indexes `packs`. `digest` rows of one-chunk contents are zero.
 
     Shapes: every column (s,), digest (s, 32).
@@ -92,8 +92,7 @@ class Segments:
         return Segments((), none, none, none, none, np.zeros(0, np.uint64), np.zeros((0, 32), np.uint8))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Entries:
+class Entries(Struct, frozen=True, eq=False):
     """Rows sorted by key. Shapes: columns (n,), content_ids (n, 32); `segment_ends` are running totals.
 
     `kinds` holds kind bytes as the format has them (kind, exec, one-chunk and listed bits); `origins` indexes
@@ -231,8 +230,7 @@ def make_entries(
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Changes:
+class Changes(Struct, frozen=True, eq=False):
     """What turns one tree into another: rows to add or replace, and keys to remove. The two share no key."""
 
     entries: Entries

@@ -7,11 +7,11 @@ This module never knows what the bytes are.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from dataset_store.core.digest import PackName
 from dataset_store.core.entries import U32, U64, Bool, Segments
@@ -25,8 +25,7 @@ _HEAD = 20
 """Bytes of a row that are its pack reference."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Extents:
+class Extents(Struct, frozen=True, eq=False):
     """Rows of bytes `[start, stop)` of packs; `pack` indexes `packs`. Shapes: columns (n,)."""
 
     packs: tuple[PackRef, ...]

@@ -9,14 +9,14 @@ A codec holds a zstd context for each direction. Making one takes about 16 µs, 
 long; so a codec is made once by each thread and never shared by two.
 """
 
+import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate, pairwise
-from struct import Struct
 from typing import Final
 
+from msgspec import Struct
 from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError, get_frame_parameters
 
 from dataset_store.core.digest import Buffer, ChunkId, hash32, rows_digest
@@ -61,15 +61,14 @@ PLAIN_LIMITS: Final = {
 
 NEXT_STEP: Final = "Versions that do not hold it are unaffected; `dataset-store verify --id ID` tells whether one does."
 
-_HEADER: Final = Struct("<4sBBHIII")
+_HEADER: Final = struct.Struct("<4sBBHIII")
 _RAW: Final = 0
 _ZSTD: Final = 1
 _LEVEL: Final = 1
 _LARGEST_WINDOW: Final = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedFrame:
+class EncodedFrame(Struct, frozen=True):
     """A frame as it is stored, with what the pack's footer says of it: id and plain length of each chunk."""
 
     kind: FrameKind
@@ -83,8 +82,7 @@ class EncodedFrame:
         return sum(self.lengths)
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """A decoded frame. Its chunks are not hashed yet; `ends` are where they end in `plain`."""
 
     kind: FrameKind
@@ -101,8 +99,7 @@ class Frame:
         return [self.plain[start:end] for start, end in pairwise((0, *self.ends))]
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(Struct, frozen=True):
     kind: FrameKind
     codec: int
     plain: int
@@ -147,7 +144,7 @@ class FrameCodec:
         packed = self._compressor.compress(plain)
         codec, payload = (_ZSTD, packed) if 20 * len(packed) <= 19 * total else (_RAW, plain)
         head = _HEADER.pack(FRAME_MAGIC, kind, codec, 0, total, len(payload), len(lengths))
-        table = Struct(f"<{len(lengths)}I").pack(*lengths) if len(lengths) > 1 else b""
+        table = struct.Struct(f"<{len(lengths)}I").pack(*lengths) if len(lengths) > 1 else b""
         return EncodedFrame(kind, b"".join((head, table, payload)), tuple(ids), lengths)
 
     def decode_frame(self, data: Buffer, *, what: str) -> Frame:
@@ -332,7 +329,7 @@ def _chunk_ends(view: memoryview, at: int, header: _Header, what: str) -> tuple[
     """Where each chunk ends in the plain bytes; `view` holds the whole frame."""
     if header.chunks == 1:
         return (header.plain,)
-    lengths = Struct(f"<{header.chunks}I").unpack_from(view, at + HEADER_SIZE)
+    lengths = struct.Struct(f"<{header.chunks}I").unpack_from(view, at + HEADER_SIZE)
     ends = tuple(accumulate(lengths))
     require(min(lengths) > 0 and ends[-1] == header.plain, what, "has chunks that do not add up")
     return ends

@@ -4,14 +4,14 @@ A leaf's rows are `Entries`; an inner node's rows are `Children`. Decoders check
 reader and raise CorruptObject; they never trust a count before it fits the bytes at hand.
 """
 
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain, pairwise
-from struct import Struct
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from dataset_store.core.digest import ContentDigest, NodeId, PackName, VersionId, hash32
 from dataset_store.core.entries import (
@@ -43,7 +43,7 @@ __all__ = [
     "level_of",
 ]
 
-_HEADER = Struct("<4sB3x6I")
+_HEADER = struct.Struct("<4sB3x6I")
 _MAGIC = b"DSN1"
 _LEAF_TAG = b"dataset_store tree v1 leaf\n"
 _INNER_TAG = b"dataset_store tree v1 inner\n"
@@ -51,16 +51,14 @@ _MOST_BYTES = float(1 << 63)
 _KNOWN_KIND_BITS = KIND_BITS | ONE_CHUNK | LISTED | EXECUTABLE
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRef:
+class NodeRef(Struct, frozen=True):
     """Where one node is and what it must be: its node id, and its place."""
 
     node_id: NodeId
     place: Place
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Children:
+class Children(Struct, frozen=True, eq=False):
     """Rows of an inner node, sorted by key, the first key below each child.
 
     Shapes: columns (n,), digests and node_ids (n, 32). `level` is that of the node: 1 above leaves. `pack` indexes

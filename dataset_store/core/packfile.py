@@ -5,14 +5,14 @@ object under a wrong name is found; and after its columns agree with each other.
 the frames. This module turns values into bytes and back: it never reads or writes objects, nor draws names.
 """
 
+import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
-from struct import Struct
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from dataset_store.core.digest import Buffer, PackName, StoreId, hash32
 from dataset_store.core.envelope import too_new
@@ -57,23 +57,21 @@ PACK_LIMIT: Final = 1 << 32
 """Every pack is smaller than this, in bytes."""
 
 _MAGIC: Final = b"DSTOREP\x01"
-_COUNTS: Final = Struct("<II")
-_TRAILER: Final = Struct("<QQQ32s8s")
+_COUNTS: Final = struct.Struct("<II")
+_TRAILER: Final = struct.Struct("<QQQ32s8s")
 _FRAME_ROW: Final = 13
 _CHUNK_ROW: Final = 36
 _LIMIT_OF_KIND: Final = np.array([0, *(PLAIN_LIMITS[kind] for kind in FrameKind)], dtype=np.int64)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PackRef:
+class PackRef(Struct, frozen=True, order=True):
     """A pack: the number of the storage that holds it (0: the store's own root), and its name."""
 
     storage: int
     name: PackName
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Place(Struct, frozen=True, order=True):
     """Where a frame is, or a run of whole frames: bytes `[offset, offset + stored)` of a pack.
 
     `plain` is the number of bytes that it decodes to.
@@ -92,8 +90,7 @@ def are_inside(offset: U32, stored: U32) -> Bool:
     return inside
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Footer:
+class Footer(Struct, frozen=True, eq=False):
     """What a pack holds, as columns over its f frames and their c chunks; equal footers encode alike.
 
     Shapes: `offsets`, `stored` and `chunk_counts` (f,) u32, `kinds` (f,) u8; `lengths` (c,) u32, plain bytes;

@@ -13,11 +13,11 @@ This module never asks the file system anything: whether a link's target exists 
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import le
 from typing import Final, NewType, cast
 
 import numpy as np
+from msgspec import Struct
 
 from dataset_store.errors import CorruptObject, InvalidPath
 
@@ -177,8 +177,7 @@ def link_stays_inside(depth: int, target: bytes) -> bool:
     return climbs <= depth and all(name == b".." for name in names[:climbs])
 
 
-@dataclass(frozen=True, slots=True)
-class PortabilityProblem:
+class PortabilityProblem(Struct, frozen=True):
     """A reason why some other system could not hold these entries as they are.
 
     Attributes:

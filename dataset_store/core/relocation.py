@@ -11,12 +11,12 @@ This module never decides what is moved, and never does I/O.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 
 from dataset_store.core.digest import PackName
 from dataset_store.core.entries import I64, U32, U64, Bool
@@ -48,8 +48,7 @@ _ROW: Final = np.dtype(
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Moved:
+class Moved(Struct, frozen=True, eq=False):
     """Frames of one pack that were moved, ascending by offset, and where each begins now. Shapes: columns (n,).
 
     `pack` indexes `packs`. Of frames that are `lost` chunks are missing, with zeros in their place, or all: then the

@@ -8,13 +8,14 @@ This module never reads a pack and never decides what is stored; `bounded_reuse`
 stored is worth referring to.
 """
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from struct import Struct
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
 from dataset_store.core.entries import LISTED, ONE_CHUNK, U8, Entries, Segments, concat_segments, first_use
@@ -48,13 +49,12 @@ LONG_RUN: Final = 512 << 10
 """Plain bytes from which a reused run is worth a range of its own, however many there are."""
 
 _NO_DIGEST: Final = bytes(32)
-_COUNTS: Final = Struct("<II")
+_COUNTS: Final = struct.Struct("<II")
 _SEGMENT_BYTES: Final = 8 + 4 * 4 + 32
 _PACK_BYTES: Final = 4 + 16
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkHit:
+class ChunkHit(Struct, frozen=True):
     """Where one chunk is: `plain_length` bytes from `plain_offset` of what one frame decodes to.
 
     `offset` and `stored` place the whole frame in its pack, in bytes; `alone` says that it holds only this chunk.
@@ -77,8 +77,7 @@ class ChunkHit:
         return in_one_frame and self.plain_offset + self.plain_length == following.plain_offset
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """A run of one file's chunks in one pack; the fields are those of docs/format.md §7."""
 
     pack: PackRef
@@ -94,8 +93,7 @@ class Segment:
         return Place(self.pack, self.offset, self.stored, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class FileSegments:
+class FileSegments(Struct, frozen=True):
     """Where one entry's content is: its segments in order, and the bits of the kind byte that go with them.
 
     `bits` is ONE_CHUNK (then the one segment's digest is zero), LISTED or 0. No content has no segments.

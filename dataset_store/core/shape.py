@@ -4,19 +4,18 @@ The rule, its parameters and its hash are part of identity (`tree=v1`) and never
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from dataset_store.core.paths import PathKey
 
 __all__ = ["INNER", "LEAF", "Shape", "begins_node", "cut_rows", "shape_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """Bounds of a node in rows, and the threshold under which a key's hash begins a new node."""
 
     minimum: int

@@ -8,9 +8,10 @@ A standing is a value: what later entries say does not change it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.core.entries import Bool, Segments
 from dataset_store.core.extents import Extents, unite, without
@@ -21,8 +22,7 @@ from dataset_store.core.segments import ChunkHit
 __all__ = ["Standing"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Standing:
+class Standing(Struct, frozen=True, eq=False):
     """The state of packs before one slot.
 
     Attributes:

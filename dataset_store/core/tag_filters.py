@@ -12,8 +12,9 @@ means a and b and c and (d or not e) and (f or g).
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from dataset_store.errors import InvalidRequest
 
@@ -25,8 +26,7 @@ _NOT: Final = "__$not"
 _OPERATOR: Final = "__$"
 
 
-@dataclass(frozen=True, slots=True)
-class TagGroup:
+class TagGroup(Struct, frozen=True):
     """Conditions of which some, or with `every` all, must hold: tags that are there, and tags that are not."""
 
     every: bool
@@ -50,8 +50,7 @@ class TagGroup:
         return () if self.absent else self.present
 
 
-@dataclass(frozen=True, slots=True)
-class TagFilter:
+class TagFilter(Struct, frozen=True):
     """Groups that must all be satisfied, and tags that must not be there. An empty one accepts everything."""
 
     groups: tuple[TagGroup, ...] = ()

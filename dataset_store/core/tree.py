@@ -9,11 +9,11 @@ Nodes are read and written through two small ports; nothing here knows where the
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol, TypeAlias
 
 import numpy as np
+from msgspec import Struct, field
 
 from dataset_store.core.digest import ContentDigest, NodeId, hash32
 from dataset_store.core.entries import Changes, Entries, concat, overlay
@@ -73,16 +73,14 @@ class NodeWriter(Protocol):
         """Append nodes, children always before their parents; their places."""
 
 
-@dataclass(frozen=True, slots=True)
-class TreeRoot:
+class TreeRoot(Struct, frozen=True):
     """A whole tree: its content digest, and the reference to its root node."""
 
     digest: ContentDigest
     ref: NodeRef
 
 
-@dataclass(frozen=True, slots=True)
-class EditedTree:
+class EditedTree(Struct, frozen=True):
     """What an edit made: the new root, nodes written, and nodes of the old tree that the new one does not use."""
 
     root: TreeRoot
@@ -220,8 +218,7 @@ def _grow(rows: Children, log: "_Writes") -> TreeRoot:
     return TreeRoot(ContentDigest(rows.digests[0].tobytes()), rows.ref(0))
 
 
-@dataclass(slots=True)
-class _Writes:
+class _Writes(Struct):
     """Writes nodes and remembers their places."""
 
     writer: NodeWriter
@@ -278,8 +275,7 @@ def _rows_of(nodes: Sequence[Node], refs: Sequence[NodeRef], level: int) -> Chil
 # --- editing -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _OldTree:
+class _OldTree(Struct):
     """The tree being edited; nodes are read once."""
 
     root: TreeRoot
@@ -375,8 +371,7 @@ def still_there(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _RowChanges:
+class _RowChanges(Struct, frozen=True):
     """Changes to the rows of one level: keys that go, and rows that are added or replaced, both sorted."""
 
     removed: list[PathKey]

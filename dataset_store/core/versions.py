@@ -5,7 +5,8 @@ never looks anything up: see `catalog`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dataset_store.core.log_entries import Blob, VersionEntry
 from dataset_store.core.tag_filters import ANY_TAGS, TagFilter
@@ -13,8 +14,7 @@ from dataset_store.core.tag_filters import ANY_TAGS, TagFilter
 __all__ = ["Invalid", "Query", "Series", "Version"]
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version as the fold has it: its manifest and what later entries changed.
 
     Attributes:
@@ -46,8 +46,7 @@ class Version:
         return self.entry.version
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(Struct, frozen=True):
     """A series and the name that it has now; `slot` is where it was opened."""
 
     id: str
@@ -56,8 +55,7 @@ class Series:
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Invalid:
+class Invalid(Struct, frozen=True):
     """A `version` entry that readers ignore, and why."""
 
     slot: int
@@ -65,8 +63,7 @@ class Invalid:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """Which versions are meant; what is not given does not matter.
 
     Attributes:

@@ -6,9 +6,9 @@ are its own, but for what is only ever added: see `complete`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from dataset_store.core.catalog import Catalog, Series, Version
 from dataset_store.core.digest import hash32
@@ -26,8 +26,7 @@ _FIRST = "0" * 64
 _SAYS = b"dataset_store transfer\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Naming:
+class Naming(Struct, frozen=True):
     """What versions are to be called in the other store.
 
     Attributes:
@@ -44,8 +43,7 @@ class Naming:
     renumber: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """Where a version comes to stand: the dataset, whether it is begun with it, and the version's number."""
 
     series: str

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from blake3 import blake3
+from msgspec import Struct
 
 from dataset_store.core.entries import Entries
 from dataset_store.core.links import Link
@@ -20,8 +20,7 @@ __all__ = ["BrokenLink", "broken_links"]
 _AT_ONCE = 16
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenLink:
+class BrokenLink(Struct, frozen=True):
     """A link that cannot be followed as it was made.
 
     Attributes:

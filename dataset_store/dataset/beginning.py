@@ -4,7 +4,8 @@ import logging
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dataset_store.core.catalog import Series, Version
 from dataset_store.core.log_entries import Producer, TreeRootRow
@@ -22,8 +23,7 @@ __all__ = ["NewVersion", "begin", "open_draft", "require_final", "require_free",
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class NewVersion:
+class NewVersion(Struct, frozen=True):
     """What a new version is to be.
 
     `number` is an explicit version number, `output` the root where its packs go; by default that of the last parent's.

@@ -1,7 +1,8 @@
 """Deleting: a draft of this machine, a version, or all versions of one dataset."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dataset_store.core.catalog import Catalog, Query, Series, Version
 from dataset_store.dataset import beginning, catalog_changes
@@ -14,8 +15,7 @@ from dataset_store.errors import DatasetNotFound, InvalidRequest
 __all__ = ["Deleted", "delete"]
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(Struct, frozen=True):
     """What is gone: versions of one dataset, or a draft; `number` is that of the only one."""
 
     project: str

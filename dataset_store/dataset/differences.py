@@ -1,10 +1,11 @@
 """What differs between two versions, for people: paths, sizes, renames, and of tables rows and columns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib import import_module
 from typing import IO, Any
+
+from msgspec import Struct
 
 from dataset_store.core.diff import Difference
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries
@@ -18,8 +19,7 @@ _MOST_CSV_BYTES = 64 << 20
 _SHOWN = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One path that differs.
 
     Attributes:
@@ -37,8 +37,7 @@ class Change:
     new_size: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class TableChange:
+class TableChange(Struct, frozen=True):
     """How a table differs: its rows before and after, and the columns that came, went, or have another type.
 
     Rows are None where a file is too long to count them, or is no table after all.
@@ -204,8 +203,7 @@ def _sizes(one: Change) -> str:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(Struct, frozen=True):
     rows: int | None
     columns: dict[str, str]
 

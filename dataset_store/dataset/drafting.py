@@ -3,11 +3,11 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import compress
 
 import numpy as np
+from msgspec.structs import replace
 
 from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import VersionId

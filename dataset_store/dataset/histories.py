@@ -15,9 +15,10 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
+
+from msgspec import Struct
 
 from dataset_store.core.paths import to_key
 from dataset_store.dataset.dataset import Dataset
@@ -39,8 +40,7 @@ _PIECE: Final = 1 << 20
 _RECORD: Final = "%H%x00%D%x00%s"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One version of a history: what tells it from others, the folder that holds it while it is taken, and labels."""
 
     key: str
@@ -192,8 +192,7 @@ def _git(root: str, *words: str) -> str:
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True, slots=True)
-class _Output:
+class _Output(Struct, frozen=True):
     """What a `.dvc` file names: a hash, whether its hash is that of the plain bytes, and the file's name."""
 
     md5: str

@@ -5,7 +5,8 @@ is made or changed, so that no draft turns out to be unfinishable after its uplo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from dataset_store.core.log_entries import (
     MAX_ENTRY_BYTES,
@@ -42,8 +43,7 @@ _SEGMENT = SegmentRow(2**32 - 1, _ID, 2**32 - 1, 2**32 - 1, 2**32 - 1, _MOST, _I
 _BLOB = Blob(id=_ID * 2, size=_MOST, segments=(_SEGMENT,))
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(Struct, frozen=True):
     """All that a user says of a version. `number` is an explicit version number."""
 
     project: str

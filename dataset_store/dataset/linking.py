@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from blake3 import blake3
+from msgspec import Struct
 
 from dataset_store.core.diff import Difference
 from dataset_store.core.digest import hash32
@@ -34,8 +34,7 @@ __all__ = ["NewLink", "Wanted", "add_links", "put_links", "wanted_links"]
 _AT_ONCE = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """Files to be linked: those of `url` (below it) that match one of `wildcards`, in the directory `dataset_path`."""
 
     url: str
@@ -44,8 +43,7 @@ class Wanted:
     recursive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NewLink:
+class NewLink(Struct, frozen=True):
     """A link to be added: its record, the time of its file (ns since 1970) and the hash of its bytes, where known."""
 
     link: Link

@@ -8,12 +8,13 @@ not known: then size and etag tell whether it is still the same.
 import io
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.core.digest import hash32, rows_digest
 from dataset_store.core.entries import KIND_BITS, ONE_CHUNK, Bool, Entries
@@ -45,8 +46,7 @@ __all__ = [
 _IN_MEMORY_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class LinkEntry(Described):
+class LinkEntry(Described, Struct, frozen=True):
     """One external link of a version: a value, which cannot be changed.
 
     It has the attributes of ClearML's `LinkEntry`, and more.

@@ -1,7 +1,8 @@
 """What users see of entries: file entries and lists of paths."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from msgspec import Struct
 
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries
 from dataset_store.core.kinds import Kind
@@ -29,8 +30,7 @@ class Described:
         return {**self.as_dict(), **{name: getattr(self, name) for name in self._more}}
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry(Described):
+class FileEntry(Described, Struct, frozen=True):
     """One file of a version: a value, which cannot be changed.
 
     It has the attributes of ClearML's `FileEntry`, and more.

@@ -5,10 +5,10 @@ Equal contents are found once: what is known of one row is known of all rows of 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from dataset_store.core.entries import I64, KIND_BITS, LISTED, ONE_CHUNK, U8, U32, Entries, Segments
 from dataset_store.core.kinds import Kind

@@ -2,7 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dataset_store.core.census import encode_census
 from dataset_store.core.digest import hash32
@@ -20,8 +21,7 @@ from dataset_store.storage.trees import root_of
 __all__ = ["LostSegment", "lost_nodes", "lost_segments", "now_at"]
 
 
-@dataclass(frozen=True, slots=True)
-class LostSegment:
+class LostSegment(Struct, frozen=True):
     """A segment that lies, at least in part, in what is lost of a pack.
 
     Attributes:

@@ -8,7 +8,8 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.entries import LISTED
@@ -172,8 +173,7 @@ def reading_order(workspace: Workspace, version: Version) -> list[Place]:
 # --- expiring --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class KeepRules:
+class KeepRules(Struct, frozen=True):
     """Which versions of a dataset are kept: those that any of the rules keeps.
 
     Attributes:
@@ -194,8 +194,7 @@ class KeepRules:
         return self.last is None and self.within is None and not self.tagged and not self.tags
 
 
-@dataclass(frozen=True, slots=True)
-class Expiry:
+class Expiry(Struct, frozen=True):
     """What a rule does with the versions of some datasets, each with the reason.
 
     Attributes:

@@ -9,7 +9,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dataset_store.dataset.workspace import Workspace, new_commit_id, workspace_for
 from dataset_store.errors import InvalidRequest, PathNotFound

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dataset_store.core.catalog import Catalog, Query, Series, Version
 from dataset_store.core.merge import parents_first
@@ -34,8 +35,7 @@ def status_name(*, final: bool, published: bool) -> str:
     return "in_progress" if not final else "published" if published else "completed"
 
 
-@dataclass(frozen=True, slots=True)
-class VersionSummary:
+class VersionSummary(Struct, frozen=True):
     """One version, or one draft of this machine, as a row of a table.
 
     `entries`, `bytes`, `added`, `modified` and `removed` are those of the manifest; None of a draft. `created_ns` is a
@@ -66,8 +66,7 @@ class VersionSummary:
         return status_name(final=self.final, published=self.published)
 
 
-@dataclass(frozen=True, slots=True)
-class StorageUsage:
+class StorageUsage(Struct, frozen=True):
     """What lies in one storage: the store's own root, which is number 0, or another to which packs went.
 
     Attributes:
@@ -85,8 +84,7 @@ class StorageUsage:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoreUsage:
+class StoreUsage(Struct, frozen=True):
     """What a store keeps: objects and bytes of each sort, and what its live versions amount to without sharing.
 
     `linked_bytes` is the part of `logical_bytes` that lies behind external links, as far as that is known.

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from threading import Lock, Timer
 from typing import Protocol
+
+from msgspec import Struct
 
 __all__ = ["Told", "everything_shown", "progress_bar", "waiting"]
 
@@ -139,8 +140,7 @@ class _Bar:
 # --- the line --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Done:
+class _Done(Struct):
     """What was done of what."""
 
     what: str

@@ -8,9 +8,9 @@ that version lives.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from dataset_store.core.digest import PackName
 from dataset_store.core.entries import LISTED, Bool, Changes, Entries, overlay
@@ -32,8 +32,7 @@ from dataset_store.storage.trees import root_of
 __all__ = ["OwnChanges", "base_is_live", "fallen_rows", "has_lost_packs", "lost_rows", "own_changes", "still_stands"]
 
 
-@dataclass(frozen=True, slots=True)
-class OwnChanges:
+class OwnChanges(Struct, frozen=True):
     """What a draft's tree does not take from a live version: changes to `base`; without base to the empty tree."""
 
     base: TreeRootRow | None

@@ -10,12 +10,13 @@ there, and is as right (docs/format.md §5).
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import chain, groupby, islice
 from operator import itemgetter
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.core.digest import ChunkId, hash32, rows_digest
 from dataset_store.core.entries import (
@@ -75,8 +76,7 @@ _NODE_BYTES = 128
 # --- what is wanted --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
+class Wanted(Struct, frozen=True, eq=False):
     """What a target lacks of some changes.
 
     Attributes:
@@ -193,8 +193,7 @@ def relay(source: Workspace, sender: Sender, found: Wanted, told: Told) -> tuple
     return Changes(sort_rows(concat([rows.take(~has_content), located])), found.changes.removed), packs
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Shorts:
+class _Shorts(Struct, frozen=True, eq=False):
     """Contents of one chunk each that are wanted of one frame: rows, and where each begins in the plain bytes."""
 
     place: Place
@@ -202,8 +201,7 @@ class _Shorts:
     starts: I64
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(Struct, frozen=True):
     """One chunk of a row's content: where the source has it, and where the target does."""
 
     row: int
@@ -217,8 +215,7 @@ class _Piece:
         return Place(self.at.pack, self.at.offset, self.at.stored, 0) if self.hit is None else None
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(Struct, frozen=True):
     """A row's content has no pieces after these."""
 
     row: int

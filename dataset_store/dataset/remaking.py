@@ -11,9 +11,10 @@ nothing else is asked for.
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate, compress, pairwise
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from dataset_store.core.digest import ChunkId, hash32, rows_digest
 from dataset_store.core.extents import Extents, extents_of_places, unite
@@ -40,8 +41,7 @@ RemadeFrame: TypeAlias = tuple[Place, EncodedFrame, bool]
 """Where a frame was in the lost pack, the frame, and whether it is holed."""
 
 
-@dataclass(slots=True)
-class Remade:
+class Remade(Struct):
     """Frames of one pack that were made anew, and the places of those that are holed."""
 
     frames: dict[Place, EncodedFrame] = field(default_factory=dict)
@@ -217,8 +217,7 @@ def remake_runs(codec: FrameCodec, runs: Mapping[Place, Chunks], others: Sequenc
         yield from stretch.divided()
 
 
-@dataclass(slots=True)
-class _Stretch:
+class _Stretch(Struct):
     """Consecutive frames of one chunk each, and offsets in the lost pack at which some of them began: offset to row."""
 
     pack: PackRef

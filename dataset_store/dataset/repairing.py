@@ -11,10 +11,10 @@ Never: changes what any version holds, or writes anything unless it is applied.
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
+from msgspec import Struct
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.chunking import cut_ends
@@ -60,8 +60,7 @@ from dataset_store.storage.restoring import Found, Restored, restore
 __all__ = ["Repair", "RepairedPack", "repair_store"]
 
 
-@dataclass(frozen=True, slots=True)
-class RepairedPack:
+class RepairedPack(Struct, frozen=True):
     """What of a lost or damaged pack was restored, or would be.
 
     Attributes:
@@ -83,8 +82,7 @@ class RepairedPack:
     superseded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Repair:
+class Repair(Struct, frozen=True):
     """What a repair found, did, and could not do.
 
     Attributes:

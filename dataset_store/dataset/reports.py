@@ -11,11 +11,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import IO, Any, Final
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
 from dataset_store.dataset.pictures import image_type, media_type, png_of
 from dataset_store.errors import CorruptObject, InvalidRequest, PathNotFound
@@ -31,8 +31,7 @@ _row = msgspec.json.Decoder(tuple[str, str, str, int | None, int, Any])
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """One report.
 
     Attributes:

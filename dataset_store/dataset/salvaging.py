@@ -4,9 +4,8 @@ First from the files that were added, if these are still what they were; else fr
 condemned as these are, for as long as they exist.
 """
 
-from dataclasses import replace
-
 import numpy as np
+from msgspec.structs import replace
 
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, LISTED, Bool, Entries
 from dataset_store.core.frames import FrameCodec

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
 
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.tag_filters import TagFilter
@@ -20,8 +21,7 @@ _ESCAPE = re.compile(r"\\(.)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(Struct, frozen=True):
     """Which versions are meant; what is not given does not matter.
 
     Attributes:

@@ -5,10 +5,10 @@ that hold them, all in one batch a level; only a wildcard that begins with one r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Changes, Entries, overlay
@@ -27,8 +27,7 @@ _PART_BYTES = 512 << 20
 """Bytes of a part where nobody says how many there are; what ClearML puts into one archive by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Which entries are meant. `files` are sorted; of `parts` shares, the one numbered `part` from 0."""
 
     files: tuple[str, ...] | None = None

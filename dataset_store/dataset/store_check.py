@@ -12,10 +12,10 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from threading import local
 
 import numpy as np
+from msgspec import Struct, field
 
 from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.digest import NodeId
@@ -60,8 +60,7 @@ _WORKERS = 2
 _MORE_ATTEMPTS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
+class Depth(Struct, frozen=True):
     """How much of the data frames is read: a share from 0 to 1, or about so many bytes; `seed` chooses which.
 
     Everything else is always read.
@@ -80,8 +79,7 @@ STRUCTURE = Depth(0.0)
 EVERY_BYTE = Depth()
 
 
-@dataclass(frozen=True, slots=True)
-class AffectedVersion:
+class AffectedVersion(Struct, frozen=True):
     """A version of which something is damaged: files and metadata by name, and ranges that cannot even be listed."""
 
     id: str
@@ -90,8 +88,7 @@ class AffectedVersion:
     lost: tuple[Lost, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreCheck:
+class StoreCheck(Struct, frozen=True):
     """What was checked of a store, and what was found.
 
     Attributes:
@@ -129,8 +126,7 @@ class StoreCheck:
         return float(1 - 0.05 ** (1 / self.frames_read))
 
 
-@dataclass(slots=True)
-class Surveyed:
+class Surveyed(Struct):
     """A store as it was found: what reports and repairs are made of.
 
     Attributes:

@@ -5,8 +5,9 @@ raised, and not taken for damage.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from dataset_store.core.digest import NodeId
 from dataset_store.core.entries import Entries, concat
@@ -115,8 +116,7 @@ class SurvivingPacks:
 # --- trees -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """Entries of a version that cannot even be listed, as the node that named them is not to be had.
 
     Attributes:
@@ -136,16 +136,14 @@ class Lost:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Surviving:
+class Surviving(Struct, frozen=True):
     """What is left of a tree: entries in order, and what lies between them."""
 
     entries: Entries
     lost: tuple[Lost, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """A node to be read: the keys in `[first, before)`, and what the node above says of it."""
 
     ref: NodeRef

@@ -10,10 +10,10 @@ caller names, adds to it.
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
 
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.merge import parents_first
@@ -37,8 +37,7 @@ _NONE = Standing(0, frozenset(), Relocations())
 Outcome = Literal["sent", "to send", "there", "deleted there"]
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """How versions are to be transferred.
 
     Attributes:
@@ -60,8 +59,7 @@ class Terms:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Transferred:
+class Transferred(Struct, frozen=True):
     """What became, or would become, of one version.
 
     Attributes:
@@ -88,8 +86,7 @@ class Transferred:
     labels_differ: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TransferReport:
+class TransferReport(Struct, frozen=True):
     """What a transfer did, or in a dry run would do: one row a version, parents first."""
 
     versions: tuple[Transferred, ...]

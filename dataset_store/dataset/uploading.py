@@ -5,10 +5,10 @@ repeated upload goes on where the first one stopped.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import ContentId
@@ -48,8 +48,7 @@ from dataset_store.storage.trees import root_of, size_of, write_tree
 __all__ = ["UploadReport", "upload_draft"]
 
 
-@dataclass(frozen=True, slots=True)
-class UploadReport:
+class UploadReport(Struct, frozen=True):
     """What an upload did.
 
     Attributes:

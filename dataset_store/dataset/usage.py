@@ -4,10 +4,10 @@ Every tree is read, and the footer of every pack that one of them names; no data
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from dataset_store.core.catalog import Version
 from dataset_store.core.entries import KIND_BITS, Entries
@@ -21,8 +21,7 @@ from dataset_store.storage.trees import root_of
 __all__ = ["DataUsage", "VersionUsage", "data_usage"]
 
 
-@dataclass(frozen=True, slots=True)
-class VersionUsage:
+class VersionUsage(Struct, frozen=True):
     """One version's use of stored data.
 
     Attributes:
@@ -47,8 +46,7 @@ class VersionUsage:
         return self.ranges / (self.file_bytes / 2**30) if self.file_bytes >= 1 << 20 else None
 
 
-@dataclass(frozen=True, slots=True)
-class DataUsage:
+class DataUsage(Struct, frozen=True):
     """All live versions' use of stored data: frames that any of them uses, as stored and plain, and each version's."""
 
     stored_bytes: int

@@ -8,7 +8,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from threading import local
@@ -16,6 +15,8 @@ from threading import local
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.core.catalog import Version
 from dataset_store.core.diff import diff_entries
@@ -48,8 +49,7 @@ __all__ = ["Damage", "FolderReport", "StoreReport", "compare_folder", "verify_fo
 _UNIT_BYTES = 4 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """Something of a version that the store does not hold as it must.
 
     Attributes:
@@ -63,8 +63,7 @@ class Damage:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoreReport:
+class StoreReport(Struct, frozen=True):
     """What was checked of a version, and what is wrong with it.
 
     Attributes:
@@ -91,8 +90,7 @@ class StoreReport:
         return not (self.damaged or self.lost)
 
 
-@dataclass(frozen=True, slots=True)
-class FolderReport:
+class FolderReport(Struct, frozen=True):
     """How a folder differs from a version: paths, sorted. `entries` is what the version holds."""
 
     entries: int

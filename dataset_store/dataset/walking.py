@@ -5,10 +5,10 @@ names is known. What of the trees is nowhere is known by its reference only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+from msgspec import Struct, field
 
 from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.digest import NodeId
@@ -29,8 +29,7 @@ __all__ = ["LiveTrees", "Unread", "census_ref", "head_ref"]
 _AT_ONCE = 1_024
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(Struct, frozen=True):
     """A frame of one chunk that the store does not have as it must, and whether this machine has it."""
 
     kind: FrameKind
@@ -39,8 +38,7 @@ class Unread:
     known: bool
 
 
-@dataclass(slots=True)
-class LiveTrees:
+class LiveTrees(Struct):
     """The trees of live versions, read node by node from the store, else from this machine's cache.
 
     Attributes:

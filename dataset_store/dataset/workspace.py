@@ -9,8 +9,10 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from threading import Lock
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.envelope import decode_config
@@ -34,8 +36,7 @@ _open: dict[tuple[str, str, str], "Workspace"] = {}
 _open_lock = Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class Workspace:
+class Workspace(Struct, frozen=True):
     """A store and this machine's part of it."""
 
     settings: Settings

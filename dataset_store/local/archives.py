@@ -15,8 +15,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import IO, Final
+
+from msgspec import Struct
 
 from dataset_store.core.paths import PathKey, to_key, to_text
 from dataset_store.errors import CorruptObject, DatasetStoreError, DiskFull, UnsupportedFileType
@@ -45,8 +46,7 @@ _WRONG: Final = (
 """What the readers of archives raise of damaged ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(Struct, frozen=True):
     key: PathKey
     size: int
     mtime_ns: int

@@ -10,9 +10,9 @@ Where a chunk is in several packs the first one that was added keeps its row unt
 layout of a file that is edited again and again is stable.
 """
 
+import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
-from struct import Struct
 from typing import Final
 from zlib import crc32
 
@@ -34,10 +34,10 @@ _CONTENT: Final = b"s"
 _ROWS_AT_ONCE: Final = 65_536
 """Rows of one transaction; as objects they take some 20 MB."""
 
-_PACK: Final = Struct("<I16s")
-_CHECK: Final = Struct("<I")
-_COUNTS: Final = Struct("<II")
-_ROW: Final = Struct("<20sIIIIB")
+_PACK: Final = struct.Struct("<I16s")
+_CHECK: Final = struct.Struct("<I")
+_COUNTS: Final = struct.Struct("<II")
+_ROW: Final = struct.Struct("<20sIIIIB")
 _COLUMNS: Final = np.dtype(
     [
         ("id", "u1", (32,)),

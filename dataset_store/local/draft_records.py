@@ -5,12 +5,12 @@ returned, is told from damage in the midst.
 """
 
 import os
+import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from struct import Struct
 from typing import BinaryIO
 
 import msgspec
+from msgspec import Struct
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Changes, Entries
@@ -37,7 +37,7 @@ __all__ = [
     "write_record",
 ]
 
-_RECORD = Struct("<II16s")
+_RECORD = struct.Struct("<II16s")
 """Length of the body in bytes, the same with all bits flipped, the first half of its hash."""
 
 _ALL_BITS = 0xFFFFFFFF
@@ -97,8 +97,7 @@ class Batch(msgspec.Struct, frozen=True, tag="batch"):
         return Batch(lies.root, lies.below, rows, changes.removed, dict(lies.links))
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where the contents of one call's changes lie until they are uploaded; the fields are those of `Batch`."""
 
     root: bytes

@@ -19,12 +19,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 import lmdb
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.errors import AccessDenied, DatasetStoreError, DiskFull, StorageFailed
 from dataset_store.local.os_errors import shown, writing_error
@@ -99,8 +100,7 @@ Work = Callable[[Transaction], T]
 """One transaction's work. It may be run several times, and must not itself begin another transaction or fork."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Opened:
+class _Opened(Struct, frozen=True, eq=False):
     """Open files: which ones (device and inode number of the data file), and the size of the map in bytes."""
 
     handle: lmdb.Environment

@@ -6,12 +6,13 @@ not opened.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries, make_entries, sort_rows
@@ -39,8 +40,7 @@ class Progress(Protocol):
         """Files and bytes that were read since the call before."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Folder:
+class Folder(Struct, frozen=True, eq=False):
     """What was found: the folder that holds the files, its entries, and the text of each symbolic link by key."""
 
     root: bytes
@@ -48,8 +48,7 @@ class Folder:
     links: Mapping[PathKey, bytes]
 
 
-@dataclass(slots=True, eq=False)
-class _Block:
+class _Block(Struct, eq=False):
     """One block of a scan with its content ids as far as they are known; shapes (n, 32) and (n,)."""
 
     rows: DirectoryBlock

@@ -20,9 +20,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
+
+from msgspec import Struct
 
 from dataset_store.core.paths import ROOT, PathKey, link_stays_inside, parent_key, to_path
 from dataset_store.errors import (
@@ -281,8 +282,7 @@ def _named(error: OSError, path: bytes) -> DatasetStoreError:
     return writing_error(error, path)
 
 
-@dataclass(slots=True, eq=False)
-class _Directory:
+class _Directory(Struct, eq=False):
     """An open directory and how many are using it now."""
 
     opened: int

@@ -8,9 +8,10 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
+
+from msgspec import Struct
 
 from dataset_store.core.paths import PathKey, to_path
 from dataset_store.errors import InvalidRequest
@@ -39,8 +40,7 @@ _MOST_BYTES: Final = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The rules of one file, for what lies below `directory` (relative to the folder), and the rules above it.
 
     `patterns` are the last line first, each with whether it leaves out or brings back.

@@ -23,12 +23,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from itertools import pairwise
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from blake3 import blake3
+from msgspec import Struct, field
 
 from dataset_store.core.chunking import ChunkerParams, cut_ends
 from dataset_store.core.digest import ChunkId, ContentId
@@ -64,8 +64,7 @@ _UNIT_FILES: Final = 4_096
 _IN_FLIGHT: Final = 24 << 20  # plain bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(Struct, frozen=True):
     """One content to store.
 
     Attributes:
@@ -94,8 +93,7 @@ class Piece(NamedTuple):
     hit: ChunkHit | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ingested:
+class Ingested(Struct, frozen=True):
     """One unit of work done.
 
     Attributes:
@@ -175,8 +173,7 @@ def ingest(
         yield from pipeline.run(sources)
 
 
-@dataclass(slots=True)
-class _LongFile:
+class _LongFile(Struct):
     """A file longer than one buffer while it is read: what is left of it, and the start of a chunk not yet cut."""
 
     source: SourceFile
@@ -185,8 +182,7 @@ class _LongFile:
     hasher: blake3 = field(default_factory=blake3)
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(Struct, frozen=True):
     """A unit in flight: the plain bytes it holds, the buffer to be used again after it, and what ends a long file."""
 
     future: Future[Ingested]

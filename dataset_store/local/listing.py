@@ -8,10 +8,10 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from msgspec import Struct, field
 from numpy.typing import NDArray
 
 from dataset_store.core.kinds import Kind
@@ -23,8 +23,7 @@ BLOCK_NAMES: Final = 4_096
 """The most names of one block."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DirectoryBlock:
+class DirectoryBlock(Struct, frozen=True, eq=False):
     """Up to 4,096 entries of one directory, by name.
 
     Attributes:
@@ -90,8 +89,7 @@ class DirectoryBlock:
         return [PathKey(prefix + name) for name in self.names]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Columns:
+class Columns(Struct, frozen=True, eq=False):
     """Kind, exec bit and stat of n entries, as in `DirectoryBlock`; kind 0 is what no dataset holds."""
 
     kind: NDArray[np.uint8]
@@ -135,8 +133,7 @@ class Columns:
         self.stat[:, row] = other.stat[:, 0]
 
 
-@dataclass(slots=True, eq=False)
-class Listing:
+class Listing(Struct, eq=False):
     """All entries of one directory; the scan corrects rows in place and drops some.
 
     Attributes:

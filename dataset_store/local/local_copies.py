@@ -17,10 +17,10 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 
 import msgspec
+from msgspec import Struct
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.log_entries import TreeRootRow
@@ -53,8 +53,7 @@ class Stamp(msgspec.Struct, frozen=True):
     source: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LocalCopy:
+class LocalCopy(Struct, frozen=True):
     """One finished copy, of a whole version or of some of its entries."""
 
     copy_id: str

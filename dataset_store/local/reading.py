@@ -22,11 +22,11 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 import numpy as np
 from blake3 import blake3
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from dataset_store.errors import DatasetStoreError, FileChanged
@@ -74,8 +74,7 @@ class FileStat(NamedTuple):
         return FileStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HashedFiles:
+class HashedFiles(Struct, frozen=True, eq=False):
     """Content ids, u8 (n, 32), and the stat of each file as it was hashed, n of them."""
 
     content_ids: NDArray[np.uint8]

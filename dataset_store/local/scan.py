@@ -22,10 +22,10 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from msgspec import Struct, field
 
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import (
@@ -70,8 +70,7 @@ Identity = tuple[int, int]
 """Device and inode."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """What below a folder is meant.
 
     Attributes:
@@ -173,16 +172,14 @@ def open_file(root: bytes, key: PathKey) -> tuple[int, os.stat_result]:
     return opened, found
 
 
-@dataclass(frozen=True, slots=True)
-class _Base:
+class _Base(Struct, frozen=True):
     """The folder that links must not leave: the root, or the directory that a followed link led to."""
 
     path: bytes
     depth: int
 
 
-@dataclass(slots=True, eq=False)
-class _Frame:
+class _Frame(Struct, eq=False):
     """A directory being walked: open, or closed for the time being and opened again by name."""
 
     name: bytes

@@ -9,10 +9,10 @@ with the size and time that it was given is linked: whoever writes into one chan
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from msgspec import Struct
 
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Bool, Entries, same_identity
@@ -37,8 +37,7 @@ _SLICE = 65_536
 Footers = Callable[[PackRef], Footer]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Seed:
+class Seed(Struct, frozen=True, eq=False):
     """An earlier local copy: its folder, and the entries that it holds."""
 
     path: bytes

@@ -10,9 +10,9 @@ import re
 import secrets
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 
+from msgspec import Struct
 from platformdirs import user_cache_dir, user_config_dir, user_data_dir
 
 from dataset_store.core.urls import redacted, require_whole_scheme, scheme_of
@@ -54,8 +54,7 @@ _UNITS: dict[str, int] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """The store's URL or path, two folders of this machine, and the bound of the local-copy cache in bytes.
 
     Everything under `cache` can be deleted at any time; `data` holds drafts. `single_writer` is the user's word that
@@ -63,12 +62,16 @@ class Settings:
     folders is trusted.
     """
 
-    store: str = field(repr=False)  # a URL may hold a password
+    store: str
     cache: str
     data: str
     cache_bytes: int
     single_writer: bool = False
     shared_folders: bool = False
+
+    def __repr__(self) -> str:
+        # Without the store, whose URL may hold a password.
+        return f"Settings(cache={self.cache!r}, data={self.data!r})"
 
 
 def require_own_folders(settings: Settings) -> None:

@@ -20,11 +20,11 @@ somebody who sets the machine's clock back and then changes files.
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from blake3 import blake3
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from dataset_store.core.kinds import Kind
@@ -51,8 +51,7 @@ _WRITE_BYTES: Final = 32 << 20
 _FILE: Final = int(Kind.FILE)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Known:
+class Known(Struct, frozen=True, eq=False):
     """What is known of a block's n rows.
 
     Attributes:
@@ -151,8 +150,7 @@ class StatCache:
             self._environment.write(work)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Stored:
+class _Stored(Struct, frozen=True, eq=False):
     """A block as it was recorded: names joined by a zero byte, u64 (4, n), u8 (n, 32) and bool (n,)."""
 
     names: bytes

@@ -17,8 +17,9 @@ wrapper of this port. It is safe to use from several threads.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NewType, Protocol
+
+from msgspec import Struct
 
 from dataset_store.errors import CorruptObject, InvalidRequest
 
@@ -34,8 +35,7 @@ Buffers = Sequence[Buffer]
 """The content of one object, in pieces that are written one after another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """The bytes `[start, stop)` of one object."""
 
     key: Key
@@ -43,8 +43,7 @@ class Span:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(Struct, frozen=True):
     """The last `length` bytes of one object, or all of it where it is shorter."""
 
     key: Key
@@ -83,8 +82,7 @@ def extent(part: Span | Tail, size: int) -> tuple[int, int]:
     return start, stop
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(Struct, frozen=True):
     """One row of a listing.
 
     Attributes:
@@ -99,8 +97,7 @@ class ObjectInfo:
     modified: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(Struct, frozen=True):
     """What is worth knowing of a storage before it is used.
 
     Attributes:

@@ -12,11 +12,11 @@ takes an entry that it did not read from the log or the cache.
 import fcntl
 import os
 import secrets
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from struct import Struct
 from typing import Final
 
 from dataset_store.core.catalog import Catalog
@@ -27,7 +27,7 @@ from dataset_store.storage.log_reader import LogRecord, Position, chained
 
 __all__ = ["CatalogCache", "CatalogView"]
 
-_LENGTH: Final = Struct("<I")
+_LENGTH: Final = struct.Struct("<I")
 _FILE: Final = "catalog.records"
 _LOOKED: Final = "catalog.looked"
 _FLUSH: Final = 4096

@@ -10,10 +10,11 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from statistics import median
 from threading import Barrier, BrokenBarrierError
 from typing import Final
+
+from msgspec import Struct, field
 
 from dataset_store.errors import (
     AccessDenied,
@@ -31,8 +32,7 @@ __all__ = ["CheckFinding", "Trial", "check_storage"]
 _MIB: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class CheckFinding:
+class CheckFinding(Struct, frozen=True):
     """What one check found.
 
     Attributes:
@@ -48,8 +48,7 @@ class CheckFinding:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(Struct, frozen=True):
     """How much is tried.
 
     Attributes:
@@ -86,8 +85,7 @@ def check_storage(backend: Backend, trial: Trial | None = None) -> Iterator[Chec
         yield from bench.cleared()
 
 
-@dataclass(slots=True)
-class _Bench:
+class _Bench(Struct):
     """A folder of keys to try things on, which are remembered so that they can be removed."""
 
     backend: Backend

@@ -11,8 +11,9 @@ Never: takes a lock, or waits for a clock.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.digest import PackName
@@ -50,8 +51,7 @@ __all__ = [
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class ListedPacks:
+class ListedPacks(Struct, frozen=True):
     """The packs that storages hold, as listed at one time.
 
     Attributes:
@@ -67,8 +67,7 @@ class ListedPacks:
         return sum(self.packs[pack].size for pack in packs if pack in self.packs)
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """What a collection would do with the packs that were listed, by one state of the catalog.
 
     Attributes:
@@ -86,8 +85,7 @@ class Survey:
     dead: frozenset[PackRef]
 
 
-@dataclass(frozen=True, slots=True)
-class Collection:
+class Collection(Struct, frozen=True):
     """What a collection found and did.
 
     Attributes:

@@ -9,8 +9,9 @@ trusts an answer in doubt; what stands under the key decides.
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from dataset_store.errors import OutcomeUnknown, StorageFailed, StoreLacksCreateIfAbsent
 from dataset_store.storage.backend import Backend, Key
@@ -23,8 +24,7 @@ _SECOND: Final = b"second"
 _ATTEMPTS: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class CreateAnswers:
+class CreateAnswers(Struct, frozen=True):
     """What became of two creates of one fresh key.
 
     Attributes:

@@ -5,10 +5,11 @@ store by `verify --all --json` may rest on it (docs/guides/damage.md shows the s
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
+
+from msgspec import Struct
 
 from dataset_store.core.packfile import PackRef
 
@@ -23,8 +24,7 @@ class Severity(StrEnum):
     INFORMATION = "information"
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """One kind of finding: how bad it is, what it means, and what to do."""
 
     severity: Severity
@@ -93,8 +93,7 @@ FINDINGS: Final[Mapping[str, Kind]] = MappingProxyType(
 """Every kind of finding by its stable id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that was found.
 
     Attributes:

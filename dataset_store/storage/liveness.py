@@ -6,8 +6,8 @@ by level, in batches, and visits a subtree that many versions share once.
 Never: decides what is done with what is not reached.
 """
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
-from struct import Struct
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -41,11 +41,11 @@ _REF: Final = np.dtype(
 _EXTENT: Final = slice(33, 61)
 """Bytes of a reference that are an extent: from `storage` to `stored`."""
 
-_COUNT: Final = Struct("<I")
+_COUNT: Final = struct.Struct("<I")
 _AT_ONCE: Final = 1_024
 """Nodes that are read together; some 20 MB of them."""
 
-_LIST_COUNTS: Final = Struct("<II")
+_LIST_COUNTS: Final = struct.Struct("<II")
 
 Refs = npt.NDArray[np.void]
 

@@ -14,8 +14,9 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from msgspec import Struct, field
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.checkpoints import LEVELS, MAX_PLAIN, SPANS, encode_checkpoint
@@ -54,22 +55,19 @@ _LOOK_HOLDS: Final = 64
 """For how many entries it counts that nothing was found behind the end of the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """The entry stands in the log."""
 
     record: LogRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """Another entry took the slot, and the one that was sent will never land in it."""
 
     record: LogRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Pacing:
+class Pacing(Struct, frozen=True):
     """How often a slot is tried while its fate is unknown, and the pauses between; seconds.
 
     Attributes:
@@ -364,8 +362,7 @@ def _is_before(data: bytes | None, position: Position) -> bool:
     return data is not None and object_digest(data) == position.prev
 
 
-@dataclass(slots=True)
-class _Block:
+class _Block(Struct):
     """The objects seen so far of an aligned run of entries that has no checkpoint of some level."""
 
     first: int

@@ -6,8 +6,9 @@ whatever stands behind it. Nothing that this machine remembers is used but the h
 Never: raises for damage, or takes a storage that does not answer for a damaged one.
 """
 
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from dataset_store.core.checkpoints import LEVELS, SPANS, decode_checkpoint
 from dataset_store.core.envelope import decode_config, object_digest
@@ -23,8 +24,7 @@ _NAME: Final = "catalog"
 _AT_ONCE: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedLog:
+class CheckedLog(Struct, frozen=True):
     """What was found of a log.
 
     Attributes:
@@ -63,8 +63,7 @@ def check_log(backend: Backend, config: bytes, known: Position) -> CheckedLog:
     return CheckedLog(tuple(records), tuple(check.findings))
 
 
-@dataclass(slots=True)
-class _Check:
+class _Check(Struct):
     """A log being checked; `copies` are entries as checkpoints have them, `end` is the slot after the last listed."""
 
     backend: Backend

@@ -9,8 +9,9 @@ neither hide those behind it nor be replaced by another, which would begin a sec
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from dataset_store.core.checkpoints import LEVELS, SPANS, decode_checkpoint
 from dataset_store.core.log_entries import LogEntry, decode_entry, object_digest
@@ -40,8 +41,7 @@ _STRIDES: Final = tuple(1 << power for power in range(13))
 """How far behind a missing slot others are looked for: a loss of n slots shows if 2n entries follow the first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """A point in the log.
 
     Attributes:
@@ -53,8 +53,7 @@ class Position:
     prev: str
 
 
-@dataclass(frozen=True, slots=True)
-class LogRecord:
+class LogRecord(Struct, frozen=True):
     """One entry where it stands.
 
     Attributes:
@@ -94,8 +93,7 @@ def read_record(name: str, position: Position, data: bytes, *, known: bool) -> L
     return chained(position, data, what)
 
 
-@dataclass(slots=True)
-class LogReader:
+class LogReader(Struct):
     """Finds runs of log objects from a position on: the widest checkpoint that fits, else slots.
 
     Attributes:

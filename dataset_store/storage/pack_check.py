@@ -7,11 +7,11 @@ Never: decides who needs a frame, or writes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import numpy as np
+from msgspec import Struct, field
 
 from dataset_store.core.digest import StoreId, hash32
 from dataset_store.core.entries import Bool
@@ -35,8 +35,7 @@ _TAIL: Final = 64 << 10
 _RANGE: Final = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class FrameDamage:
+class FrameDamage(Struct, frozen=True):
     """Bytes `[offset, offset + length)` of a pack, a frame or what should be some, and what is wrong with them."""
 
     offset: int
@@ -44,8 +43,7 @@ class FrameDamage:
     problem: str
 
 
-@dataclass(slots=True)
-class CheckedPack:
+class CheckedPack(Struct):
     """A pack and what is known of it.
 
     Attributes:

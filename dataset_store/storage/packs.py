@@ -15,9 +15,10 @@ frames belongs to one thread.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
+
+from msgspec import Struct
 
 from dataset_store.core.digest import PackName, StoreId
 from dataset_store.core.frames import EncodedFrame, FrameCodec, FrameKind, require
@@ -312,8 +313,7 @@ def _pieces(parts: Sequence[Place], skip: int, most: int) -> Iterator[Place]:
         skip = max(0, skip - part.stored)
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     """Bytes `[start, stop)` of a pack that are read by one request."""
 
     pack: PackRef
@@ -321,8 +321,7 @@ class _Run:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(Struct, frozen=True):
     runs: list[_Run]
     run_of_place: list[int]
 

@@ -10,11 +10,13 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.errors import AccessDenied, DatasetStoreError, InvalidRequest, PathNotFound, StoreUnreachable
 from dataset_store.storage.filesystems import (
@@ -58,8 +60,7 @@ _SIGNATURE: Final = re.compile(
 """Names of parameters by which a URL is signed, or carries a secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteObject:
+class RemoteObject(Struct, frozen=True):
     """One file elsewhere.
 
     Attributes:

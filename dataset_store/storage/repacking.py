@@ -12,9 +12,10 @@ Never: changes what any version holds, or writes under a name that was used befo
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.extents import Extents
@@ -41,8 +42,7 @@ from dataset_store.storage.repository import Repository
 __all__ = ["Candidate", "Repacked", "candidates", "repack"]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A pack that may be repacked: the bytes of its frames, and how many of them something live needs."""
 
     pack: PackRef
@@ -55,8 +55,7 @@ class Candidate:
         return 1 - min(self.live, self.size) / self.size
 
 
-@dataclass(frozen=True, slots=True)
-class Repacked:
+class Repacked(Struct, frozen=True):
     """What a repack did.
 
     Attributes:
@@ -76,8 +75,7 @@ class Repacked:
     deleted: frozenset[PackRef]
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
+class _State(Struct, frozen=True):
     standing: Standing
     live: Mapping[PackRef, Extents]
     left: frozenset[PackRef]

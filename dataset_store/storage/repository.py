@@ -8,8 +8,9 @@ import logging
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from dataset_store.core.chunking import ChunkerParams
 from dataset_store.core.digest import PackName, StoreId
@@ -81,8 +82,7 @@ def new_pack_name() -> PackName:
     return PackName(secrets.token_bytes(16))
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(Struct, frozen=True):
     """One store: where its objects, its history and its trees are."""
 
     backend: Backend

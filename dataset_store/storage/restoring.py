@@ -8,8 +8,9 @@ Never: deletes, or makes up the bytes of a frame but for zeros in the place of l
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from itertools import compress
+
+from msgspec import Struct, field
 
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.digest import PackName
@@ -24,8 +25,7 @@ from dataset_store.storage.repository import Repository
 __all__ = ["Found", "Restored", "restore"]
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What a repair has of one pack.
 
     Attributes:
@@ -43,8 +43,7 @@ class Found:
     told: Moved | None
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(Struct, frozen=True):
     """What became of one pack.
 
     Attributes:
@@ -88,8 +87,7 @@ def restore(
     return Restored(None if record is None else record.slot, not work.was_late, record is not None and work.condemns)
 
 
-@dataclass(slots=True)
-class _Restoration:
+class _Restoration(Struct):
     """One pack being restored: where its frames were put, for the attempt at hand."""
 
     repository: Repository

@@ -12,8 +12,9 @@ repeats what was refused for good (no access, no root, read only, a full disk), 
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+from msgspec import Struct
 
 from dataset_store.errors import StorageFailed, StoreUnreachable
 from dataset_store.storage.backend import Backend, Buffers, Key, ObjectInfo, Span, Tail
@@ -28,8 +29,7 @@ _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How often one request is sent before its error is raised, and the pauses between; seconds.
 
     Attributes:
@@ -55,8 +55,7 @@ class Patience:
         self.sleep(min(self.ceiling, self.base * 2.0 ** (attempt - 1)) * (0.5 + self.jitter() / 2))
 
 
-@dataclass(slots=True)
-class _Trouble:
+class _Trouble(Struct):
     """For how long nothing has succeeded within one call."""
 
     patience: Patience

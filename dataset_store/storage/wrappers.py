@@ -9,9 +9,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NoReturn
+
+from msgspec import Struct
 
 from dataset_store.errors import InvalidRequest, StoreReadOnly
 from dataset_store.storage.backend import Backend, Buffers, Key, ObjectInfo, Span, Tail, Traits
@@ -59,8 +60,7 @@ class Wrapper:
         return self.inner.describe()
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """What passed a `CountingBackend` since it was made or reset.
 
     Attributes:

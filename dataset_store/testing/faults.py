@@ -10,9 +10,10 @@ fail in the same way. Never: fails unasked, or by the clock.
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeVar
+
+from msgspec import Struct
 
 from dataset_store.errors import InvalidRequest, ObjectMissing, OutcomeUnknown, StorageFailed
 from dataset_store.storage.backend import Backend, Buffers, Key, ObjectInfo, Span, Tail
@@ -43,8 +44,7 @@ _T = TypeVar("_T")
 _ERRORS = frozenset({Effect.ERROR_BEFORE, Effect.ERROR_AFTER})
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """One thing that goes wrong.
 
     Attributes:

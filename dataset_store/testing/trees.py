@@ -1,10 +1,10 @@
 """Trees without a store: nodes kept in memory, and hypothesis strategies for entries."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from hypothesis import strategies as st
+from msgspec import Struct, field
 
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import EXECUTABLE, ONE_CHUNK, Entries, Segments
@@ -15,8 +15,7 @@ from dataset_store.core.paths import PathKey
 __all__ = ["MemoryNodes", "entries_of", "key_sets"]
 
 
-@dataclass
-class MemoryNodes:
+class MemoryNodes(Struct):
     """A node reader and writer in memory. `pack` may be changed between commits; `read` counts nodes read."""
 
     pack: PackRef = field(default_factory=lambda: PackRef(0, PackName(bytes(16))))
@@ -54,7 +53,8 @@ def entries_of(contents: dict[bytes, int]) -> Entries:
     one = np.arange(count, dtype=np.uint32)
     sizes = (numbers % 1000 + 1).astype(np.uint64)
     pack = PackRef(0, PackName(b"made-up-pack-000"))
-    places = (one * 0, PACK_HEADER_SIZE + one * 100, one * 0 + 50, one * 0)
+    offsets = (PACK_HEADER_SIZE + numbers * 100).astype(np.uint32)
+    places = (one * 0, offsets, one * 0 + 50, one * 0)
     segments = Segments((pack,), *places, sizes, np.zeros((count, 32), np.uint8))
     kinds = np.where(numbers % 7 == 0, 1 | EXECUTABLE | ONE_CHUNK, 1 | ONE_CHUNK).astype(np.uint8)
     from_version = bytes(16)

@@ -1,11 +1,10 @@
 """What is done to many rows at once gives what doing it row by row gives."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataset_store.core import tree
 from dataset_store.core.digest import PackName, hash32

@@ -1,7 +1,6 @@
 """Packs: footers tell what the frames are, whole packs are checked to the byte, golden bytes stay readable."""
 
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataset_store.core import packfile
 from dataset_store.core.digest import PackName, StoreId, hash32, rows_digest

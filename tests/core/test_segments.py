@@ -1,12 +1,13 @@
 """Segments: runs of a file's chunks, the columns and lists that hold them, and how much reuse is too much."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
 from dataset_store.core.entries import LISTED, ONE_CHUNK, make_entries

@@ -1,10 +1,9 @@
 """Shares of a tree: disjoint, contiguous, together everything, and nearly equal."""
 
-from dataclasses import replace
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataset_store.core.entries import concat
 from dataset_store.core.shares import read_share, share_numbers, share_of

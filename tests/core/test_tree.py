@@ -1,12 +1,12 @@
 """Trees: an edited tree is the tree built anew, whatever the history."""
 
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataset_store.core import shape
 from dataset_store.core.census import MOST_PACKS, Census, census_after, packs_to_empty

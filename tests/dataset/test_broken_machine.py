@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dataset_store import Dataset
 from dataset_store.errors import (

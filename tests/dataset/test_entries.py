@@ -3,7 +3,6 @@
 import copy
 import json
 import pickle
-from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def test_entries_are_values(dataset):
     for one in [*dataset.file_entries, *dataset.link_entries]:
         assert copy.copy(one) == pickle.loads(pickle.dumps(one)) == one
         assert len({one, copy.copy(one)}) == 1
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(AttributeError):
             one.relative_path = "mine"
         vars(one)["relative_path"] = "mine"
         assert one.relative_path != "mine"

@@ -1,10 +1,9 @@
 """Where contents are, as columns: equal to a dictionary that is filled in the same order."""
 
-from dataclasses import replace
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataset_store.core.digest import PackName, hash32, rows_digest
 from dataset_store.core.entries import LISTED, ONE_CHUNK, make_entries

@@ -225,7 +225,7 @@ def test_a_tree_of_very_many_entries_is_sent_in_parts(stores, monkeypatch):
 
 def test_stores_that_cut_files_otherwise_hold_the_same_files(stores, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(ChunkerParams.__init__, "__defaults__", (4_096,))
+        patch.setattr(ChunkerParams, "name", ChunkerParams(4_096).name)
         stores.use("b")
         other = version_of(everything(stores.home), dataset_name="other")
     assert open_workspace(stores.url("b")).repository.chunker.average == 4_096

@@ -10,11 +10,12 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from dataset_store import Dataset, StorageManager
 from dataset_store.cli import drafting as cli_drafting

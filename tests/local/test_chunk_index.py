@@ -128,7 +128,7 @@ def test_a_footer_that_comes_back_has_the_columns_that_were_added(index: ChunkIn
     index.add_footer(A, footer)
     kept = index.footer(A)
     assert kept is not None
-    for column in Footer.__dataclass_fields__:
+    for column in Footer.__struct_fields__:
         np.testing.assert_array_equal(getattr(kept, column), getattr(footer, column))
 
 

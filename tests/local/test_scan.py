@@ -4,12 +4,12 @@ import os
 import socket
 import stat
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import ROOT, to_key, to_text

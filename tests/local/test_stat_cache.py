@@ -6,12 +6,12 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey

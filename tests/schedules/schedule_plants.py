@@ -1,8 +1,9 @@
 """Faults planted in the code of commit, gc and repack, each by replacing one function: the schedules must find it."""
 
 from contextlib import contextmanager
-from dataclasses import replace
 from unittest import mock
+
+from msgspec.structs import replace
 
 from dataset_store.core import relocation
 from dataset_store.dataset import committing, uploading
