@@ -8,8 +8,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable
 
-import numpy as np
-
+from dataset_store.core.arrays import np
 from dataset_store.core.digest import PackName
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.errors import CorruptObject

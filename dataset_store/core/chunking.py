@@ -28,13 +28,13 @@ caller's bytes; the twins hold at most 2 MiB besides the ends that they return, 
 
 import re
 from bisect import bisect_left
+from functools import cache
 from typing import Final, Self
 
-import numpy as np
 from blake3 import blake3
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from dataset_store.core.arrays import I64, U8, U64, np
 from dataset_store.errors import FormatTooNew, InvalidRequest
 
 try:
@@ -44,7 +44,6 @@ except ImportError:
 
 __all__ = [
     "ACTIVE_KERNEL",
-    "TABLE",
     "WINDOW",
     "Buffer",
     "ChunkerParams",
@@ -52,6 +51,7 @@ __all__ = [
     "cut_ends",
     "cut_ends_numpy",
     "cut_ends_reference",
+    "gear_table",
     "select",
 ]
 
@@ -63,11 +63,14 @@ ACTIVE_KERNEL: Final[str] = "numpy" if _cdc is None else "c"
 WINDOW: Final = 64
 """Bytes that decide whether a position is a candidate."""
 
-TABLE: Final[NDArray[np.uint64]] = np.frombuffer(
-    blake3(b"dataset_store gear64 v1").digest(length=2048), np.dtype("<u8")
-).astype(np.uint64)
-"""G, one native word for each byte value; read-only."""
-TABLE.setflags(write=False)
+
+@cache
+def gear_table() -> U64:
+    """G, one native word for each byte value; read-only."""
+    table = np.frombuffer(blake3(b"dataset_store gear64 v1").digest(length=2048), "<u8").astype(np.uint64)
+    table.setflags(write=False)
+    return table
+
 
 _ALGORITHM = "gear64-v1"
 _NAME = re.compile(re.escape(_ALGORITHM) + r"/([1-9][0-9]{0,8})")
@@ -138,7 +141,7 @@ class ChunkerParams(Struct, frozen=True):
         return 64 - self.mask_bits
 
 
-def cut_ends(data: Buffer, params: ChunkerParams, *, final: bool) -> NDArray[np.int64]:
+def cut_ends(data: Buffer, params: ChunkerParams, *, final: bool) -> I64:
     """The ends of the chunks of `data`, which begins where a chunk begins.
 
     Args:
@@ -157,13 +160,13 @@ def cut_ends(data: Buffer, params: ChunkerParams, *, final: bool) -> NDArray[np.
     octets = memoryview(data).cast("B")
     if _cdc is None:
         return cut_ends_numpy(octets, params, final=final)
-    packed = _cdc.cut_ends(octets, TABLE, params.minimum, params.maximum, params.shift, final)
+    packed = _cdc.cut_ends(octets, gear_table(), params.minimum, params.maximum, params.shift, final)
     return np.frombuffer(packed, np.int64)
 
 
-def cut_ends_reference(data: Buffer, params: ChunkerParams, *, final: bool) -> NDArray[np.int64]:
+def cut_ends_reference(data: Buffer, params: ChunkerParams, *, final: bool) -> I64:
     """The definition of `cut_ends`, byte by byte: a byte 64 back has been shifted out of the sum."""
-    words: list[int] = TABLE.tolist()
+    words: list[int] = gear_table().tolist()
     ends: list[int] = []
     start = gear = 0
     for end, octet in enumerate(memoryview(data).cast("B"), start=1):
@@ -178,7 +181,7 @@ def cut_ends_reference(data: Buffer, params: ChunkerParams, *, final: bool) -> N
     return np.array(ends, np.int64)
 
 
-def cut_ends_numpy(data: Buffer, params: ChunkerParams, *, final: bool) -> NDArray[np.int64]:
+def cut_ends_numpy(data: Buffer, params: ChunkerParams, *, final: bool) -> I64:
     """The twin of `cut_ends` that needs no compiler; bytes that can hold no cut are not hashed."""
     octets = np.frombuffer(data, np.uint8)
     scratch = _scratch()
@@ -195,7 +198,7 @@ def cut_ends_numpy(data: Buffer, params: ChunkerParams, *, final: bool) -> NDArr
     return np.array(ends, np.int64)
 
 
-def candidates(data: Buffer, params: ChunkerParams) -> NDArray[np.int64]:
+def candidates(data: Buffer, params: ChunkerParams) -> I64:
     """Every candidate position e of `data` with 64 <= e <= len(data), wherever in a file `data` lies.
 
     A file can be scanned in blocks, in any order: the block that begins 64 bytes before position p finds the
@@ -214,7 +217,7 @@ def candidates(data: Buffer, params: ChunkerParams) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *blocks])
 
 
-def select(found: NDArray[np.int64], length: int, params: ChunkerParams, *, final: bool) -> NDArray[np.int64]:
+def select(found: I64, length: int, params: ChunkerParams, *, final: bool) -> I64:
     """The ends, as of `cut_ends`, of the chunks of `length` bytes in which `found` are all the candidates."""
     ends = _settled(found, 0, length, params)
     if final and length > (ends[-1] if ends else 0):
@@ -222,7 +225,7 @@ def select(found: NDArray[np.int64], length: int, params: ChunkerParams, *, fina
     return np.array(ends, np.int64)
 
 
-def _settled(found: NDArray[np.int64], start: int, known: int, params: ChunkerParams) -> list[int]:
+def _settled(found: I64, start: int, known: int, params: ChunkerParams) -> list[int]:
     """The ends that are certain when `found` holds every candidate from `start + minimum` to `known`."""
     ascending: list[int] = found.tolist()
     ends: list[int] = []
@@ -239,24 +242,22 @@ def _settled(found: NDArray[np.int64], start: int, known: int, params: ChunkerPa
         ends.append(start)
 
 
-def _scratch() -> NDArray[np.uint64]:
+def _scratch() -> U64:
     return np.empty((2, _BLOCK + WINDOW - 1), np.uint64)
 
 
-def _candidates_between(
-    octets: NDArray[np.uint8], low: int, high: int, params: ChunkerParams, scratch: NDArray[np.uint64]
-) -> NDArray[np.int64]:
+def _candidates_between(octets: U8, low: int, high: int, params: ChunkerParams, scratch: U64) -> I64:
     """Candidates e with 64 <= low <= e < high <= low + _BLOCK, high <= len(octets) + 1."""
     gear = _hashes(octets[low - WINDOW : high - 1], scratch)
     return np.flatnonzero(gear < np.uint64(1 << params.shift)) + low
 
 
-def _hashes(block: NDArray[np.uint8], scratch: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _hashes(block: U8, scratch: U64) -> U64:
     """Hashes of all windows of `block`, by doubling: that of 2 w bytes is two of w, the older one shifted."""
     size = block.size
-    hashed: NDArray[np.uint64] = scratch[0]
-    spare: NDArray[np.uint64] = scratch[1]
-    np.take(TABLE, block, out=hashed[:size], mode="clip")
+    hashed: U64 = scratch[0]
+    spare: U64 = scratch[1]
+    np.take(gear_table(), block, out=hashed[:size], mode="clip")
     for width in (1, 2, 4, 8, 16, 32):
         size -= width
         np.left_shift(hashed[:size], np.uint64(width), out=spare[:size])

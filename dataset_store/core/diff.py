@@ -6,10 +6,10 @@ origins matter too, there is `changes_between`.
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from msgspec import Struct
 
-from dataset_store.core.entries import I64, U8, Bool, Changes, Entries, concat, same_identity, sort_rows
+from dataset_store.core.arrays import I64, U8, Bool, np
+from dataset_store.core.entries import Changes, Entries, concat, same_identity, sort_rows
 from dataset_store.core.nodes import Children, Node, NodeRef, level_of
 from dataset_store.core.tree import NodeReader, TreeRoot, read_children, require_one_level
 

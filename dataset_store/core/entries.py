@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dataset_store.core.arrays import I64, U8, U32, U64, Array, Bool, Void, np
 from dataset_store.core.digest import VersionId
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.paths import PathKey
@@ -49,12 +48,6 @@ IDENTITY_BITS = KIND_BITS | EXECUTABLE
 _SLICE = 65_536
 """Rows that are looked up or compared together, so that what it takes on the way stays small."""
 
-U8 = npt.NDArray[np.uint8]
-U32 = npt.NDArray[np.uint32]
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
-
 
 class Segments(Struct, frozen=True, eq=False):
     """Rows of segments; `pack` indexes `packs`. `digest` rows of one-chunk contents are zero.
@@ -73,7 +66,7 @@ class Segments(Struct, frozen=True, eq=False):
     def __len__(self) -> int:
         return len(self.pack)
 
-    def take(self, rows: npt.NDArray[Any]) -> "Segments":
+    def take(self, rows: Array) -> "Segments":
         """The given rows, in the given order; the pack table is kept whole."""
         return Segments(
             self.packs,
@@ -147,7 +140,7 @@ class Entries(Struct, frozen=True, eq=False):
             self.segments.take(np.arange(first, max(first, last))),
         )
 
-    def take(self, rows: npt.NDArray[Any]) -> "Entries":
+    def take(self, rows: Array) -> "Entries":
         """The given rows (indices or a mask of shape (n,)), in the given order, which must be key order."""
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         counts = self.segment_counts[rows]
@@ -199,7 +192,7 @@ class Entries(Struct, frozen=True, eq=False):
             return 0, len(self)
         return bisect_left(self.keys, directory + b"\0"), bisect_left(self.keys, directory + b"\1")
 
-    def identities(self) -> npt.NDArray[np.void]:
+    def identities(self) -> Void:
         """(kind, exec, size, content id) of each row as one comparable value, shape (n,)."""
         packed = np.empty((len(self), 41), np.uint8)
         packed[:, 0] = self.kinds & IDENTITY_BITS
@@ -264,7 +257,7 @@ def _merge_tables(tables: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], l
     return tuple(merged), maps
 
 
-def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def _joined(parts: Sequence[Array]) -> Array:
     return np.concatenate(parts)
 
 

@@ -7,20 +7,19 @@ This module never knows what the bytes are.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
+from dataset_store.core.arrays import U32, U64, Array, Bool, np
 from dataset_store.core.digest import PackName
-from dataset_store.core.entries import U32, U64, Bool, Segments
+from dataset_store.core.entries import Segments
 from dataset_store.core.packfile import PackRef, Place
 
 __all__ = ["Extents", "extents_of_places", "extents_of_segments", "unite", "without"]
 
-_ROW = np.dtype([("storage", "<u4"), ("name", "u1", (16,)), ("start", "<u4"), ("length", "<u4")])
-_PACK_SHIFT = np.uint64(33)
+_ROW = [("storage", "<u4"), ("name", "u1", (16,)), ("start", "<u4"), ("length", "<u4")]
+_ROW_SIZE = 28
+_PACK_SHIFT = 33
 _HEAD = 20
 """Bytes of a row that are its pack reference."""
 
@@ -47,7 +46,7 @@ class Extents(Struct, frozen=True, eq=False):
         for rows in np.split(order, bounds) if len(order) else ():
             yield self.packs[int(self.pack[rows[0]])], self.take(rows)
 
-    def take(self, rows: npt.NDArray[Any]) -> "Extents":
+    def take(self, rows: Array) -> "Extents":
         """The given rows, in the given order; the table of packs is kept whole."""
         return Extents(self.packs, self.pack[rows], self.start[rows], self.stop[rows])
 
@@ -58,8 +57,8 @@ class Extents(Struct, frozen=True, eq=False):
         if not len(self) or not len(other):
             return np.zeros(len(self), np.bool_)
         # Packs are less than 4 GiB, so one sorted column can hold the starts of all of them.
-        base = table[self.pack] << _PACK_SHIFT
-        others = other.pack.astype(np.uint64) << _PACK_SHIFT
+        base = table[self.pack] << np.uint64(_PACK_SHIFT)
+        others = other.pack.astype(np.uint64) << np.uint64(_PACK_SHIFT)
         last = np.searchsorted(others | other.start, base | self.stop) - 1
         touched: Bool = (last >= 0) & ((others | other.stop)[np.maximum(last, 0)] > (base | self.start))
         return touched
@@ -82,7 +81,7 @@ class Extents(Struct, frozen=True, eq=False):
     def decode(data: bytes | memoryview) -> "Extents":
         """What `encode` gave; the caller vouches for the bytes."""
         table = np.frombuffer(data, _ROW)
-        heads = np.frombuffer(data, np.uint8).reshape(-1, _ROW.itemsize)[:, :_HEAD].tobytes()
+        heads = np.frombuffer(data, np.uint8).reshape(-1, _ROW_SIZE)[:, :_HEAD].tobytes()
         packs: dict[bytes, int] = {}
         pack = [packs.setdefault(heads[at : at + _HEAD], len(packs)) for at in range(0, len(heads), _HEAD)]
         refs = tuple(PackRef(int.from_bytes(head[:4], "little"), PackName(head[4:])) for head in packs)
@@ -124,9 +123,9 @@ def unite(parts: Iterable[Extents]) -> Extents:
     order = np.lexsort((start, pack))
     pack, start, stop = pack[order], start[order], stop[order]
     # Packs are less than 4 GiB, so one running maximum over all of them can tell where a gap begins.
-    reach = np.maximum.accumulate((pack.astype(np.uint64) << _PACK_SHIFT) | stop)
+    reach = np.maximum.accumulate((pack.astype(np.uint64) << np.uint64(_PACK_SHIFT)) | stop)
     begins = np.ones(len(pack), np.bool_)
-    begins[1:] = ((pack[1:].astype(np.uint64) << _PACK_SHIFT) | start[1:]) > reach[:-1]
+    begins[1:] = ((pack[1:].astype(np.uint64) << np.uint64(_PACK_SHIFT)) | start[1:]) > reach[:-1]
     first = np.flatnonzero(begins)
     last = np.append(first[1:], len(pack)) - 1
     return Extents(tuple(packs), pack[first], start[first], reach[last] & np.uint64((1 << 33) - 1))

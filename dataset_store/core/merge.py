@@ -6,9 +6,7 @@ differs between them.
 
 from collections.abc import Container, Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.diff import diff
 from dataset_store.core.entries import Changes, Entries, concat, same_identity, sort_rows
 from dataset_store.core.paths import PathKey
@@ -35,7 +33,7 @@ def merge(one: TreeRoot, other: TreeRoot, bases: Sequence[TreeRoot], reader: Nod
     return Changes(sort_rows(concat([added, difference.modified_new])), sorted(removed))
 
 
-def _as_in_a_base(entries: Entries, bases: Sequence[TreeRoot], reader: NodeReader) -> npt.NDArray[np.bool_]:
+def _as_in_a_base(entries: Entries, bases: Sequence[TreeRoot], reader: NodeReader) -> Bool:
     """Which rows stand, with the same identity, in at least one base; shape (n,)."""
     found = np.zeros(len(entries), np.bool_)
     for base in bases:

@@ -7,22 +7,17 @@ reader and raise CorruptObject; they never trust a count before it fits the byte
 import struct
 from collections.abc import Sequence
 from itertools import chain, pairwise
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
+from dataset_store.core.arrays import I64, U8, U32, U64, Array, Bool, np
 from dataset_store.core.digest import ContentDigest, NodeId, PackName, VersionId, hash32
 from dataset_store.core.entries import (
     EXECUTABLE,
-    I64,
     KIND_BITS,
     LISTED,
     ONE_CHUNK,
-    U8,
-    U32,
-    U64,
     Entries,
     Segments,
     first_use,
@@ -95,7 +90,7 @@ class Children(Struct, frozen=True, eq=False):
         """The rows `[start, stop)`."""
         return self.take(np.arange(start, stop))
 
-    def take(self, rows: npt.NDArray[Any]) -> "Children":
+    def take(self, rows: Array) -> "Children":
         """The given rows, in the given order."""
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         return Children(
@@ -137,7 +132,7 @@ def concat_children(parts: Sequence[Children]) -> Children:
     table: dict[PackRef, int] = {}
     maps = [np.array([table.setdefault(p, len(table)) for p in part.packs], np.uint32) for part in parts]
 
-    def joined(name: str) -> npt.NDArray[Any]:
+    def joined(name: str) -> Array:
         return np.concatenate([getattr(part, name) for part in parts])
 
     return Children(
@@ -165,12 +160,12 @@ def _pack_columns(packs: Sequence[PackRef]) -> tuple[bytes, bytes]:
     return storages.tobytes(), b"".join(pack.name for pack in packs)
 
 
-def _le(column: npt.NDArray[Any], dtype: str) -> memoryview:
+def _le(column: Array, dtype: str) -> memoryview:
     """A column's bytes as the format has them, without a copy where they are so already."""
     return np.ascontiguousarray(column, dtype).reshape(-1).view(np.uint8).data
 
 
-def digest_rows(entries: Entries) -> npt.NDArray[np.bool_]:
+def digest_rows(entries: Entries) -> Bool:
     """Which segments have a digest row of their own: those of contents of more than one chunk. Shape (s,)."""
     return np.repeat((entries.kinds & ONE_CHUNK) == 0, entries.segment_counts)
 
@@ -258,7 +253,7 @@ class _Columns:
         self.at = _HEADER.size
         self.what = what
 
-    def take(self, dtype: str, count: int) -> npt.NDArray[Any]:
+    def take(self, dtype: str, count: int) -> Array:
         length = np.dtype(dtype).itemsize * count
         self.require(self.at + length <= len(self.data), "is cut short")
         column = np.frombuffer(self.data, dtype, count, self.at)
@@ -286,12 +281,12 @@ class _Columns:
         if not fact:
             raise CorruptObject(f"A tree node in {self.what} {otherwise}.", NEXT_STEP)
 
-    def require_running(self, ends: npt.NDArray[Any], total: int, name: str) -> None:
+    def require_running(self, ends: Array, total: int, name: str) -> None:
         rising = len(ends) == 0 or bool((ends[1:] >= ends[:-1]).all())
         last = int(ends[-1]) if len(ends) else 0
         self.require(rising and last == total, f"has {name} ends that do not add up")
 
-    def require_below(self, column: npt.NDArray[Any], bound: int, name: str) -> None:
+    def require_below(self, column: Array, bound: int, name: str) -> None:
         self.require(len(column) == 0 or int(column.max()) < bound, f"has a {name} index out of bounds")
 
 

@@ -10,10 +10,9 @@ from array import array
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
+from dataset_store.core.arrays import I64, U8, U32, Bool, np
 from dataset_store.core.digest import Buffer, PackName, StoreId, hash32
 from dataset_store.core.envelope import too_new
 from dataset_store.core.frames import (
@@ -46,10 +45,6 @@ __all__ = [
     "tail_length",
 ]
 
-U8 = npt.NDArray[np.uint8]
-U32 = npt.NDArray[np.uint32]
-I64 = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 PACK_HEADER_SIZE: Final = 40
 TRAILER_SIZE: Final = 64
@@ -61,7 +56,6 @@ _COUNTS: Final = struct.Struct("<II")
 _TRAILER: Final = struct.Struct("<QQQ32s8s")
 _FRAME_ROW: Final = 13
 _CHUNK_ROW: Final = 36
-_LIMIT_OF_KIND: Final = np.array([0, *(PLAIN_LIMITS[kind] for kind in FrameKind)], dtype=np.int64)
 
 
 class PackRef(Struct, frozen=True, order=True):
@@ -390,7 +384,8 @@ def _check_columns(footer: Footer, trailer: _Trailer, what: str) -> None:
     whole = bool((counts > 0).all()) and int(counts.sum()) == len(footer.lengths)
     require(whole and bool((footer.lengths > 0).all()), what, "has a footer whose chunks do not add up")
     single = bool((counts[kinds != FrameKind.DATA] == 1).all())
-    small = bool((footer.plain_lengths() <= _LIMIT_OF_KIND[kinds]).all())
+    limit_of_kind = np.array([0, *(PLAIN_LIMITS[kind] for kind in FrameKind)], dtype=np.int64)
+    small = bool((footer.plain_lengths() <= limit_of_kind[kinds]).all())
     require(single and small, what, "has a footer with frames over their limits")
     least = HEADER_SIZE + 1 + np.where(counts > 1, 4 * counts, 0)
     stored = footer.stored.astype(np.int64)

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import le
 from typing import Final, NewType, cast
 
-import numpy as np
 from msgspec import Struct
 
+from dataset_store.core.arrays import np
 from dataset_store.errors import CorruptObject, InvalidPath
 
 __all__ = [

@@ -15,11 +15,10 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Final
 
-import numpy as np
 from msgspec import Struct
 
+from dataset_store.core.arrays import I64, U32, U64, Bool, np
 from dataset_store.core.digest import PackName
-from dataset_store.core.entries import I64, U32, U64, Bool
 from dataset_store.core.extents import Extents, unite, without
 from dataset_store.core.packfile import Footer, PackRef, Place, are_inside
 from dataset_store.errors import CorruptObject
@@ -35,17 +34,16 @@ __all__ = [
     "sound_packs",
 ]
 
-_ROW: Final = np.dtype(
-    [
-        ("old", "u1", (20,)),
-        ("offset", "<u4"),
-        ("stored", "<u4"),
-        ("new", "u1", (20,)),
-        ("new_offset", "<u4"),
-        ("new_stored", "<u4"),
-        ("lost", "<u4"),
-    ]
-)
+_ROW: Final = [
+    ("old", "u1", (20,)),
+    ("offset", "<u4"),
+    ("stored", "<u4"),
+    ("new", "u1", (20,)),
+    ("new_offset", "<u4"),
+    ("new_stored", "<u4"),
+    ("lost", "<u4"),
+]
+_ROW_SIZE: Final = 60
 
 
 class Moved(Struct, frozen=True, eq=False):
@@ -253,7 +251,7 @@ def encode_table(table: Table) -> bytes:
     parts = [_encoded(old, moved) for old, moved in sorted(table.items())]
     rows = np.concatenate(parts) if parts else np.zeros(0, _ROW)
     data = rows.tobytes()
-    return b"".join(sorted(data[at : at + _ROW.itemsize] for at in range(0, len(data), _ROW.itemsize)))
+    return b"".join(sorted(data[at : at + _ROW_SIZE] for at in range(0, len(data), _ROW_SIZE)))
 
 
 def decode_table(plain: bytes, what: str) -> dict[PackRef, Moved]:
@@ -266,7 +264,7 @@ def decode_table(plain: bytes, what: str) -> dict[PackRef, Moved]:
     Raises:
         CorruptObject: The bytes are no table.
     """
-    _require(len(plain) % _ROW.itemsize == 0, what, "is not made of whole rows")
+    _require(len(plain) % _ROW_SIZE == 0, what, "is not made of whole rows")
     rows = np.frombuffer(plain, _ROW)
     _require(bool((rows["lost"] <= 1).all()), what, "has rows of an unknown kind")
     for begin, length in (("offset", "stored"), ("new_offset", "new_stored")):
@@ -289,7 +287,7 @@ def decode_table(plain: bytes, what: str) -> dict[PackRef, Moved]:
     return table
 
 
-def _encoded(old: PackRef, moved: Moved) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+def _encoded(old: PackRef, moved: Moved) -> "np.ndarray[tuple[int], np.dtype[np.void]]":
     rows = np.zeros(len(moved), _ROW)
     rows["old"] = np.frombuffer(_packed(old), np.uint8)
     rows["offset"], rows["stored"] = moved.offset, moved.stored
@@ -304,7 +302,7 @@ def _packed(pack: PackRef) -> bytes:
     return pack.storage.to_bytes(4, "little") + pack.name
 
 
-def _refs(column: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> tuple[list[PackRef], U32]:
+def _refs(column: "np.ndarray[tuple[int, int], np.dtype[np.uint8]]") -> tuple[list[PackRef], U32]:
     """The distinct packs of a column of references, and of each row the index among them."""
     data = column.tobytes()
     index: dict[bytes, int] = {}

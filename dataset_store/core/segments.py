@@ -10,15 +10,14 @@ stored is worth referring to.
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dataset_store.core.arrays import U8, Array, np
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
-from dataset_store.core.entries import LISTED, ONE_CHUNK, U8, Entries, Segments, concat_segments, first_use
+from dataset_store.core.entries import LISTED, ONE_CHUNK, Entries, Segments, concat_segments, first_use
 from dataset_store.core.frames import NEXT_STEP
 from dataset_store.core.packfile import Footer, PackRef, Place, are_inside
 from dataset_store.errors import CorruptObject
@@ -351,9 +350,7 @@ def decode_segment_list(plain: bytes, size: int, *, what: str) -> Segments:
     return Segments(table, pack, offset, stored, plain_offset, lengths, digest)
 
 
-def _check_places(
-    pack: npt.NDArray[Any], offset: npt.NDArray[Any], stored: npt.NDArray[Any], packs: int, what: str
-) -> None:
+def _check_places(pack: Array, offset: Array, stored: Array, packs: int, what: str) -> None:
     _require(bool((pack < packs).all()), what, "names a pack that it does not list")
     _require(bool(are_inside(offset, stored).all()), what, "has a segment outside its pack")
 

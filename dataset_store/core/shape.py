@@ -6,10 +6,9 @@ The rule, its parameters and its hash are part of identity (`tree=v1`) and never
 from collections.abc import Sequence
 from zlib import crc32
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
+from dataset_store.core.arrays import U32, np
 from dataset_store.core.paths import PathKey
 
 __all__ = ["INNER", "LEAF", "Shape", "begins_node", "cut_rows", "shape_of"]
@@ -32,7 +31,7 @@ def shape_of(level: int) -> Shape:
     return INNER if level else LEAF
 
 
-def _hashes(keys: Sequence[PathKey], level: int) -> npt.NDArray[np.uint32]:
+def _hashes(keys: Sequence[PathKey], level: int) -> U32:
     """The 32-bit finalizer of MurmurHash3 (public domain, A. Appleby) over a salted CRC-32."""
     x = np.fromiter(map(crc32, keys), np.uint32, len(keys))
     x ^= np.uint32(level * 0x9E3779B1 & 0xFFFFFFFF)

@@ -7,9 +7,7 @@ everything, and each differs from the mean by less than its largest entry. Readi
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
+from dataset_store.core.arrays import I64, U64, Rows, np
 from dataset_store.core.entries import Entries, concat
 from dataset_store.core.nodes import Children, Node, NodeRef
 from dataset_store.core.paths import ROOT, PathKey
@@ -17,7 +15,7 @@ from dataset_store.core.tree import KeyRange, NodeReader, TreeRoot, read_childre
 
 __all__ = ["ranges_of", "read_share", "share_numbers", "share_of"]
 
-Weights = npt.NDArray[np.uint64]
+Weights = U64
 
 
 def share_of(entries: Entries, part: int, parts: int) -> Entries:
@@ -46,7 +44,7 @@ def read_share(root: TreeRoot, part: int, parts: int, reader: NodeReader) -> Ent
     return concat([_between(node, start, low, high) for node, start in leaves if isinstance(node, Entries)])
 
 
-def share_numbers(entries: Entries, parts: int) -> npt.NDArray[np.intp]:
+def share_numbers(entries: Entries, parts: int) -> Rows:
     """Which of `parts` shares each row of a whole table belongs to, shape (n,)."""
     begins, weights = _begins(entries)
     starts = [_bounds(int(weights.sum()), part, parts)[0] for part in range(1, parts)]
@@ -96,7 +94,7 @@ def _between(entries: Entries, start: int, low: int, high: int) -> Entries:
     return entries.take((begins >= low) & (begins < high))
 
 
-def _begins(rows: Node) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _begins(rows: Node) -> tuple[I64, I64]:
     """Where each row begins when they are laid end to end, and its weight; shapes (n,)."""
     weights = _weights(rows).astype(np.int64)
     return np.cumsum(weights) - weights, weights

@@ -9,11 +9,11 @@ A standing is a value: what later entries say does not change it.
 
 from collections.abc import Sequence
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dataset_store.core.entries import Bool, Segments
+from dataset_store.core.arrays import Bool, np
+from dataset_store.core.entries import Segments
 from dataset_store.core.extents import Extents, unite, without
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.relocation import Relocations

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol, TypeAlias
 
-import numpy as np
 from msgspec import Struct, field
 
+from dataset_store.core.arrays import np
 from dataset_store.core.digest import ContentDigest, NodeId, hash32
 from dataset_store.core.entries import Changes, Entries, concat, overlay
 from dataset_store.core.nodes import (

@@ -11,8 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
+from dataset_store.core.arrays import np
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import to_path
@@ -262,7 +261,7 @@ def _is_same(one: Any, other: Any) -> bool:
     return one is other or bool(one == other) or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
 
 
-def _array_table(array: np.ndarray[Any, Any]) -> Any:
+def _array_table(array: "np.ndarray[Any, Any]") -> Any:
     pa = import_module("pyarrow")
     if array.dtype.hasobject or array.dtype.names or array.dtype.kind not in _KINDS:
         raise InvalidRequest(
@@ -286,7 +285,7 @@ def _array_table(array: np.ndarray[Any, Any]) -> Any:
     )
 
 
-def _has_arrow_type(array: np.ndarray[Any, Any]) -> bool:
+def _has_arrow_type(array: "np.ndarray[Any, Any]") -> bool:
     """Whether Arrow has these numbers; complex and very long ones, and times in odd units, are kept as their bits."""
     kind = array.dtype.kind
     if kind in "Mm":
@@ -320,7 +319,7 @@ def _require_array(held: Any, dtype: "np.dtype[Any]", count: int) -> None:
         raise ValueError(f"{count} texts of {dtype} are too long together")
 
 
-def _array_of(table: Any, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _array_of(table: Any, dtype: "np.dtype[Any]", shape: tuple[int, ...]) -> "np.ndarray[Any, Any]":
     values = table.column("values").combine_chunks()
     _require_array(values.type, dtype, len(values))
     if dtype.kind in "US":

@@ -13,7 +13,7 @@ from struct import error as OutOfBounds  # noqa: N812
 from struct import unpack_from
 from typing import Any, Final
 
-import numpy as np
+from dataset_store.core.arrays import np
 
 __all__ = ["require_bounded", "require_plain_types"]
 

@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-import numpy as np
-
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.catalog import Version
-from dataset_store.core.entries import Bool, Entries
+from dataset_store.core.entries import Entries
 from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.lineage import dependency_graph

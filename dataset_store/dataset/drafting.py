@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import compress
 
-import numpy as np
 from msgspec.structs import replace
 
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import VersionId
-from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, concat, overlay, same_identity, sort_rows
+from dataset_store.core.entries import KIND_BITS, Changes, Entries, concat, overlay, same_identity, sort_rows
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.paths import ROOT, PathKey, directory_key, portability_problems, starts_below, to_text

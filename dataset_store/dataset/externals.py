@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 from blake3 import blake3
 
+from dataset_store.core.arrays import np
 from dataset_store.core.catalog import Version
 from dataset_store.core.digest import NodeId
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries, concat

@@ -5,11 +5,9 @@ What is not found here may well be in the store; then it is stored once more, an
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
+from dataset_store.core.arrays import I64, Bool, np
 from dataset_store.core.digest import ChunkId, ContentId
-from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Bool, Entries, Segments
+from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Entries, Segments
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.segments import (
@@ -127,7 +125,7 @@ def finder(workspace: Workspace, earlier: Mapping[ChunkId, ChunkHit], standing: 
     return find
 
 
-def _slices(rows: npt.NDArray[np.int64]) -> Iterator[list[int]]:
+def _slices(rows: I64) -> Iterator[list[int]]:
     return (rows[at : at + _SLICE].tolist() for at in range(0, len(rows), _SLICE))
 
 

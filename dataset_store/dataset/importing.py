@@ -2,8 +2,7 @@
 
 import os
 
-import numpy as np
-
+from dataset_store.core.arrays import np
 from dataset_store.core.entries import Entries
 from dataset_store.core.paths import to_text
 from dataset_store.core.tree import read_all

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 from blake3 import blake3
 from msgspec import Struct
 
+from dataset_store.core.arrays import np
 from dataset_store.core.diff import Difference
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import make_entries

@@ -10,14 +10,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
-import numpy as np
-import numpy.typing as npt
 from blake3 import blake3
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dataset_store.core.arrays import Bool, Rows, np
 from dataset_store.core.digest import hash32, rows_digest
-from dataset_store.core.entries import KIND_BITS, ONE_CHUNK, Bool, Entries
+from dataset_store.core.entries import KIND_BITS, ONE_CHUNK, Entries
 from dataset_store.core.kinds import Kind
 from dataset_store.core.links import Link, decode_link, encode_link
 from dataset_store.core.paths import to_text
@@ -82,7 +81,7 @@ class LinkEntry(Described, Struct, frozen=True):
 # --- records ---------------------------------------------------------------------------------------------------------
 
 
-def link_rows(entries: Entries) -> npt.NDArray[np.intp]:
+def link_rows(entries: Entries) -> Rows:
     """The rows that are external links."""
     return np.flatnonzero((entries.kinds & KIND_BITS) == Kind.EXTERNAL)
 
@@ -196,7 +195,7 @@ def as_fetched(held: Entries, found: Entries, draft: Draft | None = None) -> Ent
     return replace(found, kinds=kinds, content_ids=content_ids, mtimes=mtimes)
 
 
-def _contents_known(entries: Entries, rows: npt.NDArray[np.intp], draft: Draft | None) -> Bool:
+def _contents_known(entries: Entries, rows: Rows, draft: Draft | None) -> Bool:
     """Whether content ids of links are those of the files' own bytes."""
     known = np.zeros(len(rows), np.bool_)
     counts = entries.segment_counts

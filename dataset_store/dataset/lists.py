@@ -1,7 +1,6 @@
 """Entries of very many segments keep them in list frames; here they are put back into the columns."""
 
-import numpy as np
-
+from dataset_store.core.arrays import np
 from dataset_store.core.digest import NodeId
 from dataset_store.core.entries import LISTED, Entries
 from dataset_store.core.frames import FrameKind

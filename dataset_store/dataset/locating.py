@@ -6,19 +6,16 @@ Equal contents are found once: what is known of one row is known of all rows of 
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 from msgspec.structs import replace
 
-from dataset_store.core.entries import I64, KIND_BITS, LISTED, ONE_CHUNK, U8, U32, Entries, Segments
+from dataset_store.core.arrays import I64, U8, U32, U64, np
+from dataset_store.core.entries import KIND_BITS, LISTED, ONE_CHUNK, Entries, Segments
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.segments import ChunkHit, FileSegments, segment_rows, with_segments_at
 from dataset_store.core.standing import Standing
 
 __all__ = ["Located"]
-
-Rows = npt.NDArray[np.int64]
 
 
 class Located:
@@ -40,7 +37,7 @@ class Located:
         self._packs: dict[PackRef, int] = {}
         self._several: dict[int, FileSegments] = {}
 
-    def missing(self) -> Rows:
+    def missing(self) -> I64:
         """The leads that are not located yet, ascending."""
         is_lead = self._lead == np.arange(len(self._lead))
         return np.flatnonzero(is_lead & ~self._known)
@@ -61,7 +58,7 @@ class Located:
         )
         self._add(np.array(leads, np.int64), np.array(columns, np.uint32).reshape(4, -1))
 
-    def add_chunks(self, leads: Rows, pack: PackRef, offset: int, stored: int, plain_offset: Rows) -> None:
+    def add_chunks(self, leads: I64, pack: PackRef, offset: int, stored: int, plain_offset: I64) -> None:
         """Locate contents that are one chunk each, all of them in one frame."""
         columns = np.empty((4, len(leads)), np.uint32)
         columns[:3] = np.array([[self._packs.setdefault(pack, len(self._packs))], [offset], [stored]], np.uint32)
@@ -106,12 +103,12 @@ class Located:
             rows, {row: self._several[lead] for row, lead in zip(several.tolist(), leads, strict=True)}
         )
 
-    def _add(self, leads: Rows, columns: U32) -> None:
+    def _add(self, leads: I64, columns: U32) -> None:
         self._known[leads] = True
         self._one_chunk[leads] = True
         self._places[:, leads] = columns
 
-    def _matches(self, entries: Entries) -> tuple[Rows, Rows]:
+    def _matches(self, entries: Entries) -> tuple[I64, I64]:
         """Leads that are missing, each with a row of `entries` that has its content and knows where it is.
 
         Of contents that agree in their first eight bytes only one is found; the others are stored once more.
@@ -130,7 +127,7 @@ class Located:
         return found, held[same][first]
 
 
-def _heads(content_ids: U8) -> npt.NDArray[np.uint64]:
+def _heads(content_ids: U8) -> U64:
     """The first eight bytes of each; shape (n,)."""
     return np.ascontiguousarray(content_ids[:, :8]).view(np.uint64).reshape(-1)
 

@@ -9,8 +9,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from contextlib import suppress
 from typing import Protocol
 
-import numpy as np
-
+from dataset_store.core.arrays import np
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Entries
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments

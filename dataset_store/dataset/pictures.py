@@ -10,9 +10,7 @@ import struct
 import zlib
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
+from dataset_store.core.arrays import U8, Array, np
 from dataset_store.errors import InvalidRequest
 
 __all__ = ["image_type", "media_type", "png_of"]
@@ -64,13 +62,13 @@ def png_of(image: Any) -> bytes:
     return _encoded(_as_bytes(pixels))
 
 
-def _as_bytes(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _as_bytes(pixels: Array) -> U8:
     shares = pixels.dtype.kind == "b" or (pixels.dtype.kind == "f" and np.nanmax(pixels, initial=0) <= 1.0)
-    full: npt.NDArray[Any] = np.nan_to_num(pixels * 255.0 if shares else pixels)
+    full: Array = np.nan_to_num(pixels * 255.0 if shares else pixels)
     return full.clip(0, 255).astype(np.uint8)
 
 
-def _encoded(pixels: npt.NDArray[np.uint8]) -> bytes:
+def _encoded(pixels: U8) -> bytes:
     height, width, channels = pixels.shape
     rows = np.zeros((height, 1 + width * channels), np.uint8)  # each row begins with its filter: none
     rows[:, 1:] = pixels.reshape(height, -1)

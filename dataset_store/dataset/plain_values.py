@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Any, Final
 
-import numpy as np
+from dataset_store.core.arrays import np
 
 __all__ = ["from_json", "to_json"]
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import IO, TYPE_CHECKING, Literal, cast, overload
 
-import numpy as np
-
+from dataset_store.core.arrays import np
 from dataset_store.core.diff import Difference, diff, diff_entries
 from dataset_store.core.entries import Entries
 from dataset_store.dataset.arrow import table_of_entries

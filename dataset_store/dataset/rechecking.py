@@ -9,11 +9,11 @@ that version lives.
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-import numpy as np
 from msgspec import Struct
 
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.digest import PackName
-from dataset_store.core.entries import LISTED, Bool, Changes, Entries, overlay
+from dataset_store.core.entries import LISTED, Changes, Entries, overlay
 from dataset_store.core.extents import extents_of_segments
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.packfile import PackRef

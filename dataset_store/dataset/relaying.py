@@ -14,16 +14,14 @@ from heapq import merge
 from itertools import chain, groupby, islice
 from operator import itemgetter
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dataset_store.core.arrays import I64, Bool, np
 from dataset_store.core.digest import ChunkId, hash32, rows_digest
 from dataset_store.core.entries import (
-    I64,
     IDENTITY_BITS,
     ONE_CHUNK,
-    Bool,
     Changes,
     Entries,
     Segments,

@@ -13,13 +13,13 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 
-import numpy as np
 from msgspec import Struct
 
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.chunking import cut_ends
 from dataset_store.core.digest import ChunkId, hash32
-from dataset_store.core.entries import Bool, Entries
+from dataset_store.core.entries import Entries
 from dataset_store.core.extents import Extents, extents_of_places, unite, without
 from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, Frame, FrameCodec, FrameKind, take_segment
 from dataset_store.core.packfile import Footer, PackRef, Place, pack_key

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Any, Final
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
+from dataset_store.core.arrays import np
 from dataset_store.dataset.pictures import image_type, media_type, png_of
 from dataset_store.errors import CorruptObject, InvalidRequest, PathNotFound
 from dataset_store.local.drafts import Draft

@@ -4,10 +4,10 @@ First from the files that were added, if these are still what they were; else fr
 condemned as these are, for as long as they exist.
 """
 
-import numpy as np
 from msgspec.structs import replace
 
-from dataset_store.core.entries import EXECUTABLE, KIND_BITS, LISTED, Bool, Entries
+from dataset_store.core.arrays import Bool, np
+from dataset_store.core.entries import EXECUTABLE, KIND_BITS, LISTED, Entries
 from dataset_store.core.frames import FrameCodec
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey, to_text

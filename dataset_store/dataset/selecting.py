@@ -7,9 +7,9 @@ that hold them, all in one batch a level; only a wildcard that begins with one r
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
+from dataset_store.core.arrays import np
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Changes, Entries, overlay
 from dataset_store.core.log_entries import TreeRootRow

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import local
 
-import numpy as np
 from msgspec import Struct, field
 
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.digest import NodeId
-from dataset_store.core.entries import Bool, Entries
+from dataset_store.core.entries import Entries
 from dataset_store.core.envelope import encode_config
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite, without
 from dataset_store.core.frames import Frame, FrameCodec, FrameKind, frame_offsets, take_segment

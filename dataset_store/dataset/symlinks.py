@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from dataset_store.core.arrays import np
 from dataset_store.core.entries import KIND_BITS, Changes, Entries, overlay
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import ROOT, PathKey, parent_key, starts_below

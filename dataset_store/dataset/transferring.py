@@ -12,9 +12,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import numpy as np
 from msgspec import Struct
 
+from dataset_store.core.arrays import np
 from dataset_store.core.catalog import Catalog, Query, Version
 from dataset_store.core.merge import parents_first
 from dataset_store.core.relocation import Relocations

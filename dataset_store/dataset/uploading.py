@@ -6,14 +6,12 @@ repeated upload goes on where the first one stopped.
 
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
+from dataset_store.core.arrays import I64, Bool, np
 from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import ContentId
 from dataset_store.core.entries import (
-    Bool,
     Changes,
     Entries,
     concat,
@@ -226,7 +224,7 @@ class _Sending:
             self.located.add(row, self.sender.finish_list(found))
 
 
-def _sources(draft: Draft, pending: Entries, rows: npt.NDArray[np.int64]) -> Iterator[SourceFile]:
+def _sources(draft: Draft, pending: Entries, rows: I64) -> Iterator[SourceFile]:
     """The files of these rows, numbered by row; made when they are asked for."""
     sources = draft.sources_of([pending.keys[row] for row in rows.tolist()])
     for row, source in zip(rows.tolist(), sources, strict=True):

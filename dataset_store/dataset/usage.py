@@ -5,10 +5,9 @@ Every tree is read, and the footer of every pack that one of them names; no data
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
+from dataset_store.core.arrays import U8, U32, Bool, np
 from dataset_store.core.catalog import Version
 from dataset_store.core.entries import KIND_BITS, Entries
 from dataset_store.core.kinds import Kind
@@ -64,7 +63,7 @@ class _Frames:
 
     def __init__(self, footers: Iterable[tuple[PackRef, Footer]]) -> None:
         self._first: dict[PackRef, int] = {}
-        self._offsets: dict[PackRef, npt.NDArray[np.uint32]] = {}
+        self._offsets: dict[PackRef, U32] = {}
         stored, plain, count = [np.zeros(0, np.uint32)], [np.zeros(0, np.int64)], 0
         for pack, footer in footers:
             self._first[pack] = count
@@ -75,7 +74,7 @@ class _Frames:
         self.stored = np.concatenate(stored).astype(np.int64)
         self.plain = np.concatenate(plain)
 
-    def used_by(self, entries: Entries) -> npt.NDArray[np.bool_]:
+    def used_by(self, entries: Entries) -> Bool:
         """Which frames hold data of some entries."""
         steps = np.zeros(len(self.stored) + 1, np.int64)
         segments = entries.segments
@@ -85,7 +84,7 @@ class _Frames:
             first, offsets = self._first[pack], self._offsets[pack]
             np.add.at(steps, first + np.searchsorted(offsets, begin[rows]), 1)
             np.add.at(steps, first + np.searchsorted(offsets, end[rows]), -1)
-        used: npt.NDArray[np.bool_] = np.cumsum(steps[:-1]) > 0
+        used: Bool = np.cumsum(steps[:-1]) > 0
         return used
 
 
@@ -102,7 +101,7 @@ def data_usage(workspace: Workspace, versions: Sequence[Version]) -> DataUsage:
     packs = sorted({pack for version in versions for pack in _entries(workspace, version).segments.packs})
     frames = _Frames(workspace.footers(packs).items())
     uses = np.zeros(len(frames.stored), np.int32)
-    found: list[tuple[Version, npt.NDArray[np.uint8], int, int, int]] = []
+    found: list[tuple[Version, U8, int, int, int]] = []
     for version in versions:
         entries = _entries(workspace, version)
         used = frames.used_by(entries)

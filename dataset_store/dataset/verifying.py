@@ -12,12 +12,11 @@ from functools import partial
 from itertools import chain
 from threading import local
 
-import numpy as np
-import numpy.typing as npt
 from blake3 import blake3
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dataset_store.core.arrays import Rows, np
 from dataset_store.core.catalog import Version
 from dataset_store.core.diff import diff_entries
 from dataset_store.core.digest import hash32, rows_digest
@@ -300,7 +299,7 @@ class _Check:
         for row in np.flatnonzero(has_content & ~one_chunk).tolist():
             yield partial(self.check_large, row)
 
-    def _by_frame(self, rows: npt.NDArray[np.intp]) -> Iterator[list[int]]:
+    def _by_frame(self, rows: Rows) -> Iterator[list[int]]:
         """Rows of one-chunk contents in the order of their places, some MiB at a time."""
         firsts = self.entries.segment_ends[rows] - 1
         segments = self.entries.segments

@@ -7,12 +7,12 @@ names is known. What of the trees is nowhere is known by its reference only.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-import numpy as np
 from msgspec import Struct, field
 
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.digest import NodeId
-from dataset_store.core.entries import LISTED, Bool, Entries
+from dataset_store.core.entries import LISTED, Entries
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.nodes import Children, Node, NodeRef, decode_node

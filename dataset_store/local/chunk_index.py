@@ -16,8 +16,7 @@ from functools import partial
 from typing import Final
 from zlib import crc32
 
-import numpy as np
-
+from dataset_store.core.arrays import np
 from dataset_store.core.digest import ContentId, PackName
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.packfile import Footer, PackRef
@@ -38,17 +37,15 @@ _PACK: Final = struct.Struct("<I16s")
 _CHECK: Final = struct.Struct("<I")
 _COUNTS: Final = struct.Struct("<II")
 _ROW: Final = struct.Struct("<20sIIIIB")
-_COLUMNS: Final = np.dtype(
-    [
-        ("id", "u1", (32,)),
-        ("pack", "u1", (20,)),
-        ("offset", "<u4"),
-        ("stored", "<u4"),
-        ("plain_offset", "<u4"),
-        ("plain_length", "<u4"),
-        ("alone", "u1"),
-    ]
-)
+_COLUMNS: Final = [
+    ("id", "u1", (32,)),
+    ("pack", "u1", (20,)),
+    ("offset", "<u4"),
+    ("stored", "<u4"),
+    ("plain_offset", "<u4"),
+    ("plain_length", "<u4"),
+    ("alone", "u1"),
+]
 """A chunk id and then its `_ROW`."""
 
 
@@ -163,7 +160,7 @@ def _chunk_rows(pack: PackRef, footer: Footer) -> Iterator[list[tuple[bytes, byt
     table["plain_offset"] = footer.plain_offsets()[chunks]
     table["plain_length"] = footer.lengths[chunks]
     table["alone"] = footer.chunk_counts[frame] == 1
-    size = _COLUMNS.itemsize
+    size = 32 + _ROW.size
     for start in range(0, len(table), _ROWS_AT_ONCE):
         data = table[start : start + _ROWS_AT_ONCE].tobytes()
         rows = [(_CHUNK + data[at : at + 32], data[at + 32 : at + size]) for at in range(0, len(data), size)]

@@ -13,10 +13,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-import numpy as np
-import numpy.typing as npt
-
-from dataset_store.core.entries import KIND_BITS, Bool, Changes, Entries, compose
+from dataset_store.core.arrays import I64, Bool, np
+from dataset_store.core.entries import KIND_BITS, Changes, Entries, compose
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey
 from dataset_store.errors import Conflict, DatasetNotFound
@@ -222,7 +220,7 @@ class Draft:
         numbers = self._latest_calls(keys, 0).tolist()
         return [self._sources[number][0] if number >= 0 else None for number in numbers]
 
-    def _latest_calls(self, keys: Sequence[PathKey], first: int) -> npt.NDArray[np.int64]:
+    def _latest_calls(self, keys: Sequence[PathKey], first: int) -> I64:
         """The number of the latest source, from `first` on, whose call changed each key; -1 where none did."""
         numbers = np.full(len(keys), -1, np.int64)
         rest = np.arange(len(keys))

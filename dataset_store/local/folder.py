@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dataset_store.core.arrays import U8, U64, Bool, np
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries, make_entries, sort_rows
 from dataset_store.core.kinds import Kind
@@ -26,8 +25,6 @@ from dataset_store.local.stat_cache import StatCache
 __all__ = ["Folder", "Progress", "read_file", "read_folder", "remember_folder"]
 
 _GROUP_ROWS = 32_768
-
-_NO_BYTES = np.frombuffer(hash32(b""), np.uint8)
 
 
 class Progress(Protocol):
@@ -52,9 +49,9 @@ class _Block(Struct, eq=False):
     """One block of a scan with its content ids as far as they are known; shapes (n, 32) and (n,)."""
 
     rows: DirectoryBlock
-    ids: npt.NDArray[np.uint8]
-    known: npt.NDArray[np.bool_]
-    stat: npt.NDArray[np.uint64]
+    ids: U8
+    known: Bool
+    stat: U64
 
     def unread(self) -> list[int]:
         """Rows of files that must be read."""
@@ -150,13 +147,13 @@ def _links(blocks: Iterable[_Block]) -> Iterator[tuple[PathKey, bytes]]:
             yield from ((keys[row], target) for row, target in block.rows.targets.items())
 
 
-def _prepared(rows: DirectoryBlock, ids: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]) -> _Block:
+def _prepared(rows: DirectoryBlock, ids: U8, known: Bool) -> _Block:
     """A block with the contents that need no reading: links, empty directories and empty files."""
     ids, known = ids.copy(), known.copy()
     for row, target in rows.targets.items():
         ids[row] = np.frombuffer(hash32(target), np.uint8)
     empty = (rows.kind == Kind.DIRECTORY) | ((rows.kind == Kind.FILE) & (rows.size == 0))
-    ids[empty] = _NO_BYTES
+    ids[empty] = np.frombuffer(hash32(b""), np.uint8)
     known |= empty | (rows.kind == Kind.SYMLINK)
     return _Block(rows, ids, known, rows.stat.copy())
 

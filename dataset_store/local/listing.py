@@ -8,12 +8,12 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Final
 
-import numpy as np
 from msgspec import Struct, field
-from numpy.typing import NDArray
 
+from dataset_store.core.arrays import I64, U8, U64, Bool, np
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey
 
@@ -44,42 +44,42 @@ class DirectoryBlock(Struct, frozen=True, eq=False):
     number: int
     last: bool
     names: list[bytes]
-    kind: NDArray[np.uint8]
-    executable: NDArray[np.bool_]
-    stat: NDArray[np.uint64]
+    kind: U8
+    executable: Bool
+    stat: U64
     targets: Mapping[int, bytes]
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
-    def size(self) -> NDArray[np.uint64]:
+    def size(self) -> U64:
         """Bytes: of a file, of a link's text, 0 for a directory."""
-        row: NDArray[np.uint64] = self.stat[0]
+        row: U64 = self.stat[0]
         return row
 
     @property
-    def mtime_ns(self) -> NDArray[np.int64]:
+    def mtime_ns(self) -> I64:
         """Nanoseconds since 1970."""
-        row: NDArray[np.int64] = self.stat[1].view(np.int64)
+        row: I64 = self.stat[1].view(np.int64)
         return row
 
     @property
-    def ctime_ns(self) -> NDArray[np.int64]:
+    def ctime_ns(self) -> I64:
         """Nanoseconds since 1970."""
-        row: NDArray[np.int64] = self.stat[2].view(np.int64)
+        row: I64 = self.stat[2].view(np.int64)
         return row
 
     @property
-    def inode(self) -> NDArray[np.uint64]:
+    def inode(self) -> U64:
         """Inode numbers."""
-        row: NDArray[np.uint64] = self.stat[3]
+        row: U64 = self.stat[3]
         return row
 
     @property
-    def device(self) -> NDArray[np.uint64]:
+    def device(self) -> U64:
         """Device numbers."""
-        row: NDArray[np.uint64] = self.stat[4]
+        row: U64 = self.stat[4]
         return row
 
     def keys(self) -> list[PathKey]:
@@ -92,9 +92,9 @@ class DirectoryBlock(Struct, frozen=True, eq=False):
 class Columns(Struct, frozen=True, eq=False):
     """Kind, exec bit and stat of n entries, as in `DirectoryBlock`; kind 0 is what no dataset holds."""
 
-    kind: NDArray[np.uint8]
-    executable: NDArray[np.bool_]
-    stat: NDArray[np.uint64]
+    kind: U8
+    executable: Bool
+    stat: U64
 
     @staticmethod
     def of(found: list[os.stat_result]) -> "Columns":
@@ -106,7 +106,7 @@ class Columns(Struct, frozen=True, eq=False):
         signed[2] = [one.st_ctime_ns for one in found]
         rows[3] = [one.st_ino for one in found]
         rows[4] = [one.st_dev for one in found]
-        code = _CODES[[one.st_mode >> 6 for one in found]] if found else np.empty(0, np.uint8)
+        code = _codes()[[one.st_mode >> 6 for one in found]] if found else np.empty(0, np.uint8)
         return Columns(code & np.uint8(15), code > 127, rows)
 
     @staticmethod
@@ -121,7 +121,7 @@ class Columns(Struct, frozen=True, eq=False):
             np.concatenate([part.stat for part in parts], axis=1),
         )
 
-    def part(self, rows: slice | NDArray[np.bool_]) -> "Columns":
+    def part(self, rows: slice | Bool) -> "Columns":
         """Some of the rows, contiguous again."""
         return Columns(self.kind[rows], self.executable[rows], np.ascontiguousarray(self.stat[:, rows]))
 
@@ -185,7 +185,8 @@ def join_keys(below: PathKey, directory: PathKey) -> PathKey:
     return PathKey(below + b"\0" + directory) if below and directory else PathKey(below + directory)
 
 
-def _codes() -> NDArray[np.uint8]:
+@cache
+def _codes() -> U8:
     """Kind, and 128 for a file that its owner may execute, for each `st_mode >> 6`."""
     kinds = {stat.S_IFREG: Kind.FILE, stat.S_IFLNK: Kind.SYMLINK, stat.S_IFDIR: Kind.DIRECTORY}
     codes = np.zeros(1 << 10, np.uint8)
@@ -193,6 +194,3 @@ def _codes() -> NDArray[np.uint8]:
         kind = kinds.get(stat.S_IFMT(index << 6), 0)
         codes[index] = kind | (128 if kind == Kind.FILE and index & 1 else 0)
     return codes
-
-
-_CODES: Final = _codes()

@@ -15,11 +15,9 @@ from functools import partial
 from threading import Event, local
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from dataset_store.core.arrays import Bool, Rows, np
 from dataset_store.core.digest import hash32, rows_digest
-from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Bool, Entries
+from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Entries
 from dataset_store.core.frames import HEADER_SIZE, NEXT_STEP, Frame, FrameCodec, frame_length
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import PackRef, Place
@@ -55,8 +53,6 @@ raises where they turn out not to be what was linked; called from several thread
 def _no_external(_row: int, _write: Callable[[bytes], object]) -> None:
     raise UnsupportedFileType("There are external links, and nobody to fetch them.", "Say how to fetch them.")
 
-
-Rows = npt.NDArray[np.intp]
 
 _UNIT_BYTES = 4 * 2**20
 _UNIT_FILES = 4_096

@@ -24,11 +24,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Final, NamedTuple, NoReturn
 
-import numpy as np
 from blake3 import blake3
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from dataset_store.core.arrays import U8, np
 from dataset_store.errors import DatasetStoreError, FileChanged
 from dataset_store.local.os_errors import reading_error, shown
 
@@ -77,7 +76,7 @@ class FileStat(NamedTuple):
 class HashedFiles(Struct, frozen=True, eq=False):
     """Content ids, u8 (n, 32), and the stat of each file as it was hashed, n of them."""
 
-    content_ids: NDArray[np.uint8]
+    content_ids: U8
     stats: list[FileStat]
 
 

@@ -24,9 +24,9 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
 from msgspec import Struct, field
 
+from dataset_store.core.arrays import np
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import (
     MAX_COMPONENTS,
@@ -64,7 +64,6 @@ _IGNORE_NAME: Final = os.fsdecode(IGNORE_FILE)
 
 _MOST_TOLD: Final = 5
 
-_NOTHING: Final = Columns.of([])
 
 Identity = tuple[int, int]
 """Device and inode."""
@@ -191,7 +190,7 @@ class _Frame(Struct, eq=False):
     identity: Identity
     opened: int | None
     rules: Rules | None
-    listing: Listing = field(default_factory=lambda: Listing([], _NOTHING))
+    listing: Listing = field(default_factory=lambda: Listing([], Columns.of([])))
     pending: list[int] = field(default_factory=list)
 
     def path(self, name: bytes) -> bytes:

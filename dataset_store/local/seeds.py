@@ -11,11 +11,11 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
-import numpy as np
 from msgspec import Struct
 
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.digest import hash32
-from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Bool, Entries, same_identity
+from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Entries, same_identity
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.paths import PathKey, to_path

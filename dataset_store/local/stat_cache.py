@@ -22,11 +22,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import numpy as np
 from blake3 import blake3
 from msgspec import Struct
-from numpy.typing import NDArray
 
+from dataset_store.core.arrays import U8, U64, Bool, np
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey
 from dataset_store.local.environment import BestEffort, Transaction
@@ -59,8 +58,8 @@ class Known(Struct, frozen=True, eq=False):
         mask: bool (n,): where the content id is known. Only files are ever known, links and directories never.
     """
 
-    ids: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
+    ids: U8
+    mask: Bool
 
 
 class StatCache:
@@ -98,8 +97,8 @@ class StatCache:
         self,
         root: bytes | str,
         blocks: Sequence[DirectoryBlock],
-        ids: Sequence[NDArray[np.uint8]],
-        masks: Sequence[NDArray[np.bool_]],
+        ids: Sequence[U8],
+        masks: Sequence[Bool],
         now_ns: int,
     ) -> None:
         """Remember the content of files, in place of what was remembered of these blocks.
@@ -154,9 +153,9 @@ class _Stored(Struct, frozen=True, eq=False):
     """A block as it was recorded: names joined by a zero byte, u64 (4, n), u8 (n, 32) and bool (n,)."""
 
     names: bytes
-    stat: NDArray[np.uint64]
-    ids: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
+    stat: U64
+    ids: U8
+    mask: Bool
 
 
 class _Reader:
@@ -206,7 +205,7 @@ class _Reader:
         return None if value is None else _decode(value)
 
 
-def _settled(block: DirectoryBlock, now_ns: int) -> NDArray[np.bool_]:
+def _settled(block: DirectoryBlock, now_ns: int) -> Bool:
     """Which rows of a block would show any change made after `now_ns` in one of their times.
 
     A time that is a whole multiple of 10 ms is taken for a coarse one; of a fine one that is true by chance once
@@ -217,7 +216,7 @@ def _settled(block: DirectoryBlock, now_ns: int) -> NDArray[np.bool_]:
     return np.asarray((times <= latest).all(axis=0) & (block.kind == _FILE))
 
 
-def _encode(block: DirectoryBlock, ids: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bytes:
+def _encode(block: DirectoryBlock, ids: U8, mask: Bool) -> bytes:
     names = b"\0".join(block.names)
     head = _HEADER.pack(_MAGIC, len(block), len(names))
     columns = [

@@ -8,11 +8,9 @@ Never: decides what is done with what is not reached.
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from dataset_store.core.arrays import Array, Void, np
 from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.digest import NodeId, PackName
 from dataset_store.core.entries import LISTED, Entries
@@ -27,17 +25,16 @@ from dataset_store.storage.trees import StoredNodes, place_of, root_of
 
 __all__ = ["NoSummaries", "Reached", "SummaryKeeper", "blobs_of", "blobs_of_contents", "blobs_of_fold", "reach_trees"]
 
-_REF: Final = np.dtype(
-    [
-        ("kind", "u1"),
-        ("id", "u1", (32,)),
-        ("storage", "<u4"),
-        ("name", "u1", (16,)),
-        ("offset", "<u4"),
-        ("stored", "<u4"),
-        ("plain", "<u4"),
-    ]
-)
+_REF: Final = [
+    ("kind", "u1"),
+    ("id", "u1", (32,)),
+    ("storage", "<u4"),
+    ("name", "u1", (16,)),
+    ("offset", "<u4"),
+    ("stored", "<u4"),
+    ("plain", "<u4"),
+]
+_REF_SIZE: Final = 65
 _EXTENT: Final = slice(33, 61)
 """Bytes of a reference that are an extent: from `storage` to `stored`."""
 
@@ -47,7 +44,7 @@ _AT_ONCE: Final = 1_024
 
 _LIST_COUNTS: Final = struct.Struct("<II")
 
-Refs = npt.NDArray[np.void]
+Refs = Void
 
 
 class SummaryKeeper(Protocol):
@@ -218,12 +215,12 @@ def _joined(refs: Sequence[tuple[FrameKind, NodeRef]], extents: Extents) -> byte
 
 def _split(summary: bytes) -> tuple[Refs, bytes]:
     (count,) = _COUNT.unpack_from(summary)
-    end = _COUNT.size + count * _REF.itemsize
+    end = _COUNT.size + count * _REF_SIZE
     return np.frombuffer(summary, _REF, count, _COUNT.size), summary[end:]
 
 
 def _refs(refs: Sequence[tuple[FrameKind, NodeRef]]) -> Refs:
-    table: npt.NDArray[Any] = np.zeros(len(refs), _REF)
+    table: Array = np.zeros(len(refs), _REF)
     table["kind"] = [kind for kind, _ in refs]
     table["id"] = np.frombuffer(b"".join(ref.node_id for _, ref in refs), np.uint8).reshape(-1, 32)
     table["name"] = np.frombuffer(b"".join(ref.place.pack.name for _, ref in refs), np.uint8).reshape(-1, 16)
@@ -233,11 +230,11 @@ def _refs(refs: Sequence[tuple[FrameKind, NodeRef]]) -> Refs:
     return table
 
 
-def _node_ref(row: np.void) -> NodeRef:
+def _node_ref(row: "np.void") -> NodeRef:
     pack = PackRef(int(row["storage"]), PackName(row["name"].tobytes()))
     return NodeRef(NodeId(row["id"].tobytes()), Place(pack, int(row["offset"]), int(row["stored"]), int(row["plain"])))
 
 
 def _extents(refs: Refs) -> Extents:
     """The frames of the nodes themselves."""
-    return Extents.decode(refs.view(np.uint8).reshape(-1, _REF.itemsize)[:, _EXTENT].tobytes())
+    return Extents.decode(refs.view(np.uint8).reshape(-1, _REF_SIZE)[:, _EXTENT].tobytes())

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
-import numpy as np
 from msgspec import Struct, field
 
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.digest import StoreId, hash32
-from dataset_store.core.entries import Bool
 from dataset_store.core.frames import HEADER_SIZE, FrameCodec, frame_length, require
 from dataset_store.core.packfile import (
     PACK_HEADER_SIZE,

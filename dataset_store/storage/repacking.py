@@ -13,10 +13,10 @@ Never: changes what any version holds, or writes under a name that was used befo
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dataset_store.core.arrays import np
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.extents import Extents
 from dataset_store.core.frames import EncodedFrame, FrameCodec

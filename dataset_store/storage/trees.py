@@ -9,8 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-import numpy as np
-
+from dataset_store.core.arrays import np
 from dataset_store.core.census import (
     Census,
     census_after,

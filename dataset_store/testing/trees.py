@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from hypothesis import strategies as st
 from msgspec import Struct, field
 
+from dataset_store.core.arrays import np
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import EXECUTABLE, ONE_CHUNK, Entries, Segments
 from dataset_store.core.nodes import Node, NodeRef, decode_node
