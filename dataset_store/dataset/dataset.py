@@ -11,15 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_store.core.catalog import Query
-from dataset_store.core.tag_filters import parse_tags
-from dataset_store.dataset import beginning, catalog_changes, deleting, offline
-from dataset_store.dataset.importing import take_in
 from dataset_store.dataset.labelling import Labelling, labels
 from dataset_store.dataset.limits import require_name_text, version_text
 from dataset_store.dataset.making import Making
-from dataset_store.dataset.overview import latest_draft
 from dataset_store.dataset.reading import Reading
-from dataset_store.dataset.searching import Search, found_as_dict, search
 from dataset_store.dataset.sharing import Sharing
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFound, StoreNotFound
@@ -64,6 +59,8 @@ class Dataset(Making, Reading, Labelling, Sharing):
             VersionExists: The version number is taken.
             InvalidRequest: No name is given or implied; or offline mode is on, which knows no parents.
         """
+        from dataset_store.dataset import beginning, offline
+
         parents = _ids_of(parent_datasets)
         if parents:
             offline.require_online("begin a child")
@@ -132,6 +129,10 @@ class Dataset(Making, Reading, Labelling, Sharing):
             DatasetNotFound: Nothing matches.
             InvalidRequest: Nothing was asked for, or an id together with a name, or an argument is not known.
         """
+        from dataset_store.core.tag_filters import parse_tags
+        from dataset_store.dataset import offline
+        from dataset_store.dataset.overview import latest_draft
+
         _require_known(kwargs)
         offline.require_online("get a dataset")
         # Scripts pass on settings that may be empty, and a version beside an id.
@@ -172,6 +173,8 @@ class Dataset(Making, Reading, Labelling, Sharing):
 
     @classmethod
     def _by_id(cls, workspace: Workspace, dataset_id: str, *, drafts: bool) -> "Dataset":
+        from dataset_store.dataset import beginning
+
         draft = beginning.open_draft(workspace, dataset_id) if drafts else None
         if draft is None:
             workspace.live_version(dataset_id)
@@ -201,6 +204,8 @@ class Dataset(Making, Reading, Labelling, Sharing):
             DatasetNotFound, NotFinal: A version is not there or not final.
             InvalidRequest: Nothing was asked for, or both ids and pairs.
         """
+        from dataset_store.dataset import beginning, offline
+
         offline.require_online("squash datasets")
         if bool(dataset_ids) == bool(dataset_project_name_pairs):
             raise InvalidRequest("Ids are to be given, or pairs of project and name.", "Give one or the other.")
@@ -245,6 +250,9 @@ class Dataset(Making, Reading, Labelling, Sharing):
         Raises:
             InvalidRequest: `partial_name` is no regular expression, or `tags` are none.
         """
+        from dataset_store.core.tag_filters import parse_tags
+        from dataset_store.dataset.searching import Search, found_as_dict, search
+
         meant = Search(
             project=dataset_project,
             partial_name=partial_name,
@@ -270,6 +278,8 @@ class Dataset(Making, Reading, Labelling, Sharing):
             VersionExists: Another dataset has the new name.
             InvalidRequest: A log entry cannot hold the new name.
         """
+        from dataset_store.dataset import catalog_changes, offline
+
         offline.require_online("rename a dataset")
         require_name_text("name", new_dataset_name)
         catalog_changes.move_series(open_workspace(), dataset_project, dataset_name, to_name=new_dataset_name)
@@ -277,6 +287,8 @@ class Dataset(Making, Reading, Labelling, Sharing):
     @classmethod
     def move_to_project(cls, new_dataset_project: str, dataset_project: str, dataset_name: str) -> None:
         """Put a dataset, with all its versions, into another project. Ids stay. Raises as `rename`."""
+        from dataset_store.dataset import catalog_changes, offline
+
         offline.require_online("move a dataset")
         if new_dataset_project:
             require_name_text("project", new_dataset_project)
@@ -317,6 +329,8 @@ class Dataset(Making, Reading, Labelling, Sharing):
             Conflict: Other versions have it as a parent, and `force` is not set; or several projects have the name.
             InvalidRequest: Several versions match, or no dataset is named, or arguments exclude each other.
         """
+        from dataset_store.dataset import deleting, offline
+
         offline.require_online("delete a dataset")
         named = (dataset_project, dataset_name, dataset_version)
         require_one_way(dataset_id, named)
@@ -338,11 +352,15 @@ class Dataset(Making, Reading, Labelling, Sharing):
     @classmethod
     def is_offline(cls) -> bool:
         """Whether offline mode is on: versions are then made in folders of their own, without the store."""
+        from dataset_store.dataset import offline
+
         return offline.is_offline()
 
     @classmethod
     def set_offline(cls, offline_mode: bool = False) -> None:
         """Turn offline mode on or off, for this process; `import_offline_session` takes in what was made offline."""
+        from dataset_store.dataset import offline
+
         offline.set_offline(offline_mode)
 
     def get_offline_mode_folder(self) -> Path | None:
@@ -350,6 +368,8 @@ class Dataset(Making, Reading, Labelling, Sharing):
 
         Once `upload` was called the folder holds the files themselves, and can be moved or zipped.
         """
+        from dataset_store.dataset import offline
+
         folder = offline.session_folder(self._workspace)
         return None if folder is None else Path(folder)
 
@@ -373,6 +393,9 @@ class Dataset(Making, Reading, Labelling, Sharing):
             VersionExists: Its explicit number is taken; nothing was taken in.
             FileChanged: A file that was not uploaded into the session is not what it was, or not on this machine.
         """
+        from dataset_store.dataset import offline
+        from dataset_store.dataset.importing import take_in
+
         offline.require_online("import a session")
         target = open_workspace(create=True)
         with offline.opened_session(os.fspath(session_folder_zip)) as session:

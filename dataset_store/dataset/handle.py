@@ -1,23 +1,16 @@
 """What every dataset object is: a version being made, or a final one, and what it is called."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dataset_store.core.catalog import Version
-from dataset_store.core.entries import Entries
-from dataset_store.core.tree import read_all
-from dataset_store.dataset import beginning, drafting
-from dataset_store.dataset.lineage import dependency_graph
-from dataset_store.dataset.notebook import version_html
-from dataset_store.dataset.outputs import output_of
-from dataset_store.dataset.overview import draft_row, number_of, status_name, summary_of
-from dataset_store.dataset.uploading import UploadReport
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import NotFinal, VersionIsFinal
 from dataset_store.local.drafts import Draft
 from dataset_store.local.settings import load_settings
-from dataset_store.storage.storages import normal_url
-from dataset_store.storage.trees import root_of
+
+if TYPE_CHECKING:
+    from dataset_store.core.entries import Entries
 
 __all__ = ["Handle"]
 
@@ -30,6 +23,8 @@ class Handle:
     __slots__ = ("_held", "_sent", "_version_id", "_workspace")
 
     def __init__(self, workspace: Workspace, draft: Draft | None, version_id: str) -> None:
+        from dataset_store.dataset.uploading import UploadReport
+
         self._workspace = workspace
         self._held = draft
         self._sent: UploadReport | None = None
@@ -60,6 +55,8 @@ class Handle:
     @property
     def status(self) -> str:
         """ClearML's name for how far it is: `in_progress`, `completed` or `published`."""
+        from dataset_store.dataset.overview import status_name
+
         final = self._draft is None
         return status_name(final=final, published=final and self._workspace.version(self.id).published)
 
@@ -73,10 +70,14 @@ class Handle:
 
     def get_dependency_graph(self) -> dict[str, list[str]]:
         """Every version of its lineage, itself first, with the ids of its parents."""
+        from dataset_store.dataset.lineage import dependency_graph
+
         return dependency_graph(self._workspace.catalog, self.id, self._parents())
 
     def get_default_storage(self) -> str:
         """Where its packs lie, or would go: the URL of the store's root, or of the one given as `output_uri`."""
+        from dataset_store.dataset.outputs import output_of
+
         draft = self._draft
         output = draft.output if draft is not None else output_of(self._workspace.catalog, self._final())
         return output or self._workspace.repository.backend.describe()
@@ -99,6 +100,9 @@ class Handle:
         return f"<Dataset {self.project}/{self.name} {self._number()} {state} {self.id}>"
 
     def _repr_html_(self) -> str:
+        from dataset_store.dataset.notebook import version_html
+        from dataset_store.dataset.overview import draft_row, summary_of
+
         draft = self._draft
         row = (
             draft_row(self._workspace.catalog, draft)
@@ -108,19 +112,27 @@ class Handle:
         return version_html(row)
 
     def _number(self) -> str:
+        from dataset_store.dataset.overview import number_of
+
         draft = self._draft
         return self._final().number if draft is None else number_of(self._workspace.catalog, draft)
 
     @property
     def _draft(self) -> Draft | None:
         """The draft as it is now, whoever changed it; None once it is final."""
+        from dataset_store.dataset import beginning
+
         if self._held is not None and not self._held.is_current():
             self._held = beginning.open_draft(self._workspace, self.id)
             if self._held is None:
                 self._workspace.version(self.id)  # raises where it was discarded
         return self._held
 
-    def _entries(self) -> Entries:
+    def _entries(self) -> "Entries":
+        from dataset_store.core.tree import read_all
+        from dataset_store.dataset import drafting
+        from dataset_store.storage.trees import root_of
+
         if self._draft is not None:
             return drafting.current_entries(self._workspace, self._draft)
         return read_all(root_of(self._final().entry.tree), self._workspace.repository.nodes)
@@ -148,6 +160,9 @@ class Handle:
 
 def _reopened(kind: type[H], store: str, version_id: str) -> H:
     """A dataset object that another process described."""
+    from dataset_store.dataset import beginning
+    from dataset_store.storage.storages import normal_url
+
     workspace = open_workspace(None if normal_url(load_settings().store) == store else store)
     draft = beginning.open_draft(workspace, version_id)
     if draft is None:

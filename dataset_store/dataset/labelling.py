@@ -1,22 +1,14 @@
 """Labelling a version: what can be changed of a final one too. Each change is one entry of the log."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dataset_store.dataset import catalog_changes, describing
-from dataset_store.dataset.arrow import decode_value, encode_value
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.limits import require_description, require_tags, version_text
-from dataset_store.dataset.metadata import (
-    add_report,
-    metadata_names,
-    piece_of,
-    reports_of,
-    require_name,
-    set_piece,
-)
-from dataset_store.dataset.reports import Logger, Report
 from dataset_store.errors import NotFinal
+
+if TYPE_CHECKING:
+    from dataset_store.dataset.reports import Logger, Report
 
 __all__ = ["Labelling", "labels"]
 
@@ -36,6 +28,8 @@ class Labelling(Handle):
 
     @version.setter
     def version(self, number: object) -> None:
+        from dataset_store.dataset import describing
+
         describing.relabel(self._workspace, self._open_draft("renumber"), number=version_text(number))
 
     @property
@@ -47,6 +41,8 @@ class Labelling(Handle):
 
     @tags.setter
     def tags(self, values: Sequence[str] | str) -> None:
+        from dataset_store.dataset import catalog_changes, describing
+
         wanted = set(labels(values))
         if self._draft is not None:
             describing.relabel(self._workspace, self._draft, tags=wanted)
@@ -68,6 +64,8 @@ class Labelling(Handle):
         self._change_tags(set(), set(labels(tags)))
 
     def _change_tags(self, add: set[str], remove: set[str]) -> None:
+        from dataset_store.dataset import catalog_changes
+
         if self._draft is not None:
             self.tags = sorted((set(self.tags) | add) - remove)
         else:
@@ -79,6 +77,8 @@ class Labelling(Handle):
         Raises:
             InvalidRequest: A log entry cannot hold it.
         """
+        from dataset_store.dataset import catalog_changes, describing
+
         require_description(description)
         if self._draft is not None:
             describing.relabel(self._workspace, self._draft, description=description)
@@ -98,6 +98,9 @@ class Labelling(Handle):
         Raises:
             InvalidRequest: It is of another kind or would come back changed (nothing is pickled), or it is too long.
         """
+        from dataset_store.dataset.arrow import encode_value
+        from dataset_store.dataset.metadata import require_name, set_piece
+
         require_name(metadata_name)
         data = None if metadata is None else encode_value(metadata)
         set_piece(self._workspace, self.id, self._draft, metadata_name, data)
@@ -108,16 +111,23 @@ class Labelling(Handle):
         Raises:
             CorruptObject, ObjectMissing: The store is damaged.
         """
+        from dataset_store.dataset.arrow import decode_value
+        from dataset_store.dataset.metadata import piece_of, require_name
+
         data = piece_of(self._workspace, self.id, self._draft, require_name(metadata_name))
         return None if data is None else decode_value(data, what=f"The metadata {metadata_name!r}")
 
     @property
     def metadata_names(self) -> list[str]:
         """The names of the values kept with the version, in the order in which they were set."""
+        from dataset_store.dataset.metadata import metadata_names
+
         return list(metadata_names(self._workspace, self.id, self._draft))
 
-    def get_logger(self) -> Logger:
+    def get_logger(self) -> "Logger":
         """What makes reports (texts, tables, plots) that are kept with the version, also after finalize."""
+        from dataset_store.dataset.metadata import add_report
+        from dataset_store.dataset.reports import Logger
 
         def keep(line: bytes) -> None:
             add_report(self._workspace, self.id, self._draft, line)
@@ -125,8 +135,10 @@ class Labelling(Handle):
         return Logger(keep, self.get_default_storage())
 
     @property
-    def reports(self) -> list[Report]:
+    def reports(self) -> "list[Report]":
         """The reports kept with the version, in the order in which they were made."""
+        from dataset_store.dataset.metadata import reports_of
+
         return reports_of(self._workspace, self.id, self._draft)
 
     def publish(self, raise_on_error: bool = True) -> bool:
@@ -138,6 +150,8 @@ class Labelling(Handle):
         Raises:
             NotFinal: It is not finalized.
         """
+        from dataset_store.dataset import catalog_changes
+
         if self._draft is not None:
             if not raise_on_error:
                 return False
@@ -151,6 +165,8 @@ class Labelling(Handle):
         Raises:
             NotFinal: It is not finalized.
         """
+        from dataset_store.dataset import catalog_changes
+
         catalog_changes.set_archived(self._workspace, self._final().id, archived=True)
 
     def unarchive(self) -> None:
@@ -159,6 +175,8 @@ class Labelling(Handle):
         Raises:
             NotFinal: It is not finalized.
         """
+        from dataset_store.dataset import catalog_changes
+
         catalog_changes.set_archived(self._workspace, self._final().id, archived=False)
 
 

@@ -3,18 +3,13 @@
 import logging
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from dataset_store.dataset import describing, drafting
-from dataset_store.dataset.committing import finalize_draft
-from dataset_store.dataset.externals import upload_as_links
 from dataset_store.dataset.handle import Handle
-from dataset_store.dataset.holding import discard_draft
-from dataset_store.dataset.linking import add_links, wanted_links
-from dataset_store.dataset.outputs import storage_url
-from dataset_store.dataset.uploading import UploadReport, upload_draft
 from dataset_store.errors import PathNotFound, PendingUploads
-from dataset_store.local.draft_records import Output
+
+if TYPE_CHECKING:
+    from dataset_store.dataset.uploading import UploadReport
 
 __all__ = ["EXTERNAL_TAG", "Counts", "Making", "add_counting", "entries_meant", "link_counting"]
 
@@ -127,6 +122,8 @@ class Making(Handle):
         Raises:
             VersionIsFinal: It is finalized.
         """
+        from dataset_store.dataset import drafting
+
         draft = self._open_draft("remove files from")
         removed = drafting.remove_paths(self._workspace, draft, dataset_path or "", recursive=recursive)
         if verbose:
@@ -159,6 +156,8 @@ class Making(Handle):
             PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: Nothing was changed.
             VersionIsFinal: It is finalized.
         """
+        from dataset_store.dataset import drafting
+
         draft = self._open_draft("sync a folder into")
         folder = os.fspath(local_path)
         found = drafting.sync(self._workspace, draft, folder, dataset_path, dry_run=dry_run, follow_links=follow_links)
@@ -203,6 +202,11 @@ class Making(Handle):
             StorageFailed: The store refused; nothing is lost, repeat.
             VersionIsFinal: It is finalized.
         """
+        from dataset_store.dataset.externals import upload_as_links
+        from dataset_store.dataset.outputs import storage_url
+        from dataset_store.dataset.uploading import upload_draft
+        from dataset_store.local.draft_records import Output
+
         draft = self._open_draft("upload")
         if output_url is not None:
             draft.redirect(Output(storage_url(self._workspace, output_url)))
@@ -214,7 +218,7 @@ class Making(Handle):
         return True
 
     @property
-    def last_upload(self) -> UploadReport | None:
+    def last_upload(self) -> "UploadReport | None":
         """What the last upload through this object sent, that of `finalize` too; None before there was one."""
         return self._sent
 
@@ -235,6 +239,9 @@ class Making(Handle):
             CommitOutcomeUnknown: Call it again; it cannot land twice.
             VersionIsFinal: It is finalized already.
         """
+        from dataset_store.dataset.committing import finalize_draft
+        from dataset_store.dataset.uploading import upload_draft
+
         draft = self._open_draft("finalize")
         if self.is_dirty() and not auto_upload:
             if not raise_on_error:
@@ -271,6 +278,8 @@ class Making(Handle):
         Raises:
             VersionIsFinal: It is finalized.
         """
+        from dataset_store.dataset.holding import discard_draft
+
         discard_draft(self._workspace, self._open_draft("discard"))
 
 
@@ -285,6 +294,8 @@ def add_counting(
     follow_links: bool = False,
 ) -> Counts:
     """As `Dataset.add_files`, with all that there is to tell."""
+    from dataset_store.dataset import drafting
+
     draft = dataset._open_draft("add files to")
     source = os.fspath(path)
     if not os.path.lexists(source):
@@ -307,6 +318,9 @@ def link_counting(
     read_hash: bool = False,
 ) -> Counts:
     """As `Dataset.add_external_files`, with all that there is to tell."""
+    from dataset_store.dataset import describing
+    from dataset_store.dataset.linking import add_links, wanted_links
+
     draft = dataset._open_draft("add links to")
     urls = [os.fspath(source_url)] if isinstance(source_url, str | os.PathLike) else list(source_url)
     paths = [dataset_path or ""] if dataset_path is None or isinstance(dataset_path, str) else list(dataset_path)
@@ -320,6 +334,8 @@ def link_counting(
 
 def entries_meant(dataset: Making, patterns: Sequence[str], *, recursive: bool) -> list[int]:
     """How many entries of a draft `Dataset.remove_files` would remove for each pattern alone."""
+    from dataset_store.dataset import drafting
+
     draft = dataset._open_draft("remove files from")
     entries = drafting.current_entries(dataset._workspace, draft)
     meant = drafting.keys_meant(dataset._workspace, draft, entries, patterns, recursive=recursive)

@@ -7,24 +7,19 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Literal, cast, overload
 
 from dataset_store.core.arrays import np
-from dataset_store.core.diff import Difference, diff, diff_entries
-from dataset_store.core.entries import Entries
-from dataset_store.dataset.arrow import table_of_entries
-from dataset_store.dataset.copying import local_copy, mutable_copy
-from dataset_store.dataset.differences import DatasetDiff, changes_of
 from dataset_store.dataset.handle import Handle
-from dataset_store.dataset.history import Lineage
-from dataset_store.dataset.lineage import merged_entries
-from dataset_store.dataset.links import LinkEntry, link_entries, link_rows, links_of
-from dataset_store.dataset.listing import FileEntry, file_entries, paths_of
-from dataset_store.dataset.opening import open_file
-from dataset_store.dataset.overview import lineage_of
 from dataset_store.dataset.selecting import parts_of, selection_of
-from dataset_store.dataset.verifying import FolderReport, compare_folder, verify_folder
-from dataset_store.storage.trees import root_of
 
 if TYPE_CHECKING:
     import pyarrow
+
+    from dataset_store.core.diff import Difference
+    from dataset_store.core.entries import Entries
+    from dataset_store.dataset.differences import DatasetDiff
+    from dataset_store.dataset.history import Lineage
+    from dataset_store.dataset.links import LinkEntry
+    from dataset_store.dataset.listing import FileEntry
+    from dataset_store.dataset.verifying import FolderReport
 
 __all__ = ["Reading"]
 
@@ -67,6 +62,8 @@ class Reading(Handle):
             CorruptObject, ObjectMissing: The store is damaged; nothing wrong was handed out.
             ExternalFileChanged: A linked file is not what was linked; nothing was handed out.
         """
+        from dataset_store.dataset.copying import local_copy
+
         selected = selection_of(files, part, num_parts, self.get_num_chunks())
         return local_copy(self._workspace, self._final(), selected).path
 
@@ -97,6 +94,8 @@ class Reading(Handle):
             NotFinal: It is not finalized.
             InvalidRequest: There is no such part.
         """
+        from dataset_store.dataset.copying import mutable_copy
+
         selected = selection_of(None, part, num_parts, self.get_num_chunks())
         target = os.fspath(target_folder)
         return mutable_copy(self._workspace, self._final(), target, overwrite=overwrite, selected=selected)
@@ -135,9 +134,11 @@ class Reading(Handle):
             InvalidRequest: It is no regular file, or the mode is not for reading.
             CorruptObject, ObjectMissing: From its methods; the store is damaged.
         """
+        from dataset_store.dataset.opening import open_file
+
         return open_file(self._workspace, self._final(), path, mode, encoding)
 
-    def compare_folder(self, local_path: str | os.PathLike[str]) -> FolderReport:
+    def compare_folder(self, local_path: str | os.PathLike[str]) -> "FolderReport":
         """What a folder changes in the version or draft, without writing anything.
 
         Files that this machine has read before and that have not changed since are not opened.
@@ -148,6 +149,8 @@ class Reading(Handle):
         Raises:
             PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: The folder cannot be read.
         """
+        from dataset_store.dataset.verifying import compare_folder
+
         return compare_folder(self._workspace, self._entries(), os.fspath(local_path), self._draft)
 
     def verify_dataset_hash(
@@ -167,6 +170,9 @@ class Reading(Handle):
             NotFinal: It is not finalized.
             PathNotFound, AccessDenied: The folder cannot be read.
         """
+        from dataset_store.dataset.copying import local_copy
+        from dataset_store.dataset.verifying import verify_folder
+
         version = self._final()
         folder = local_copy(self._workspace, version).path if local_copy_path is None else os.fspath(local_copy_path)
         report = verify_folder(self._workspace, version.id, folder, sizes_only=skip_hash)
@@ -185,26 +191,32 @@ class Reading(Handle):
             recursive: Let a wildcard reach into directories.
             dataset_id: Only files that this version of the lineage introduced.
         """
+        from dataset_store.dataset.listing import paths_of
+
         entries = self._introduced_by(dataset_id) if dataset_id else self._entries()
         return paths_of(entries, dataset_path, recursive=recursive)
 
     @property
-    def file_entries_dict(self) -> dict[str, FileEntry]:
+    def file_entries_dict(self) -> "dict[str, FileEntry]":
         """As `file_entries`, by path."""
         return {entry.relative_path: entry for entry in self.file_entries}
 
     @property
-    def file_entries(self) -> list[FileEntry]:
+    def file_entries(self) -> "list[FileEntry]":
         """One object for each entry but external links, in the order of the tree."""
+        from dataset_store.dataset.listing import file_entries
+
         return file_entries(self._entries())
 
     @property
-    def link_entries(self) -> list[LinkEntry]:
+    def link_entries(self) -> "list[LinkEntry]":
         """One object for each external link, in the order of the tree."""
+        from dataset_store.dataset.links import link_entries
+
         return link_entries(self._workspace, self._entries(), self._draft)
 
     @property
-    def link_entries_dict(self) -> dict[str, LinkEntry]:
+    def link_entries_dict(self) -> "dict[str, LinkEntry]":
         """As `link_entries`, by path."""
         return {entry.relative_path: entry for entry in self.link_entries}
 
@@ -215,12 +227,15 @@ class Reading(Handle):
         `directory` or `external`), `size` (bytes), `mtime` (UTC, ns), `executable`, `content_id` (32 bytes), `origin`
         (the id of the version that introduced it), `link` (the URL of an external link, else null).
         """
+        from dataset_store.dataset.arrow import table_of_entries
+        from dataset_store.dataset.links import link_rows, links_of
+
         entries = self._entries()
         rows = link_rows(entries).tolist()
         links = links_of(self._workspace, entries, rows, self._draft)
         return table_of_entries(entries, {row: link.url for row, link in zip(rows, links, strict=True)})
 
-    def diff(self, other: "Reading | str | None" = None) -> DatasetDiff:
+    def diff(self, other: "Reading | str | None" = None) -> "DatasetDiff":
         """What this version has that another has not, and the reverse: paths, sizes, renames, and of tables more.
 
         Args:
@@ -232,6 +247,8 @@ class Reading(Handle):
         Raises:
             DatasetNotFound: There is no such version, or it was deleted.
         """
+        from dataset_store.dataset.differences import DatasetDiff, changes_of
+
         other_id = other.id if isinstance(other, Reading) else other
         old = other_id or (self._parents()[0] if len(self._parents()) == 1 else None)
         opener = None if old is None else partial(self._open_of, old)
@@ -239,40 +256,55 @@ class Reading(Handle):
         return DatasetDiff(changes_of(self._difference(other_id)), opener, own)
 
     def _open_of(self, version_id: str, path: str) -> IO[bytes]:
+        from dataset_store.dataset.opening import open_file
+
         opened = open_file(self._workspace, self._workspace.version(version_id), path, "rb", None)
         return cast("IO[bytes]", opened)
 
-    def log(self) -> Lineage:
+    def log(self) -> "Lineage":
         """This version and all its ancestors, deleted ones too, every child before its parents.
 
         Printed it is a graph as text; it draws itself in notebooks, and has `mermaid()` and `svg()`.
         """
+        from dataset_store.dataset.history import Lineage
+        from dataset_store.dataset.overview import lineage_of
+
         return Lineage(lineage_of(self._workspace, self.id))
 
     def list_added_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths that the merged parents, or the given version, do not have, sorted."""
+        from dataset_store.dataset.listing import paths_of
+
         return paths_of(self._changes_since(dataset_id).added)
 
     def list_removed_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths that only the merged parents, or the given version, have, sorted."""
+        from dataset_store.dataset.listing import paths_of
+
         return paths_of(self._changes_since(dataset_id).removed)
 
     def list_modified_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths on both sides whose content or kind differs, sorted."""
+        from dataset_store.dataset.listing import paths_of
+
         return paths_of(self._changes_since(dataset_id).modified_new)
 
-    def _changes_since(self, dataset_id: str | None) -> Difference:
+    def _changes_since(self, dataset_id: str | None) -> "Difference":
         """As `_difference`; the version's own id, or an empty one, means the parents, as in ClearML."""
         return self._difference(dataset_id if dataset_id not in {"", self.id} else None)
 
-    def _difference(self, other_id: str | None) -> Difference:
+    def _difference(self, other_id: str | None) -> "Difference":
+        from dataset_store.core.diff import diff, diff_entries
+        from dataset_store.dataset.lineage import merged_entries
+        from dataset_store.storage.trees import root_of
+
         parents = [other_id] if other_id is not None else self._parents()
         nodes = self._workspace.repository.nodes
         if self._draft is None and len(parents) == 1:
             return diff(root_of(self._workspace.base_of(parents[0])), root_of(self._final().entry.tree), nodes)
         return diff_entries(merged_entries(self._workspace, parents), self._entries())
 
-    def _introduced_by(self, version_id: str) -> Entries:
+    def _introduced_by(self, version_id: str) -> "Entries":
         entries = self._entries()
         numbers = [number for number, origin in enumerate(entries.origin_ids) if origin.hex() == version_id]
         return entries.take(np.isin(entries.origins, numbers))

@@ -4,17 +4,17 @@ ClearML has no such methods: its server is the only place where a dataset is. Th
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from dataset_store.core.catalog import Query
-from dataset_store.core.tag_filters import parse_tags
-from dataset_store.dataset import offline
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.labelling import labels as tags_of
 from dataset_store.dataset.limits import require_name_text, version_text
-from dataset_store.dataset.transferring import Terms, TransferReport, chosen, transfer
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import InvalidRequest, StoreNotFound
+
+if TYPE_CHECKING:
+    from dataset_store.dataset.transferring import Terms, TransferReport
 
 __all__ = ["Sharing", "target_workspace", "terms_of"]
 
@@ -35,7 +35,7 @@ class Sharing(Handle):
         output_uri: str | None = None,
         dry_run: bool = False,
         show_progress: bool = True,
-    ) -> TransferReport:
+    ) -> "TransferReport":
         """Send this version, and the ancestors that it lacks, to another store.
 
         It has the same id there, the same parents, files, number and labels. What the other store has already is not
@@ -66,6 +66,9 @@ class Sharing(Handle):
             StoreLacksCreateIfAbsent, StorageFailed: The other store refused; what arrived stays.
             InvalidRequest: It is the same store, or offline mode is on.
         """
+        from dataset_store.dataset import offline
+        from dataset_store.dataset.transferring import transfer
+
         offline.require_online("push a version")
         version = self._final()
         terms = terms_of(history, labels, as_name, as_project, renumber, output_uri, dry_run)
@@ -115,6 +118,10 @@ class Sharing(Handle):
             InvalidRequest: Nothing was asked for, or an id together with a name.
             Exception: As `push`.
         """
+        from dataset_store.core.tag_filters import parse_tags
+        from dataset_store.dataset import offline
+        from dataset_store.dataset.transferring import chosen, transfer
+
         offline.require_online("pull a version")
         if dataset_id and any((dataset_project, dataset_name, dataset_tags, dataset_version)):
             raise InvalidRequest("An id and a project, name, version or tags were given.", "Give one or the other.")
@@ -143,7 +150,7 @@ class Sharing(Handle):
         output_uri: str | None = None,
         dry_run: bool = False,
         show_progress: bool = True,
-    ) -> TransferReport:
+    ) -> "TransferReport":
         """Bring every version of a store, or every one that matches, with its history into another store.
 
         The same call again brings what is new since. The other store has an id, a log and packs of its own.
@@ -166,6 +173,10 @@ class Sharing(Handle):
             StoreNotFound: There is no store to take from.
             Exception: As `push`.
         """
+        from dataset_store.core.tag_filters import parse_tags
+        from dataset_store.dataset import offline
+        from dataset_store.dataset.transferring import chosen, transfer
+
         offline.require_online("clone a store")
         source = open_workspace(source_store)
         query = Query(
@@ -188,12 +199,14 @@ def terms_of(
     renumber: bool,
     output: str | None,
     dry_run: bool,
-) -> Terms:
+) -> "Terms":
     """The terms of a transfer, its names checked.
 
     Raises:
         InvalidRequest: A log entry cannot hold a name.
     """
+    from dataset_store.dataset.transferring import Terms
+
     if as_name is not None:
         require_name_text("name", as_name)
     if as_project:
