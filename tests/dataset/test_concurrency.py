@@ -20,11 +20,11 @@ from dataset_store.storage.repository import fetch_config
 WORKER = """
 import sys, time
 from dataset_store import Dataset
-from dataset_store.dataset import copying
+from dataset_store.dataset import filling
 from dataset_store.errors import DatasetStoreError
 
 fills = 0
-fill = copying._fill
+fill = filling.fill
 
 def counted(*arguments, **named):
     global fills
@@ -36,7 +36,7 @@ def never_ending(*arguments, **named):
     print("filled", flush=True)
     time.sleep(3600)
 
-copying._fill = counted
+filling.fill = counted
 for line in sys.stdin:
     try:
         print(eval(line), flush=True)
@@ -179,7 +179,7 @@ def test_threads_that_want_a_local_copy_at_once_all_get_it(home):
 def test_a_copy_whose_maker_was_killed_is_made_by_who_waits(home, start):
     version = make_version(home, 1, files=20)
     maker, waiting = start(), start()
-    maker.ask("setattr(copying, '_fill', never_ending)")
+    maker.ask("setattr(filling, 'fill', never_ending)")
     assert maker.ask(f"Dataset.get({version.id!r}).get_local_copy()") == "filled"
     waiting.begin(f"Dataset.get({version.id!r}).get_local_copy()")
     maker.kill()
@@ -243,7 +243,7 @@ def test_what_the_last_killed_maker_left_is_kept_for_the_next_one_while_there_is
 
     for version in versions[:2]:
         maker = start()
-        maker.ask("setattr(copying, '_fill', never_ending)")
+        maker.ask("setattr(filling, 'fill', never_ending)")
         assert maker.ask(f"Dataset.get({version.id!r}).get_local_copy()") == "filled"
         versions[2].get_local_copy()
         assert version.id in begun()

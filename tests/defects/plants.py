@@ -35,13 +35,15 @@ from dataset_store.dataset import (
     committing,
     copying,
     drafting,
-    handle,
+    filling,
+    lineage,
     linking,
     links,
+    listing,
     locating,
-    making,
-    reading,
+    searching,
     uploading,
+    verifying,
 )
 from dataset_store.dataset import dataset as facade
 from dataset_store.dataset.handle import Handle
@@ -125,15 +127,15 @@ def only_numbers_of_three_parts_are_found(monkeypatch):
 
 @plant("D04")
 def a_listing_ends_after_its_first_page(monkeypatch):
-    real = facade.search
-    monkeypatch.setattr(facade, "search", lambda *arguments: real(*arguments)[:10])
+    real = searching.search
+    monkeypatch.setattr(searching, "search", lambda *arguments: real(*arguments)[:10])
 
 
 @plant("D05")
 def a_listing_has_no_status(monkeypatch):
-    real = facade.found_as_dict
+    real = searching.found_as_dict
     monkeypatch.setattr(
-        facade, "found_as_dict", lambda row: {name: value for name, value in real(row).items() if name != "status"}
+        searching, "found_as_dict", lambda row: {name: value for name, value in real(row).items() if name != "status"}
     )
 
 
@@ -166,8 +168,8 @@ def a_failed_create_leaves_a_version(monkeypatch):
 
     def leave(workspace, new, squashed=()):
         left = real(workspace, replace(new, parents=(), output=None), ())
-        making.upload_draft(workspace, left, show_progress=False)
-        making.finalize_draft(workspace, left)
+        uploading.upload_draft(workspace, left, show_progress=False)
+        committing.finalize_draft(workspace, left)
         return real(workspace, new, squashed)
 
     monkeypatch.setattr(beginning, "begin", leave)
@@ -254,7 +256,7 @@ def a_sync_of_which_nothing_is_new_or_gone_is_dropped(monkeypatch):
 
 @plant("D17")
 def whatever_was_uploaded_is_copied(monkeypatch):
-    upload, entries_of = making.upload_draft, copying.entries_of
+    upload, entries_of = uploading.upload_draft, filling.entries_of
     uploaded = Changes.none()
 
     def remembering(workspace, draft, **named):
@@ -264,8 +266,8 @@ def whatever_was_uploaded_is_copied(monkeypatch):
             uploaded = draft.changes
         return report
 
-    monkeypatch.setattr(making, "upload_draft", remembering)
-    monkeypatch.setattr(copying, "entries_of", lambda *arguments: overlay(entries_of(*arguments), uploaded))
+    monkeypatch.setattr(uploading, "upload_draft", remembering)
+    monkeypatch.setattr(filling, "entries_of", lambda *arguments: overlay(entries_of(*arguments), uploaded))
 
 
 @plant("D18", "D19", "D20")
@@ -387,20 +389,22 @@ def packs_that_could_not_be_put_count_as_sent(monkeypatch):
 def _ask_for_every_ancestor(workspace, version_id):
     """Read the trees of a version's ancestors from the store, whatever this machine keeps of them."""
     nodes = StoredNodes(workspace.repository.packs, NoKeeper())
-    for ancestor in handle.dependency_graph(workspace.catalog, version_id, workspace.version(version_id).entry.parents):
+    for ancestor in lineage.dependency_graph(
+        workspace.catalog, version_id, workspace.version(version_id).entry.parents
+    ):
         read_all(root_of(workspace.version(ancestor).entry.tree), nodes)
 
 
 @plant("D31")
 def finalizing_reads_all_ancestors(monkeypatch):
-    real = making.finalize_draft
+    real = committing.finalize_draft
 
     def finalize_draft(workspace, draft):
         for parent in draft.opened.parents:
             _ask_for_every_ancestor(workspace, parent)
         real(workspace, draft)
 
-    monkeypatch.setattr(making, "finalize_draft", finalize_draft)
+    monkeypatch.setattr(committing, "finalize_draft", finalize_draft)
 
 
 # --- parents -------------------------------------------------------------------------------------------------------
@@ -419,16 +423,16 @@ def _entries_by_origin(entries, origins):
 
 @plant("D33")
 def ancestors_far_up_are_not_fetched(monkeypatch):
-    real = copying._fill
+    real = filling.fill
 
     def fill(workspace, version, *arguments, **named):
-        near = list(handle.dependency_graph(workspace.catalog, version.id, version.entry.parents))[:4]
+        near = list(lineage.dependency_graph(workspace.catalog, version.id, version.entry.parents))[:4]
         with pytest.MonkeyPatch.context() as patch:
-            entries_of = copying.entries_of
-            patch.setattr(copying, "entries_of", lambda *these: _entries_by_origin(entries_of(*these), near))
+            entries_of = filling.entries_of
+            patch.setattr(filling, "entries_of", lambda *these: _entries_by_origin(entries_of(*these), near))
             return real(workspace, version, *arguments, **named)
 
-    monkeypatch.setattr(copying, "_fill", fill)
+    monkeypatch.setattr(filling, "fill", fill)
 
 
 @plant("D34")
@@ -483,13 +487,13 @@ def whole_packs_are_fetched(monkeypatch):
 
 
 def _before_each_copy(monkeypatch, act):
-    real = reading.local_copy
+    real = copying.local_copy
 
     def local_copy(workspace, version, *arguments):
         act(workspace, version.id)
         return real(workspace, version, *arguments)
 
-    monkeypatch.setattr(reading, "local_copy", local_copy)
+    monkeypatch.setattr(copying, "local_copy", local_copy)
 
 
 @plant("D38", "D39")
@@ -499,15 +503,15 @@ def reading_asks_for_every_ancestor(monkeypatch):
 
 @plant("D40")
 def only_sizes_are_compared(monkeypatch):
-    real = reading.verify_folder
+    real = verifying.verify_folder
     monkeypatch.setattr(
-        reading, "verify_folder", lambda *arguments, sizes_only=False: real(*arguments, sizes_only=True)
+        verifying, "verify_folder", lambda *arguments, sizes_only=False: real(*arguments, sizes_only=True)
     )
 
 
 @plant("D41", fails_with=PathNotFound)
 def a_missing_file_ends_the_verification(monkeypatch):
-    real = reading.verify_folder
+    real = verifying.verify_folder
 
     def verify_folder(*arguments, **named):
         report = real(*arguments, **named)
@@ -515,7 +519,7 @@ def a_missing_file_ends_the_verification(monkeypatch):
             raise PathNotFound(f"There is nothing at {report.missing[0]!r}.", "Bring it back.")
         return report
 
-    monkeypatch.setattr(reading, "verify_folder", verify_folder)
+    monkeypatch.setattr(verifying, "verify_folder", verify_folder)
 
 
 @plant("D42")
@@ -526,13 +530,13 @@ def copies_can_be_written(monkeypatch):
 
 @plant("D43")
 def a_mutable_copy_is_copied_from_the_cache(monkeypatch):
-    real = reading.mutable_copy
+    real = copying.mutable_copy
 
     def mutable_copy(workspace, version, *arguments, **named):
         copying.local_copy(workspace, version)
         return real(workspace, version, *arguments, **named)
 
-    monkeypatch.setattr(reading, "mutable_copy", mutable_copy)
+    monkeypatch.setattr(copying, "mutable_copy", mutable_copy)
 
 
 # --- the cache -----------------------------------------------------------------------------------------------------
@@ -629,7 +633,7 @@ def what_is_fetched_is_not_checked(monkeypatch):
 
 @plant("D53")
 def a_source_that_cannot_be_reached_is_only_logged(monkeypatch):
-    real = making.add_links
+    real = linking.add_links
 
     def add_links(*arguments, **named):
         try:
@@ -638,7 +642,7 @@ def a_source_that_cannot_be_reached_is_only_logged(monkeypatch):
             _log.info("%s", error)
             return 0, Difference(*[Entries.empty()] * 4)
 
-    monkeypatch.setattr(making, "add_links", add_links)
+    monkeypatch.setattr(linking, "add_links", add_links)
 
 
 @plant("D54")
@@ -654,17 +658,17 @@ def paths_are_cut_as_if_the_folder_ended_with_a_slash(monkeypatch):
 
 @plant("D55")
 def links_are_left_out_of_lists(monkeypatch):
-    real = reading.paths_of
+    real = listing.paths_of
 
     def paths_of(entries, *arguments, **named):
         return real(entries.take((entries.kinds & KIND_BITS) != Kind.EXTERNAL), *arguments, **named)
 
-    monkeypatch.setattr(reading, "paths_of", paths_of)
+    monkeypatch.setattr(listing, "paths_of", paths_of)
 
 
 @plant("D56")
 def each_link_is_sent_by_itself(monkeypatch):
-    real = making.add_links
+    real = linking.add_links
 
     def add_links(workspace, *arguments, **named):
         matched, found = real(workspace, *arguments, **named)
@@ -672,7 +676,7 @@ def each_link_is_sent_by_itself(monkeypatch):
             workspace.repository.backend.put(pack_key(hash32(key)[:16]), [b"state"])
         return matched, found
 
-    monkeypatch.setattr(making, "add_links", add_links)
+    monkeypatch.setattr(linking, "add_links", add_links)
 
 
 # --- elsewhere -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ SPARE = 96 << 20
 
 IN_BOUNDS = f"""
 import resource, struct, sys
-import zstandard
+import numpy, zstandard
 from pathlib import Path
 from dataset_store.core.checkpoints import decode_checkpoint
 from dataset_store.core.envelope import CHECKPOINT, seal
