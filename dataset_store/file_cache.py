@@ -1,7 +1,6 @@
 """Fetched files, and folders of what is in fetched archives, cached: one for each state that their source tells of."""
 
 import os
-import secrets
 import time
 from collections.abc import Callable
 
@@ -77,7 +76,7 @@ class FileCache:
         copy_id = hash32("\n".join(identity).encode("utf-8", "surrogateescape")).hex()[:32]
         if again and not self.copies.remove(copy_id):
             # It is in use: what was handed out stays, and a new one stands beside it.
-            copy_id = hash32(secrets.token_bytes(16)).hex()[:32]
+            copy_id = hash32(os.urandom(16)).hex()[:32]
         with naming_writes(self.copies.directory):
             return self.copies.make(copy_id, lambda folder, _: fill(folder)).path
 

@@ -7,7 +7,6 @@ None, is raised here; every scheme that fsspec has a driver for works, and so do
 import fnmatch
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -429,7 +428,7 @@ def _download(found: RemoteObject, inside: str, folder: str, *, overwrite: bool)
         return path
     with naming_writes(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{secrets.token_hex(4)}.part"
+        temporary = f"{path}.{os.urandom(4).hex()}.part"
         try:
             with open(temporary, "wb") as file:
                 read_whole(found, file.write)

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _outcome(words: Sequence[str]) -> int:
     """Parse and run; errors become messages and exit codes."""
     try:
-        return _run(build_parser().parse_args(words))
+        return _run(build_parser(words).parse_args(words))
     except SystemExit as done:  # argparse's, after help and version
         return int(done.code or 0)
     except DatasetStoreError as error:

@@ -5,6 +5,7 @@ it out, as `module:function` of this folder, so that help and usage errors load 
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 
 from dataset_store import __version__
 from dataset_store.cli import flags
@@ -52,8 +53,13 @@ Example:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line. Its errors are raised as InvalidRequest; help and version exit."""
+def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of a command line. Its errors are raised as InvalidRequest; help and version exit.
+
+    Args:
+        words: What it is to parse. Where a command comes first, no other is made: to make all takes longer than most
+            commands do.
+    """
     parser = Parser(
         prog=PROGRAM,
         description=_DESCRIPTION,
@@ -65,14 +71,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", metavar="URL", default=None, help=STORE)
     parser.add_argument("--debug", action="store_true", default=False, help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for add in (
+    asked = words[0] if words else None
+    for add in [one for one in _all_commands() if _name(one) == asked] or _all_commands():
+        add(commands)
+    return parser
+
+
+def _all_commands() -> Sequence[Callable[[Commands], None]]:
+    return (
         _create, _add, _remove, _sync, _upload, _close, _publish,
         _get, _list, _log, _diff, _status, _cat, _search, _compare, _tag,
         _archive, _set_description, _rename, _move, _squash, _delete, expire, gc, repack, push, pull, clone,
         _verify, repair, _stats, _doctor, _config, _import, _completion,
-    ):  # fmt: skip
-        add(commands)
-    return parser
+    )  # fmt: skip
+
+
+def _name(add: Callable[[Commands], None]) -> str:
+    return add.__name__.strip("_").replace("_", "-")
 
 
 def _create(commands: Commands) -> None:

@@ -1,7 +1,6 @@
 """How words are parsed and how that fails: argparse, with the errors of this package. It loads nothing heavy."""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -40,6 +39,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            import difflib
+
             near = difflib.get_close_matches(str(value), list(action.choices), 1)
             meant = f"; did you mean {near[0]!r}?" if near else "."
             raise InvalidRequest(_safe(f"There is no command {value!r}{meant}"), f"See `{self.prog} --help`.")

@@ -1,7 +1,6 @@
 """Commands about versions that are there: get, list, log, status, cat, tag."""
 
 import os
-import secrets
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -169,7 +168,7 @@ def _keep_while_linked(path: str, link: str) -> None:
 
 
 def _replace_link(path: str, link: str) -> None:
-    temporary = f"{link}.{secrets.token_hex(4)}.part"
+    temporary = f"{link}.{os.urandom(4).hex()}.part"
     os.symlink(path, temporary)
     try:
         if _is_empty_folder(link):

@@ -11,7 +11,6 @@ folder that it is joined to, and `to_key(to_path(key)) == key`.
 This module never asks the file system anything: whether a link's target exists is not known here.
 """
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from operator import le
 from typing import Final, NewType, cast
@@ -280,6 +279,8 @@ def _fold(key: PathKey) -> str:
     name = key.rpartition(b"\0")[2]
     if name.isascii():
         return name.decode("ascii").lower()
+    import unicodedata  # noqa: PLC0415  (nearly all names are plain)
+
     text = unicodedata.normalize("NFC", name.decode("utf-8", "surrogateescape")).casefold()
     return unicodedata.normalize("NFC", text)
 

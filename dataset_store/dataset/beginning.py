@@ -2,7 +2,6 @@
 
 import logging
 import os
-import secrets
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -13,7 +12,7 @@ from dataset_store.core.producer import current_producer
 from dataset_store.dataset.limits import Description, require_writable
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.outputs import output_of, storage_url
-from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
 from dataset_store.errors import InvalidRequest, NotFinal, VersionExists
 from dataset_store.local.draft_records import Labels, Opened, Output
 from dataset_store.local.drafts import Draft
@@ -55,7 +54,7 @@ def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -
     series = catalog.series_named(new.project, new.name)
     if new.number:
         require_free(workspace, series, new.number, new.project, new.name)
-    draft_id = secrets.token_hex(16)
+    draft_id = new_commit_id()
     base: TreeRootRow | None = sources[0].entry.tree if sources else None
     opened = Opened(
         id=draft_id,

@@ -1,6 +1,6 @@
 """Finalizing a draft: the one log entry that makes a version visible."""
 
-import secrets
+import os
 
 from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.log_entries import SeriesName, VersionEntry
@@ -50,7 +50,7 @@ def _commit(workspace: Workspace, draft: Draft) -> bool:
     """Append the version; False where something that it names does not stand."""
     assert draft.sent is not None  # noqa: S101  (the caller uploads first)
     sent = draft.sent
-    series_id = draft.opened.series or secrets.token_hex(16)
+    series_id = draft.opened.series or os.urandom(16).hex()
     time = now_ns()
 
     def entry(catalog: Catalog) -> VersionEntry:

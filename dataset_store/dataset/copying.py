@@ -4,7 +4,6 @@ A copy that is there is found by this module alone: what writes one is loaded by
 """
 
 import os
-import secrets
 import stat
 from collections.abc import Sequence
 
@@ -76,7 +75,7 @@ def mutable_copy(
 
 
 def _beside(path: str) -> str:
-    return f"{path}.{secrets.token_hex(4)}.part"
+    return f"{path}.{os.urandom(4).hex()}.part"
 
 
 def _require_vacant(wanted: str, folder: str, *, overwrite: bool) -> bool:

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from dataset_store.dataset.workspace import Workspace, new_commit_id, workspace_for
 from dataset_store.errors import InvalidRequest, PathNotFound
-from dataset_store.local.archives import ARCHIVES, extract_archive
 from dataset_store.local.drafts import draft_ids
 from dataset_store.local.settings import Settings, load_settings
 
@@ -78,6 +77,8 @@ def opened_session(path: str) -> Iterator[Workspace]:
     if os.path.isdir(path):
         yield _opened(path)
         return
+    from dataset_store.local.archives import ARCHIVES, extract_archive  # noqa: PLC0415  (sessions come as folders)
+
     if not path.lower().endswith(ARCHIVES):
         raise InvalidRequest(f"{path!r} is neither a folder nor an archive.", "Give a session's folder, or a zip file.")
     with tempfile.TemporaryDirectory(prefix="dataset-store-") as folder:

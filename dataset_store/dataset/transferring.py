@@ -8,7 +8,7 @@ Nothing in the source is changed, and nothing in the target but what a new versi
 caller names, adds to it.
 """
 
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -189,7 +189,7 @@ def _naming(source: Workspace, version_ids: Sequence[str], terms: Terms) -> Nami
     (one,) = series
     held = source.catalog.series(one)
     name = terms.as_name if terms.as_name is not None or held is None else held.name
-    return Naming(one, terms.as_project, name, secrets.token_hex(16), terms.renumber)
+    return Naming(one, terms.as_project, name, os.urandom(16).hex(), terms.renumber)
 
 
 def _in_order(catalog: Catalog, version_ids: Sequence[str], *, history: bool) -> list[Version]:

@@ -3,9 +3,7 @@
 A workspace is opened once per process and URL. Everything under its cache folder can be deleted at any time.
 """
 
-import hashlib
 import os
-import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dataset_store.core.catalog import Catalog, Query, Version
+from dataset_store.core.digest import hash32
 from dataset_store.core.envelope import decode_config
 from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.packfile import Footer, PackRef
@@ -175,7 +174,7 @@ def now_ns() -> int:
 
 def new_commit_id() -> str:
     """A fresh random commit id."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def open_workspace(store: str | None = None, *, create: bool = False) -> Workspace:
@@ -208,7 +207,7 @@ def workspace_for(settings: Settings, *, create: bool = False) -> Workspace:
 def _opened(settings: Settings, url: str, held: Workspace | None, *, create: bool) -> Workspace:
     require_own_folders(settings)
     backend = backend_at(url, single_writer=settings.single_writer)
-    url_hash = hashlib.sha256(os.fsencode(url)).hexdigest()[:32]
+    url_hash = hash32(os.fsencode(url)).hex()[:32]
     remembered = os.path.join(settings.cache, "stores", url_hash)
     # What is kept in memory is gone with the process; what was there before says nothing of it.
     config, is_new = None if create or scheme_of(url) == "memory" else _remembered(remembered), False
@@ -261,7 +260,7 @@ def _remember(path: str, config: bytes) -> None:
     """Keep a config, where that is possible: without it opening takes one request more."""
     with suppress(OSError):
         make_private(os.path.dirname(path))
-        temporary = f"{path}.{secrets.token_hex(4)}"
+        temporary = f"{path}.{os.urandom(4).hex()}"
         with open(temporary, "wb") as file:
             file.write(config)
         os.replace(temporary, path)

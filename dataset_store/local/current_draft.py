@@ -5,13 +5,12 @@ the only way to a draft: a file that cannot be understood counts as none. This m
 the store still exists.
 """
 
-import hashlib
 import os
-import tempfile
 from contextlib import suppress
 
 import msgspec
 
+from dataset_store.core.digest import hash32
 from dataset_store.local.os_errors import reading_error, writing_error
 from dataset_store.local.private import make_private
 
@@ -81,7 +80,7 @@ def forget(data: str, folder: str) -> None:
 
 
 def _path(data: str, folder: str) -> str:
-    name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
+    name = hash32(os.fsencode(os.path.realpath(folder))).hex()[:32]
     return os.path.join(data, "current", name)
 
 
@@ -90,10 +89,14 @@ def _real(folder: str) -> str:
     return os.fsencode(os.path.realpath(folder)).decode("utf-8", "backslashreplace")
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _replace(path: str, data: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix="new-")
+    temporary = os.path.join(os.path.dirname(path), f"new-{os.urandom(4).hex()}")
     try:
-        with open(descriptor, "wb") as file:
+        with open(temporary, "xb", opener=_private) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -1,6 +1,5 @@
 """Names and files that survive a power cut."""
 
-import ctypes
 import os
 import stat
 from typing import Final
@@ -69,6 +68,8 @@ def _flush(path: str, flags: int, folder: int | None = None) -> None:
 
 
 def _flush_file_system(path: str) -> None:
+    import ctypes  # noqa: PLC0415  (most commands flush no file system)
+
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "syncfs"):  # Linux has it
         os.sync()

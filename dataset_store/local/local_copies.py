@@ -13,7 +13,6 @@ What a user does to a copy is not watched: its files and folders are read-only, 
 
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -358,7 +357,7 @@ def _boot_id() -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read(8)
     except OSError:
-        return secrets.token_hex(4)
+        return os.urandom(4).hex()
 
 
 def _mtime(path: str) -> int:

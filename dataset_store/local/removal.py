@@ -1,7 +1,6 @@
 """Removing folders without ever leaving them, whatever anyone does to them meanwhile."""
 
 import os
-import secrets
 import stat
 from contextlib import suppress
 from typing import Final
@@ -67,7 +66,7 @@ def _empty(opened: int, top: int, depth: int) -> bool:
         inner = _open_own(name, opened)
         try:
             if depth == _MAX_OPEN:
-                os.rename(name, b".removed-" + secrets.token_hex(8).encode(), src_dir_fd=opened, dst_dir_fd=top)
+                os.rename(name, b".removed-" + os.urandom(8).hex().encode(), src_dir_fd=opened, dst_dir_fd=top)
                 moved = True
                 continue
             moved |= _empty(inner, top, depth + 1)

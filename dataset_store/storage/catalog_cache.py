@@ -11,7 +11,6 @@ takes an entry that it did not read from the log or the cache.
 
 import fcntl
 import os
-import secrets
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,7 +56,7 @@ class CatalogCache:
         """Remember behind which slot this machine has looked."""
         with suppress(OSError):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            temporary = os.path.join(self._folder, f"{_LOOKED}.{secrets.token_hex(4)}")
+            temporary = os.path.join(self._folder, f"{_LOOKED}.{os.urandom(4).hex()}")
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(b"%d" % slot)
             os.replace(temporary, os.path.join(self._folder, _LOOKED))
@@ -183,7 +182,7 @@ class CatalogView:
         Raises:
             Exception: As `Log.commit`.
         """
-        commit_id = commit or secrets.token_hex(16)
+        commit_id = commit or os.urandom(16).hex()
         sent: list[LogEntry] = []
 
         def entry(catalog: Catalog) -> LogEntry:

@@ -6,7 +6,7 @@ that failed, with the error's own words; nothing further is tried of a storage t
 what only time or a power cut can show; touches a store that is there.
 """
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +74,7 @@ def check_storage(backend: Backend, trial: Trial | None = None) -> Iterator[Chec
     Returns:
         A finding for each check, in a fixed order; those after one that found the storage out of reach are left out.
     """
-    bench = _Bench(backend, f"probe/{secrets.token_hex(8)}", trial or Trial())
+    bench = _Bench(backend, f"probe/{os.urandom(8).hex()}", trial or Trial())
     try:
         for check_id, check in _CHECKS.items():
             finding, goes_on = _carried_out(check_id, check, bench)
@@ -183,7 +183,7 @@ def _raced(backend: Backend, key: Key, racer: int, start: Barrier) -> bool | Non
 
 
 def _ranges(bench: _Bench) -> _Seen:
-    key, content = bench.key("ranges"), secrets.token_bytes(_MIB)
+    key, content = bench.key("ranges"), os.urandom(_MIB)
     bench.backend.put(key, [content])
     spans = [(0, 1), (5, 4096), (_MIB - 1, _MIB), (1000, 900_000)]
     parts: list[Span | Tail] = [*(Span(key, *bounds) for bounds in spans), Tail(key, 100), Tail(key, 2 * _MIB)]
@@ -213,7 +213,7 @@ def _list_after_write(bench: _Bench) -> _Seen:
 
 
 def _large_object(bench: _Bench) -> _Seen:
-    key, block = bench.key("large"), secrets.token_bytes(_MIB)
+    key, block = bench.key("large"), os.urandom(_MIB)
     # No two blocks are alike, and not each needs random bytes of its own.
     blocks = [number.to_bytes(4, "big") + block[4:] for number in range(-(-bench.trial.large_bytes // _MIB))]
     size = len(blocks) * _MIB

@@ -6,7 +6,7 @@ gets an error that says what it did, before anything but the probe's own key was
 trusts an answer in doubt; what stands under the key decides.
 """
 
-import secrets
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -53,7 +53,7 @@ class CreateAnswers(Struct, frozen=True):
         return "tells a second writer of one key that it won" if self.second else None
 
 
-def require_create_if_absent(backend: Backend, new_id: Callable[[int], bytes] = secrets.token_bytes) -> None:
+def require_create_if_absent(backend: Backend, new_id: Callable[[int], bytes] = os.urandom) -> None:
     """Try whether a storage keeps two writers apart, where its own rules do not promise it.
 
     Raises:

@@ -11,7 +11,6 @@ more for each 64 KiB. Never: overwrites an object, retries on its own, keeps a l
 
 import errno
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -356,7 +355,7 @@ class FsspecBackend:
             self._fs.pipe_file(path, data, **self._one_request(len(data)))
             return
         # No key has a '~', so no reader asks for the half of an object.
-        beside = f"{path}~{secrets.token_hex(8)}"
+        beside = f"{path}~{os.urandom(8).hex()}"
         filesystem = self._fs
         with self._turn:
             self._make_folder(path.rpartition("/")[0])

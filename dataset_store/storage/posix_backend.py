@@ -13,7 +13,6 @@ removes anything unasked.
 
 import errno
 import os
-import secrets
 import stat
 import sys
 from collections import defaultdict, deque
@@ -294,7 +293,7 @@ class PosixBackend:
     def _write_named(self, folder: int, name: str, buffers: Buffers) -> bool:
         """Write a file that has a random name in the temp folder until it is whole."""
         self._make_durable(self._path(TEMP_FOLDER))
-        path = self._path(f"{TEMP_FOLDER}/{secrets.token_hex(16)}")
+        path = self._path(f"{TEMP_FOLDER}/{os.urandom(16).hex()}")
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
         try:
             _fill(file, buffers)

@@ -6,7 +6,6 @@ error that names the URL without credentials. Never: retries, or trusts a listin
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -239,7 +238,7 @@ def write_object(local_file: str, url: str) -> None:
 def _write_local(local_file: str, path: str) -> None:
     """Copy a file to a place on this machine, durable before it gets its name."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    beside = f"{path}.{secrets.token_hex(4)}.part"
+    beside = f"{path}.{os.urandom(4).hex()}.part"
     try:
         shutil.copyfile(local_file, beside)
         with open(beside, "rb+") as file:

@@ -5,7 +5,7 @@ when asked. Nothing here chooses a folder of this machine: caches are handed in.
 """
 
 import logging
-import secrets
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -44,7 +44,7 @@ def fetch_config(backend: Backend) -> bytes | None:
         return None
 
 
-def create_config(backend: Backend, new_id: Callable[[int], bytes] = secrets.token_bytes) -> tuple[bytes, bool]:
+def create_config(backend: Backend, new_id: Callable[[int], bytes] = os.urandom) -> tuple[bytes, bool]:
     """Make the store if it is not there yet. Any number of callers get the same one.
 
     Returns:
@@ -79,7 +79,7 @@ def _is_made(backend: Backend, config: bytes) -> bool:
 
 def new_pack_name() -> PackName:
     """A name that no pack ever had."""
-    return PackName(secrets.token_bytes(16))
+    return PackName(os.urandom(16))
 
 
 class Repository(Struct, frozen=True):

@@ -14,7 +14,6 @@ from dataset_store.core.urls import require_whole_scheme
 from dataset_store.errors import Corrupt
 from dataset_store.storage.backend import Backend
 from dataset_store.storage.filesystems import is_remote, local_path, redacted
-from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.storage.retries import RetryingBackend
 
@@ -33,6 +32,8 @@ def backend_at(url: str, *, single_writer: bool = False) -> Backend:
         DriverMissing: The driver is not installed.
     """
     if is_remote(url):
+        from dataset_store.storage.fsspec_backend import FsspecBackend  # noqa: PLC0415  (folders don't need it)
+
         backend = FsspecBackend(url, single_writer=single_writer)
         return RetryingBackend(backend) if backend.traits.asks_once else backend
     return PosixBackend(local_path(url))

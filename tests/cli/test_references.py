@@ -1,7 +1,6 @@
 """Which version the words of a call mean: beginnings of ids, names of several projects, `latest`, numbers."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +22,7 @@ def made(shell, pictures, project, *words):
 def drafts(monkeypatch, *ids):
     """Drafts of these ids."""
     given = iter(ids)
-    monkeypatch.setattr(beginning, "secrets", SimpleNamespace(token_hex=lambda _size: next(given)))
+    monkeypatch.setattr(beginning, "new_commit_id", lambda: next(given))
     for number in range(len(ids)):
         Dataset.create(dataset_name=f"d{number}")
 

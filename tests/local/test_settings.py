@@ -1,9 +1,12 @@
 """Where things are, and what the user's file may say."""
 
+import sys
+
+import platformdirs
 import pytest
 
 from dataset_store.errors import InvalidRequest
-from dataset_store.local.settings import change_settings, load_settings, settings_sources, stores_named
+from dataset_store.local.settings import change_settings, config_file, load_settings, settings_sources, stores_named
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +87,16 @@ def test_stores_are_named_by_the_environment_and_then_by_the_file():
 def test_the_store_is_told_without_its_password():
     value, source = settings_sources({"DATASET_STORE_URL": "sftp://u:SECRET@h/x"})["store"]
     assert (value, source) == ("sftp://h/x", "DATASET_STORE_URL")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere platformdirs itself is asked")
+@pytest.mark.parametrize("given", [{}, {"XDG_CONFIG_HOME": "/c", "XDG_DATA_HOME": "/d", "XDG_CACHE_HOME": "/k"}])
+def test_folders_of_a_user_are_those_that_platformdirs_names(monkeypatch, given):
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, folder in given.items():
+        monkeypatch.setenv(name, folder)
+    found = load_settings(environment={})
+    assert found.data == platformdirs.user_data_dir("dataset-store")
+    assert found.cache == platformdirs.user_cache_dir("dataset-store")
+    assert config_file() == str(platformdirs.user_config_path("dataset-store") / "config.toml")

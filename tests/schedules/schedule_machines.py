@@ -6,7 +6,6 @@ real journals, on a file system in memory.
 """
 
 import os
-import secrets
 import shutil
 import tempfile
 import time
@@ -96,8 +95,7 @@ def machines(rng):
         mock.patch.object(chunk_index, "BestEffort", Memory),
         mock.patch.object(ingest, "ThreadPoolExecutor", Inline),
         mock.patch.object(log, "Pacing", return_value=pacing),
-        mock.patch.object(secrets, "token_bytes", rng.randbytes),
-        mock.patch.object(secrets, "token_hex", lambda count: rng.randbytes(count).hex()),
+        mock.patch.object(os, "urandom", rng.randbytes),
         mock.patch.object(os, "fsync"),
         mock.patch.object(time, "time_ns", count(1).__next__),
         mock.patch.dict(packs.PackWriter.__init__.__kwdefaults__, {"target": 1000}),
