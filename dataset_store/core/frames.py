@@ -138,9 +138,16 @@ class FrameCodec:
             InvalidRequest: No chunk, an empty one, or more bytes than a frame of this kind may hold.
         """
         lengths = tuple(memoryview(chunk).nbytes for chunk in chunks)
+        plain = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return self.encode_block(kind, plain, lengths, ids)
+
+    def encode_block(
+        self, kind: FrameKind, plain: Buffer, lengths: Sequence[int], ids: Sequence[ChunkId]
+    ) -> EncodedFrame:
+        """As `encode_frame`, of chunks that lie one behind the other in `plain`; the length of each."""
+        lengths = tuple(lengths)
         _check_request(kind, lengths, len(ids))
         total = sum(lengths)
-        plain = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         packed = self._compressor.compress(plain)
         codec, payload = (_ZSTD, packed) if 20 * len(packed) <= 19 * total else (_RAW, plain)
         head = _HEADER.pack(FRAME_MAGIC, kind, codec, 0, total, len(payload), len(lengths))

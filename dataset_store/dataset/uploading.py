@@ -4,7 +4,7 @@ Readers see nothing of it before the commit. What was sent before a failure is f
 repeated upload goes on where the first one stopped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
@@ -19,6 +19,7 @@ from dataset_store.core.entries import (
     sort_rows,
 )
 from dataset_store.core.log_entries import Blob, Statistics, TreeRootRow
+from dataset_store.core.packfile import Place
 from dataset_store.core.segments import (
     FileSegments,
     with_segments_at,
@@ -183,7 +184,7 @@ def _send_contents(
         sources = _sources(draft, pending, missing)
         for unit in ingest(sources, workspace.repository.chunker, finder(workspace, earlier, standing)):
             sending.take(unit)
-            advance(len(unit.complete), sum(piece.length for piece in unit.pieces))
+            advance(len(unit.complete), unit.plain)
     sending.finish()
     return as_linked(located.entries(), own), int(pending.sizes.sum())
 
@@ -196,30 +197,21 @@ class _Sending:
         self.sender = sender
         self.assembler = SegmentAssembler()
         self.several: list[tuple[int, FileSegments]] = []
-        minimum = sender.workspace.repository.chunker.minimum
-        # Of each row, whether it is one chunk of its own; as bytes, which are indexed faster than an array.
-        self.short = (located.pending.sizes <= minimum).tobytes()
+        self.blocks: list[tuple[Place, Sequence[int], Sequence[int]]] = []
 
     def take(self, unit: Ingested) -> None:
-        """One unit: its short files are columns at once, the others are assembled over several units."""
+        """One unit: its short files become columns in the end, the others are assembled over several units."""
         places = self.sender.writer.append(unit.frames)
         self.sender.new_bytes += sum(frame.plain for frame in unit.frames)
-        by_frame: dict[int, tuple[list[int], list[int]]] = {}
-        long = Ingested(unit.frames, [], [row for row in unit.complete if not self.short[row]])
-        for piece in unit.pieces:
-            if self.short[piece.source] and piece.hit is None:
-                rows, starts = by_frame.setdefault(piece.frame, ([], []))
-                rows.append(piece.source)
-                starts.append(piece.start)
-            else:
-                long.pieces.append(piece)
-        for frame, (rows, starts) in by_frame.items():
-            place = places[frame]
-            self.located.add_chunks(np.array(rows), place.pack, place.offset, place.stored, np.array(starts))
-        self.several += self.assembler.add(long, places)
+        for block in unit.blocks:
+            self.blocks.append((places[block.frame], block.sources, unit.frames[block.frame].lengths))
+        short = {row for block in unit.blocks for row in block.sources}
+        complete = [row for row in unit.complete if row not in short]
+        self.several += self.assembler.add(Ingested(unit.frames, [], unit.pieces, complete), places)
 
     def finish(self) -> None:
         """Files of several chunks; lists follow all data, as the order of frames in a pack asks."""
+        self.located.add_blocks(self.blocks)
         for row, found in self.several:
             self.located.add(row, self.sender.finish_list(found))
 

@@ -106,8 +106,8 @@ class Source(Struct, frozen=True):
 
     def path_of(self, key: PathKey) -> bytes:
         """The path of the file that has the content of a row."""
-        inside = key[len(self.below) + 1 :] if self.below else key
-        return os.path.join(self.root, to_path(PathKey(inside)))
+        path = to_path(PathKey(key[len(self.below) + 1 :] if self.below else key))
+        return self.root + path if self.root[-1:] in {b"", b"/"} else self.root + b"/" + path
 
 
 class Output(msgspec.Struct, frozen=True, tag="output"):

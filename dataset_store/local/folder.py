@@ -12,13 +12,13 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dataset_store.core.arrays import U8, U64, Bool, np
+from dataset_store.core.arrays import U8, U64, Bool, Rows, np
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries, make_entries, sort_rows
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey, to_path
 from dataset_store.local.listing import DirectoryBlock
-from dataset_store.local.reading import FileStat, hash_files
+from dataset_store.local.reading import hash_files
 from dataset_store.local.scan import USUAL, Scope, scan, stat_one
 from dataset_store.local.stat_cache import StatCache
 
@@ -53,9 +53,9 @@ class _Block(Struct, eq=False):
     known: Bool
     stat: U64
 
-    def unread(self) -> list[int]:
+    def unread(self) -> Rows:
         """Rows of files that must be read."""
-        return np.flatnonzero(~self.known).tolist()
+        return np.flatnonzero(~self.known)
 
 
 def read_folder(
@@ -160,22 +160,19 @@ def _prepared(rows: DirectoryBlock, ids: U8, known: Bool) -> _Block:
 
 def _hash(root: bytes, blocks: Sequence[_Block], progress: Progress | None) -> None:
     """Read and hash the rows that are not known; a file's stat becomes that with which it was read."""
-    places = [(block, row) for block in blocks for row in block.unread()]
-    paths = [os.path.join(root, to_path(block.rows.directory), block.rows.names[row]) for block, row in places]
-    expected = [FileStat(*_stat(block, row)) for block, row in places]
-    hashed = hash_files(paths, expected, progress=progress)
-    for (block, row), content_id, found in zip(places, hashed.content_ids, hashed.stats, strict=True):
-        block.ids[row] = content_id
-        block.stat[:4, row] = np.array(found, np.int64).view(np.uint64)
-
-
-def _stat(block: _Block, row: int) -> tuple[int, int, int, int]:
-    size, mtime, ctime, inode = block.stat[:4, row].tolist()
-    return size, _signed(mtime), _signed(ctime), inode
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+    unread = [block.unread() for block in blocks]
+    paths: list[bytes] = []
+    for block, rows in zip(blocks, unread, strict=True):
+        folder = os.path.join(root, to_path(block.rows.directory), b"")
+        paths += [folder + block.rows.names[row] for row in rows.tolist()]
+    found = [block.stat[:4, rows].T for block, rows in zip(blocks, unread, strict=True)]
+    hashed = hash_files(paths, np.concatenate(found).view(np.int64), progress=progress)
+    start = 0
+    for block, rows in zip(blocks, unread, strict=True):
+        stop = start + len(rows)
+        block.ids[rows] = hashed.content_ids[start:stop]
+        block.stat[:4, rows] = hashed.stats[start:stop].view(np.uint64).T
+        start = stop
 
 
 def _entries(blocks: Sequence[_Block]) -> Entries:

@@ -23,13 +23,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from blake3 import blake3
 from msgspec import Struct, field
 
+from dataset_store.core.arrays import np
 from dataset_store.core.chunking import ChunkerParams, cut_ends
 from dataset_store.core.digest import ChunkId, ContentId
 from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, FrameCodec, FrameKind
@@ -37,11 +38,12 @@ from dataset_store.core.packfile import Place
 from dataset_store.core.segments import ChunkHit, FileSegments, SegmentBuilder, bounded_reuse
 from dataset_store.errors import FileChanged, InvalidRequest
 from dataset_store.local.os_errors import reading_error, shown
-from dataset_store.local.reading import READ_SIZE, default_workers, fill, open_regular
+from dataset_store.local.reading import READ_SIZE, default_workers, fill, open_regular, read_unchanged
 
 __all__ = [
     "FIRST_RUNS",
     "RUNS_PER_READ",
+    "Block",
     "ChunkLookup",
     "Ingested",
     "Piece",
@@ -93,18 +95,32 @@ class Piece(NamedTuple):
     hit: ChunkHit | None
 
 
+class Block(NamedTuple):
+    """Short sources, each of one chunk: all the chunks of frame number `frame` of the unit, in order."""
+
+    frame: int
+    sources: Sequence[int]
+
+
 class Ingested(Struct, frozen=True):
     """One unit of work done.
 
     Attributes:
         frames: To be stored, in this order.
-        pieces: Chunks of sources, those of each source in order.
-        complete: The index of each source that has no pieces after these.
+        blocks: Sources that are complete with one chunk of a frame.
+        pieces: Chunks of other sources, those of each source in order.
+        complete: The index of each source that has no pieces after these, those in blocks included.
     """
 
     frames: list[EncodedFrame] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     complete: list[int] = field(default_factory=list)
+
+    @property
+    def plain(self) -> int:
+        """Plain bytes of all that the unit tells of."""
+        return sum(self.frames[block.frame].plain for block in self.blocks) + sum(one.length for one in self.pieces)
 
 
 class SegmentAssembler:
@@ -118,6 +134,10 @@ class SegmentAssembler:
     def add(self, unit: Ingested, places: Sequence[Place]) -> list[tuple[int, FileSegments]]:
         """Take the next unit, and where each of its frames is; the sources that it completes, by index."""
         builders = self._builders
+        for block in unit.blocks:
+            for index, chunk_id, hit in _hits_in(unit.frames[block.frame], block, places[block.frame]):
+                builders[index] = SegmentBuilder()
+                builders[index].add(chunk_id, hit)
         for piece in unit.pieces:
             builder = builders.get(piece.source)
             if builder is None:
@@ -128,6 +148,12 @@ class SegmentAssembler:
     def _finish(self, index: int) -> FileSegments:
         builder = self._builders.pop(index, None)
         return builder.finish() if builder else FileSegments()
+
+
+def _hits_in(frame: EncodedFrame, block: Block, place: Place) -> Iterator[tuple[int, ChunkId, ChunkHit]]:
+    starts = accumulate(frame.lengths, initial=0)
+    for index, chunk_id, length, start in zip(block.sources, frame.ids, frame.lengths, starts, strict=False):
+        yield index, chunk_id, ChunkHit(place.pack, place.offset, place.stored, start, length, len(frame.ids) == 1)
 
 
 def _hit(piece: Piece, frames: Sequence[EncodedFrame], places: Sequence[Place]) -> ChunkHit:
@@ -303,14 +329,28 @@ class _Pipeline(AbstractContextManager["_Pipeline"]):
         """Add one frame that holds these contents, each a chunk; none makes no frame."""
         if not sources:
             return
-        contents = [_read_short(source) for source in sources]
-        start = 0
-        for source in sources:
-            chunk_id = ChunkId(source.content_id)
-            unit.pieces.append(Piece(source.index, chunk_id, source.size, len(unit.frames), start, None))
-            start += source.size
+        sizes = [source.size for source in sources]
+        plain = self._read_short(sources, sizes)
+        unit.blocks.append(Block(len(unit.frames), [source.index for source in sources]))
         ids = [ChunkId(source.content_id) for source in sources]
-        unit.frames.append(self._codec().encode_frame(FrameKind.DATA, contents, ids))
+        unit.frames.append(self._codec().encode_block(FrameKind.DATA, plain, sizes, ids))
+
+    def _read_short(self, sources: Sequence[SourceFile], sizes: Sequence[int]) -> memoryview:
+        """Contents of one chunk each, checked, one behind the other; good until this thread is asked again."""
+        if not hasattr(self._local, "block"):
+            self._local.block = memoryview(bytearray(_BLOCK))
+        block: memoryview = self._local.block[: sum(sizes)]
+        done = read_unchanged([source.path for source in sources], np.array(sizes, np.int64), block)
+        start = 0
+        for source, is_read in zip(sources, done, strict=True):
+            content = block[start : start + source.size]
+            if source.content is not None or not is_read:
+                content[:] = _sized(
+                    _read_file(source.path, source.size) if source.content is None else source.content, source
+                )
+            _check(content, source)
+            start += source.size
+        return block
 
     def _pack_whole(self, unit: Ingested, source: SourceFile, view: memoryview) -> None:
         """Add a file of several chunks that fits into one buffer."""
@@ -382,10 +422,9 @@ def _read_exactly(opened: int, buffer: memoryview, path: bytes) -> None:
         raise _changed(path)
 
 
-def _read_short(source: SourceFile) -> bytes:
-    """A content of one chunk, checked."""
-    data = _read_file(source.path, source.size) if source.content is None else source.content
-    _check(data, source)
+def _sized(data: bytes, source: SourceFile) -> bytes:
+    if len(data) != source.size:
+        raise _changed(source.path)
     return data
 
 

@@ -8,9 +8,11 @@ Promises:
   of coarse ticks hides here, the check of the content id in `ingest` finds.
 - Memory: one buffer of 4 MiB a thread, whatever the sizes of the files.
 
-Files below 256 KiB are read by the calling thread as long as they come from memory: at 10 KiB two threads were 5 to
-20 % slower than one, as they hand the interpreter to each other at every call. Once reads wait for a disk or a
-network, the rest goes to a pool, and so do longer files at once.
+Files below 256 KiB are read in units of some hundred KiB by compiled code, where there is any. What it leaves as a file
+is not what was found or anything else is unusual, is read one by one, as every file is without it: by the calling
+thread as long as files come from memory, for at 10 KiB two threads were 5 to 20 % slower than one, as they hand the
+interpreter to each other at every call. Once reads wait for a disk or a network, the rest goes to a pool, and so do
+longer files at once.
 
 This module never changes a file and never follows a link, except to the very file that the caller saw behind it.
 """
@@ -27,11 +29,17 @@ from typing import Final, NamedTuple, NoReturn
 from blake3 import blake3
 from msgspec import Struct
 
-from dataset_store.core.arrays import U8, np
+from dataset_store.core.arrays import I64, U8, np
 from dataset_store.errors import DatasetStoreError, FileChanged
 from dataset_store.local.os_errors import reading_error, shown
 
+try:
+    from dataset_store.local import _files  # type: ignore[attr-defined]  # compiled, and optional
+except ImportError:
+    _files = None
+
 __all__ = [
+    "READS_BATCHES",
     "READ_SIZE",
     "FileStat",
     "HashedFiles",
@@ -41,7 +49,11 @@ __all__ = [
     "fill",
     "hash_files",
     "open_regular",
+    "read_unchanged",
 ]
+
+READS_BATCHES: Final = _files is not None
+"""Whether short files are read in batches on this machine, or one by one."""
 
 READ_SIZE: Final = 4 << 20
 """Bytes read at a time from long files."""
@@ -74,10 +86,10 @@ class FileStat(NamedTuple):
 
 
 class HashedFiles(Struct, frozen=True, eq=False):
-    """Content ids, u8 (n, 32), and the stat of each file as it was hashed, n of them."""
+    """Content ids, shape (n, 32), and the stat of each file as it was hashed, shape (n, 4), as of `FileStat`."""
 
     content_ids: U8
-    stats: list[FileStat]
+    stats: I64
 
 
 def default_workers() -> int:
@@ -130,7 +142,7 @@ def fill(opened: int, buffer: memoryview) -> int:
 
 def hash_files(
     paths: Sequence[bytes],
-    expected: Sequence[FileStat],
+    expected: I64,
     *,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -139,7 +151,7 @@ def hash_files(
 
     Args:
         paths: n paths of regular files, or of links to such.
-        expected: The stat of each as it was found.
+        expected: The stat of each as it was found, shape (n, 4): the fields of `FileStat`.
         workers: Threads; `default_workers()` by default.
         progress: Told of every unit of work.
 
@@ -159,20 +171,38 @@ def hash_files(
     return HashedFiles(ids, run.stats)
 
 
+def read_unchanged(paths: Sequence[bytes], expected: I64, buffer: memoryview) -> bytes:
+    """Read short files one behind the other, each in the room that its expected size takes.
+
+    Args:
+        paths: n of them.
+        expected: The stat of each, shape (n, 4), as of `FileStat`; or its size alone, shape (n,), where the hash is
+            known and compared.
+        buffer: As long as the sizes together.
+
+    Returns:
+        A byte for each: 1 where it was read and was as expected before and after, 0 where it has to be read otherwise.
+    """
+    if _files is None:
+        return bytes(len(paths))
+    done: bytes = _files.read_files(tuple(paths), np.ascontiguousarray(expected), buffer)
+    return done
+
+
 class _Run:
     """One call of `hash_files`; `digests` and `stats` are complete when `hash_all` returns."""
 
-    def __init__(self, paths: Sequence[bytes], expected: Sequence[FileStat], progress: Progress | None) -> None:
+    def __init__(self, paths: Sequence[bytes], expected: I64, progress: Progress | None) -> None:
         self._paths = paths
-        self._expected = expected
+        self._sizes: list[int] = expected[:, 0].tolist()
         self._progress = progress
         self._local = threading.local()
         self.digests = [b""] * len(paths)
-        self.stats = list(expected)
+        self.stats = expected.copy()
 
     def hash_all(self, pool: ThreadPoolExecutor) -> None:
         short, long = self._units()
-        rest = self._hash_while_in_memory(short)
+        rest = short if _files is not None else self._hash_while_in_memory(short)
         futures: dict[Future[None], Sequence[int]] = {}
         for unit in (*long, *rest):
             futures[pool.submit(self._hash_unit, unit)] = unit
@@ -185,12 +215,12 @@ class _Run:
         short: list[list[int]] = [[]]
         long = []
         total = 0
-        for row, found in enumerate(self._expected):
-            if found.size >= _SHORT:
+        for row, size in enumerate(self._sizes):
+            if size >= _SHORT:
                 long.append([row])
                 continue
             short[-1].append(row)
-            total += found.size
+            total += size
             if total >= _UNIT_BYTES or len(short[-1]) >= _UNIT_FILES:
                 short.append([])
                 total = 0
@@ -208,8 +238,24 @@ class _Run:
         return []
 
     def _hash_unit(self, rows: Sequence[int]) -> None:
-        for row in rows:
-            self.digests[row], self.stats[row] = self._hash_file(self._paths[row], self._expected[row])
+        for row in self._hash_unchanged(rows) if _files is not None and len(rows) > 1 else rows:
+            expected = FileStat(*self.stats[row].tolist())
+            self.digests[row], self.stats[row] = self._hash_file(self._paths[row], expected)
+
+    def _hash_unchanged(self, rows: Sequence[int]) -> list[int]:
+        """Hash the short files that are as they were found, read together; the rows that are left."""
+        buffer = self._buffer()
+        done = read_unchanged([self._paths[row] for row in rows], self.stats[list(rows)], buffer)
+        left = []
+        at = 0
+        for row, is_read in zip(rows, done, strict=True):
+            stop = at + self._sizes[row]
+            if is_read:
+                self.digests[row] = blake3(buffer[at:stop]).digest()
+            else:
+                left.append(row)
+            at = stop
+        return left
 
     def _hash_file(self, path: bytes, expected: FileStat) -> tuple[bytes, FileStat]:
         for _ in range(_ATTEMPTS):
@@ -253,7 +299,7 @@ class _Run:
 
     def _report(self, rows: Sequence[int]) -> None:
         if self._progress:
-            self._progress(len(rows), sum(self.stats[row].size for row in rows))
+            self._progress(len(rows), int(self.stats[list(rows), 0].sum()))
 
 
 def content_id_at(path: bytes) -> bytes | None:

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from dataset_store.core.digest import PackName, hash32, rows_digest
 from dataset_store.core.entries import LISTED, ONE_CHUNK, make_entries
-from dataset_store.core.packfile import PackRef
+from dataset_store.core.nodes import encode_node
+from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.paths import PathKey
 from dataset_store.core.relocation import Relocations
 from dataset_store.core.segments import ChunkHit, FileSegments, Segment, segments_of, with_segments
@@ -104,3 +105,21 @@ def finish(located: Located, pending: list[int], known: dict[int, FileSegments],
 def test_the_first_row_of_each_content_stands_for_it():
     located = Located(table([3, 1, 3, 0, 1, 3]))
     assert located.missing().tolist() == [0, 1, 3]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(40, 10**6), st.lists(st.integers(1, 9), min_size=1)), max_size=5)
+)
+def test_frames_are_located_together_as_one_by_one(frames):
+    count = sum(len(lengths) for _, _, lengths in frames)
+    together, alone = (Located(table(list(range(count)))) for _ in range(2))
+    blocks, row = [], 0
+    for number, offset, lengths in frames:
+        place = Place(PackRef(0, PackName(bytes([number]) * 16)), offset, 10, sum(lengths))
+        rows = np.arange(row, row + len(lengths))
+        blocks.append((place, rows.tolist(), lengths))
+        alone.add_chunks(rows, place.pack, place.offset, place.stored, np.cumsum(lengths) - lengths)
+        row += len(lengths)
+    together.add_blocks(blocks)
+    assert not len(together.missing())
+    assert encode_node(together.entries()) == encode_node(alone.entries())
