@@ -11,7 +11,7 @@ long; so a codec is made once by each thread and never shared by two.
 
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import accumulate, pairwise
 from typing import Final
@@ -35,6 +35,7 @@ __all__ = [
     "frame_offsets",
     "require",
     "take_segment",
+    "whole_frames",
 ]
 
 
@@ -274,6 +275,33 @@ def frame_offsets(data: Buffer, start: int, *, what: str) -> Iterator[tuple[int,
         require(start + header.stored <= len(view), what, "ends within a frame")
         yield start, header.stored
         start += header.stored
+
+
+def whole_frames(pieces: Iterable[Buffer], *, what: str) -> Iterator[memoryview]:
+    """Each frame of a run whose bytes come piece by piece; only one that lies in several pieces is copied.
+
+    Raises:
+        CorruptObject: A header is damaged, or the run ends within a frame; raised when that is reached.
+    """
+    rest = b""
+    for piece in pieces:
+        view, at = memoryview(piece), 0
+        if len(rest) < HEADER_SIZE:
+            view = memoryview(rest + view) if rest else view
+        else:
+            at = frame_length(rest, what=what) - len(rest)
+            if at > len(view):
+                rest += view
+                continue
+            yield memoryview(rest + view[:at])
+        while at + HEADER_SIZE <= len(view):
+            stop = at + frame_length(view[at : at + HEADER_SIZE], what=what)
+            if stop > len(view):
+                break
+            yield view[at:stop]
+            at = stop
+        rest = bytes(view[at:])
+    require(not rest, what, "ends within a frame")
 
 
 def take_segment(

@@ -18,7 +18,7 @@ from typing import Protocol
 from dataset_store.core.arrays import Bool, Rows, np
 from dataset_store.core.digest import hash32, rows_digest
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Entries
-from dataset_store.core.frames import HEADER_SIZE, NEXT_STEP, Frame, FrameCodec, frame_length
+from dataset_store.core.frames import NEXT_STEP, Frame, FrameCodec, whole_frames
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.paths import PathKey, to_text
@@ -291,7 +291,7 @@ class _Copier:
         ids: list[bytes] = []
         lengths: list[int] = []
         skip, left = segment.plain_offset, segment.plain_length
-        for frame in self._frames(row, segment):
+        for frame in self._frames(segment):
             for chunk in frame.chunks():
                 if skip or not left:
                     skip -= min(skip, len(chunk))
@@ -306,23 +306,12 @@ class _Copier:
         if left or rows_digest(ids, lengths) != segment.digest:
             raise self._wrong(row, segment)
 
-    def _frames(self, row: int, segment: Segment) -> Iterator[Frame]:
+    def _frames(self, segment: Segment) -> Iterator[Frame]:
         """The frames of a segment, read some MiB at a time."""
         what = _named(segment.pack, segment.offset)
-        rest = b""
-        for piece in self.stored.read_run(segment.place, _READ_BYTES):
+        for data in whole_frames(self.stored.read_run(segment.place, _READ_BYTES), what=what):
             self._require_wanted()
-            data = memoryview(b"".join((rest, piece)))
-            at = 0
-            while at + HEADER_SIZE <= len(data):
-                length = frame_length(data[at : at + HEADER_SIZE], what=what)
-                if at + length > len(data):
-                    break
-                yield self.threads.codec.decode_frame(data[at : at + length], what=what)
-                at += length
-            rest = bytes(data[at:])
-        if rest:
-            raise self._wrong(row, segment)
+            yield self.threads.codec.decode_frame(data, what=what)
 
     def _wrong(self, row: int, where: Segment | Place) -> CorruptObject:
         return CorruptObject(

@@ -41,6 +41,8 @@ __all__ = ["PackReader", "PackWriter", "Whereabouts"]
 _TARGET: Final = 64 << 20
 _TAIL: Final = 64 << 10
 _FOOTERS_AT_ONCE: Final = 256
+_CACHED: Final = 1 << 20
+"""Bytes that stay near a processor while they are read, hashed and written."""
 _BUDGET: Final = 64 << 20
 _LARGEST_SPAN: Final = 16 << 20
 
@@ -194,7 +196,7 @@ class PackReader:
 
         Args:
             place: The run, as it is named.
-            piece_bytes: The most that is asked for and in memory at once.
+            piece_bytes: The most that is asked for and in memory at once; it is less where requests cost nothing.
 
         Raises:
             ObjectMissing: A pack is not there; its key, hence its name, is in the message.
@@ -202,6 +204,7 @@ class PackReader:
             StorageFailed: The storage refused.
         """
         done, total = 0, None
+        most = piece_bytes if self._hole_bytes else min(piece_bytes, _CACHED)
         what = f"The run of frames at {place.offset} of {_key(place.pack)}"
         while True:
             parts = [place] if self._whereabouts is None else self._whereabouts.moved([place])[0]
@@ -210,7 +213,7 @@ class PackReader:
             require(total in {None, length}, what, "was made anew while it was read")
             total = length
             try:
-                for piece in _pieces(parts, done, piece_bytes):
+                for piece in _pieces(parts, done, most):
                     (data,) = self._read_places([piece])
                     done += piece.stored
                     yield data

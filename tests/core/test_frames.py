@@ -1,5 +1,6 @@
 """Frames: what is encoded comes back, and whatever else is given raises CorruptObject in little memory."""
 
+import itertools
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dataset_store.core.frames import (
     frame_length,
     frame_offsets,
     take_segment,
+    whole_frames,
 )
 from dataset_store.errors import CorruptObject, InvalidRequest
 
@@ -355,3 +357,17 @@ print(refused == len(forged) + 1)
 def test_forged_sizes_are_refused_in_little_memory():
     run = subprocess.run([sys.executable, "-c", FORGED_SIZES], capture_output=True, text=True, check=False)
     assert run.stdout == "True\n", run.stderr
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=8), st.lists(st.integers(0, 400), max_size=12)
+)
+def test_frames_come_whole_however_their_bytes_are_cut(contents, cuts):
+    codec = FrameCodec()
+    frames = [codec.encode_frame(FrameKind.DATA, [data], [hash32(data)]).data for data in contents]
+    run = b"".join(frames)
+    ends = sorted({min(cut * 4, len(run)) for cut in cuts} | {len(run)})
+    pieces = [run[start:end] for start, end in itertools.pairwise([0, *ends])]
+    assert [bytes(frame) for frame in whole_frames(pieces, what="it")] == frames
+    with pytest.raises(CorruptObject, match="ends within a frame"):
+        list(whole_frames([*pieces[:-1], pieces[-1][:-1]], what="it"))
