@@ -2,7 +2,7 @@
 
 Promises: a place is handed out once and never changes, and holds as soon as the pack was put; a put that failed is
 repeated with the same name and the same bytes; whatever is read in one batch takes one round of ranged reads for
-each storage (footers longer than 64 KiB a second one). Memory is bounded by one pack and one batch on writing, by
+each storage (footers longer than 64 KiB a second one). Memory is bounded by two packs and one batch on writing, by
 the budget on reading.
 
 A reader that is told whereabouts looks for frames where they are now; a pack that is missing all the same is looked for
@@ -16,6 +16,7 @@ frames belongs to one thread.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from threading import Thread
 from typing import Final, Protocol, TypeVar
 
 from msgspec import Struct
@@ -38,7 +39,8 @@ from dataset_store.storage.backend import Backend, Key, Span, Tail
 
 __all__ = ["PackReader", "PackWriter", "Whereabouts"]
 
-_TARGET: Final = 64 << 20
+_TARGET: Final = 40 << 20
+_WORTH_A_THREAD: Final = 4 << 20
 _TAIL: Final = 64 << 10
 _FOOTERS_AT_ONCE: Final = 256
 _CACHED: Final = 1 << 20
@@ -80,19 +82,22 @@ class PackWriter:
         self._target = target
         self._packs: deque[PackBuilder] = deque()
         """Packs not put yet; all but the last are full."""
+        self._putting: _Put | None = None
+        """The put of the first of them, if that was begun."""
 
     def append(self, frames: Sequence[EncodedFrame], *, together: bool = False) -> list[Place]:
         """Take frames; the place of each, valid once its pack was put, at the latest by `flush`.
 
         With `together` they come to stand one after another in one pack, which may grow beyond its target for it.
 
-        Full packs are put first. Frames come in the order of their files' keys, and data before segment lists
-        before nodes: a frame of an earlier kind than the one before it begins another pack.
+        A full pack is put while the next one fills; once that is full too, this waits. Frames come in the order of
+        their files' keys, and data before segment lists before nodes: a frame of an earlier kind than the one before it
+        begins another pack.
 
         Raises:
             StorageFailed: A full pack could not be put. None of `frames` was taken; call again.
         """
-        self._put_packs(keep=1)
+        self._put_full()
         return [self._place(frame, begin=not (together and row)) for row, frame in enumerate(frames)]
 
     def flush(self) -> None:
@@ -101,7 +106,8 @@ class PackWriter:
         Raises:
             StorageFailed: A pack could not be put; call again, it goes under the same name.
         """
-        self._put_packs(keep=0)
+        while self._packs:
+            self._finish_put(self._putting or _Put(self._put_first))
 
     def _place(self, frame: EncodedFrame, *, begin: bool) -> Place:
         """Put a frame behind the others; `begin` a pack for it where the last one is full."""
@@ -114,13 +120,59 @@ class PackWriter:
     def _is_full(self, pack: PackBuilder) -> bool:
         return pack.size >= self._target
 
-    def _put_packs(self, keep: int) -> None:
-        """Put, oldest first, all packs but the last `keep`; that one too if it is full."""
-        while len(self._packs) > keep or (self._packs and self._is_full(self._packs[0])):
-            pack = self._packs[0]
-            self._backend.put(Key(pack_key(pack.name)), pack.finish())
-            self._packs.popleft()
-            self._on_written(PackRef(self._storage, pack.name), pack.footer())
+    def _put_full(self) -> None:
+        """See to it that no more than one full pack waits, and that it is on its way."""
+        while len(self._packs) > 1 or (self._packs and self._is_full(self._packs[0])):
+            putting = self._putting or _Put(self._put_first)
+            if self._packs[0].size < _WORTH_A_THREAD or sum(map(self._is_full, self._packs)) > 1:
+                self._finish_put(putting)
+                continue
+            self._putting = putting
+            putting.begin()
+            return
+
+    def _finish_put(self, putting: "_Put") -> None:
+        self._putting = None  # if it failed, the next call puts the same pack again
+        putting.finish()
+        pack = self._packs.popleft()
+        self._on_written(PackRef(self._storage, pack.name), pack.footer())
+
+    def _put_first(self) -> None:
+        pack = self._packs[0]
+        self._backend.put(Key(pack_key(pack.name)), pack.finish())
+
+
+class _Put:
+    """One put: in a thread of its own from `begin` on, or by whoever asks for its end.
+
+    The thread does not outlive the process, whose sudden end a put survives like any other.
+    """
+
+    def __init__(self, put: Callable[[], None]) -> None:
+        self._put = put
+        self._thread: Thread | None = None
+        self._error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Go on in a thread; once is enough."""
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="put", daemon=True)
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for the end, or do it here. Raises what the put raises."""
+        if self._thread is None:
+            self._put()
+            return
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._put()
+        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+            self._error = error
 
 
 class Whereabouts(Protocol):

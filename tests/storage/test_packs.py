@@ -1,6 +1,7 @@
 """Packs in a storage: what is appended is read back from its place, in few requests, and damage is found."""
 
 import itertools
+import threading
 
 import pytest
 from blake3 import blake3
@@ -11,6 +12,7 @@ from dataset_store.core.digest import NodeId, PackName, StoreId, hash32
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.packfile import PackRef, Place, check_pack, pack_key
 from dataset_store.errors import CorruptObject, ObjectMissing, StorageFailed
+from dataset_store.storage import packs as writing
 from dataset_store.storage.backend import Key, Span, Tail
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.packs import PackReader, PackWriter
@@ -160,6 +162,70 @@ def test_an_append_that_failed_took_nothing_and_can_be_repeated():
     packs.flush()
     assert [bytes(data) for data in reader(store).read_frames(first + rest)] == [frame.data for frame in frames]
     assert [footer.chunk_counts.tolist() for _, footer in written] == [[1], [1], [1]]
+
+
+# Packs put beside the work
+
+
+class Held(Wrapper):
+    """A storage whose puts wait until they may go on."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def put(self, key, buffers):
+        self.begun.release()
+        assert self.go_on.acquire(timeout=30)
+        self.inner.put(key, buffers)
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    monkeypatch.setattr(writing, "_WORTH_A_THREAD", 0)
+
+
+def test_a_full_pack_is_put_while_the_next_one_fills_and_never_two_wait(beside):
+    backend, written = Held(MemoryBackend()), []
+    packs = writer(backend, 2_000, written)
+    places = []
+    for row in range(4):  # two full packs; nothing may wait for the put of the first
+        places += packs.append([encode(DATA, noise(1_000, row))])
+    assert backend.begun.acquire(timeout=30)
+    assert written == []
+    backend.go_on.release()
+    places += packs.append([encode(DATA, noise(1_000, 4))])  # waits for the first, and begins the second
+    assert [ref for ref, _ in written] == [places[0].pack]
+    assert backend.begun.acquire(timeout=30)
+    for _ in range(2):
+        backend.go_on.release()
+    packs.flush()
+    assert [ref for ref, _ in written] == list(dict.fromkeys(place.pack for place in places))
+    frames = [encode(DATA, noise(1_000, row)).data for row in range(5)]
+    assert [bytes(data) for data in reader(backend).read_frames(places)] == frames
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_put_beside_the_work_that_failed_is_told_by_the_next_call_and_repeated(beside, failing):
+    store, written = MemoryBackend(), []
+    packs = writer(FaultyBackend(store, [Fault("put", failing, Effect.ERROR_BEFORE)]), 500, written)
+    frames = [encode(DATA, noise(600, row)) for row in range(4)]
+    places, failures = [], 0
+    for frame in frames:
+        try:
+            places += packs.append([frame])
+        except StorageFailed:
+            failures += 1
+            places += packs.append([frame])
+    while True:
+        try:
+            packs.flush()
+            break
+        except StorageFailed:
+            failures += 1
+    assert failures == 1
+    assert [bytes(data) for data in reader(store).read_frames(places)] == [frame.data for frame in frames]
+    assert [ref for ref, _ in written] == [place.pack for place in places]
 
 
 # Reading frames
