@@ -1,4 +1,4 @@
-"""python -m benchmarks run | install | report | quick"""
+"""Measure systems beside each other: see benchmarks/README.md."""
 
 import argparse
 import sys
@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measuring.samples import Sample, append
+from benchmarks import peers, report
+from benchmarks.measuring.samples import Sample, append, load
 from benchmarks.running import Prepared, run
 from benchmarks.systems import SYSTEMS
 from benchmarks.workloads import WORKLOADS
@@ -23,6 +24,9 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument("--seed", type=int, default=1)
     running.add_argument("--scratch", type=Path, default=Path("/var/tmp"), help="where the images are made")
     running.add_argument("--into", type=Path, required=True, help="a file of samples, added to")
+    commands.add_parser("install", help="install the other systems, and this one as users do; needs root and Debian")
+    reporting = commands.add_parser("report", help="tables of samples, as Markdown")
+    reporting.add_argument("samples", type=Path, nargs="+")
     return whole
 
 
@@ -42,6 +46,17 @@ def run_all(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def install_all(_options: argparse.Namespace) -> int:
+    peers.install()
+    return 0
+
+
+def report_all(options: argparse.Namespace) -> int:
+    for text in report.tables(list(load(options.samples))):
+        print(text)
+    return 0
+
+
 def line(sample: Sample) -> str:
     told = f"{sample.workload:14} {sample.round} {sample.system:18} {sample.operation:18}"
     if sample.problem:
@@ -52,7 +67,7 @@ def line(sample: Sample) -> str:
 
 def main(words: Sequence[str]) -> int:
     options = parser().parse_args(words)
-    return {"run": run_all}[options.command](options)
+    return {"run": run_all, "install": install_all, "report": report_all}[options.command](options)
 
 
 if __name__ == "__main__":

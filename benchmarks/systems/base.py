@@ -147,5 +147,6 @@ def peer(program: str) -> str:
 
 
 def ours(program: str) -> str:
-    """A program beside the Python that runs this."""
-    return str(Path(sys.executable).with_name(program))
+    """A program of this package: as users install it, else beside the Python that runs this."""
+    path = PEERS / "ours" / "bin" / program
+    return str(path if path.exists() else Path(sys.executable).with_name(program))

@@ -43,7 +43,7 @@ from dataset_store.core.envelope import decode_config, object_digest
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.paths import to_text
 from dataset_store.core.tree import read_all
-from dataset_store.dataset import copying
+from dataset_store.dataset import filling
 from dataset_store.dataset.verifying import verify_stored
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import DatasetNotFound
@@ -392,7 +392,7 @@ def main() -> None:
     parser.add_argument("--go-on", type=int, default=100, help="of one state of so many")
     parser.add_argument("--plant", choices=list(plants.PLANTS))
     arguments = parser.parse_args()
-    copying.SETTLE_NS = 0
+    filling.SETTLE_NS = 0
     durable._ONE_BY_ONE = 10  # so that small copies and larger ones are both flushed here
     if arguments.plant:
         plants.PLANTS[arguments.plant]()

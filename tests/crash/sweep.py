@@ -27,7 +27,7 @@ from forking import copy_tree, in_child
 from sequences import SEQUENCES, Notes, Sequence, World, be_machine, make_inputs, require_sent_once, verify_store
 from shim import Mode, Shim
 
-from dataset_store.dataset import copying
+from dataset_store.dataset import filling
 from dataset_store.errors import DatasetStoreError
 from dataset_store.local.removal import remove_tree
 from dataset_store.storage.packs import PackWriter
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--plant", choices=list(plants.PLANTS))
     arguments = parser.parse_args()
-    copying.SETTLE_NS = 0  # only how soon the next sync trusts the times of the copy's files
+    filling.SETTLE_NS = 0  # only how soon the next sync trusts the times of the copy's files
     if arguments.plant:
         plants.PLANTS[arguments.plant]()
     gc.freeze()

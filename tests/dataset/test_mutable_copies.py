@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataset_store import Dataset
-from dataset_store.dataset import copying
+from dataset_store.dataset import copying, filling
 from dataset_store.errors import InvalidRequest, StorageFailed, TargetNotEmpty
 from dataset_store.testing.folders import read, write
 
@@ -76,7 +76,7 @@ def test_a_copy_that_fails_leaves_the_folder_as_it_was(home, version, monkeypatc
     def fail(*_, **__):
         raise StorageFailed("The disk refused.", "Look at it.")
 
-    monkeypatch.setattr(copying, "materialise", fail)
+    monkeypatch.setattr(filling, "materialise", fail)
     with pytest.raises(StorageFailed):
         version.get_mutable_local_copy("work", overwrite=True)
     assert read(home / "work") == {"old": b"old"}
@@ -104,7 +104,7 @@ def test_a_folder_that_holds_the_store_is_never_replaced(home, version, kept):
 def test_ones_home_and_the_root_of_everything_are_never_replaced(home, version, monkeypatch):
     write(home / "me", {"precious": b"mine"})
     monkeypatch.setenv("HOME", str(home / "me"))
-    monkeypatch.setattr(copying, "_fill", lambda *_, **__: pytest.fail("it was begun"))
+    monkeypatch.setattr(filling, "fill", lambda *_, **__: pytest.fail("it was begun"))
     for target in ("me", "/", str(home / "me" / "." / "..") + "/me/"):
         with pytest.raises(TargetNotEmpty, match="no folder to replace"):
             version.get_mutable_local_copy(target, overwrite=True)

@@ -169,6 +169,7 @@ def test_a_sync_without_changes_reads_no_file(home, monkeypatch):
     def refuse(path, *_):
         raise AssertionError(f"{path} was opened")
 
+    monkeypatch.setattr(reading, "_files", None)
     monkeypatch.setattr(reading, "_open", refuse)
     child = Dataset.create(parent_datasets=[dataset])
     assert child.sync_folder(folder) == (0, 0, 0)

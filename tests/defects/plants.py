@@ -376,14 +376,14 @@ def exec_bits_and_times_are_lost(monkeypatch):
 
 @plant("D30")
 def packs_that_could_not_be_put_count_as_sent(monkeypatch):
-    real = PackWriter._put_packs
+    real = PackWriter.flush
 
-    def put_packs(writer, keep):
+    def flush(writer):
         with suppress(StorageFailed):
-            real(writer, keep)
+            real(writer)
         writer._packs.clear()
 
-    monkeypatch.setattr(PackWriter, "_put_packs", put_packs)
+    monkeypatch.setattr(PackWriter, "flush", flush)
 
 
 def _ask_for_every_ancestor(workspace, version_id):

@@ -1,0 +1,83 @@
+"""Tables of samples: medians by operation and system, and how ours stands to the best of each kind."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from benchmarks.measuring.samples import Sample, median
+from benchmarks.systems import SYSTEMS
+from benchmarks.systems.base import Kind
+
+OURS = "dataset_store"
+WRITES = {"first commit", "no-change commit", "small commit", "cold copy", "next copy", "warm copy", "mutable copy"}
+"""Operations after which something may still have to be written: the `sync` that follows counts."""
+
+
+def seconds(sample: Sample) -> float:
+    """What an operation took until what it wrote was on the disk."""
+    return sample.wall + (sample.sync or 0.0 if sample.operation in WRITES else 0.0)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def tables(samples: Sequence[Sample]) -> Iterator[str]:
+    """Markdown: for each workload one table of seconds, one of peak memory and stored bytes."""
+    for workload in in_order(one.workload for one in samples):
+        some = [one for one in samples if one.workload == workload]
+        operations = in_order(one.operation for one in some if one.operation != "failed")
+        systems = in_order(one.system for one in some)
+        rounds = len({one.round for one in some})
+        yield f"## {workload}\n\nSeconds, with the `sync` that follows a write; medians of {rounds}.\n"
+        yield from table(["system", *operations], [[name, *cells(some, name, operations)] for name in systems])
+        yield from table(
+            ["", *operations], [["best other / ours", *(ratio(some, operation, systems) for operation in operations)]]
+        )
+        yield "Peak memory in MB, and MB and files in the store after each commit.\n"
+        commits = [one for one in operations if one.endswith("commit")]
+        head = ["system", "memory, commit", "memory, copy", *commits]
+        yield from table(head, [[name, *sizes(some, name, commits)] for name in systems])
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def of(samples: Iterable[Sample], system: str, operation: str) -> list[Sample]:
+    return [one for one in samples if one.system == system and one.operation == operation]
+
+
+def cells(samples: Sequence[Sample], system: str, operations: Sequence[str]) -> Iterator[str]:
+    for operation in operations:
+        found = of(samples, system, operation)
+        middle = median(found, seconds)
+        wrong = sum(one.problem is not None for one in found)
+        yield ("-" if middle is None else f"{middle:.2f}") + (f" ({wrong} failed)" if wrong else "")
+
+
+def ratio(samples: Sequence[Sample], operation: str, systems: Sequence[str]) -> str:
+    """How many times longer the best other system that keeps versions takes."""
+    ours = median(of(samples, OURS, operation), seconds)
+    others = [
+        (middle, name)
+        for name in systems
+        if SYSTEMS[name].kind is Kind.VERSIONING
+        and (middle := median(of(samples, name, operation), seconds)) is not None
+    ]
+    if ours is None or not others:
+        return "-"
+    best, name = min(others)
+    return f"{best / ours:.1f} ({name})"
+
+
+def sizes(samples: Sequence[Sample], system: str, commits: Sequence[str]) -> Iterator[str]:
+    for operation in ("first commit", "cold copy"):
+        peak = median(of(samples, system, operation), lambda one: one.peak)
+        yield "-" if peak is None else f"{peak / 1e6:.0f}"
+    for operation in commits:
+        found = of(samples, system, operation)
+        size, files = median(found, lambda one: one.bytes), median(found, lambda one: one.files)
+        yield "-" if size is None or files is None else f"{size / 1e6:.1f}, {files:.0f}"

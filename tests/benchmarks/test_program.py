@@ -1,0 +1,97 @@
+"""The benchmark program: folders follow from their seed, figures are of the commands alone, tables add up."""
+
+import os
+import shutil
+import sys
+
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import report
+from benchmarks.measuring.folders import contents_of, taken_by
+from benchmarks.measuring.process import Command, CommandFailed, measure
+from benchmarks.measuring.samples import Sample, append, load
+from benchmarks.systems import SYSTEMS
+from benchmarks.workloads import WORKLOADS
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_is_the_same_each_time_and_its_edit_changes_some_of_it(tmp_path, name):
+    found = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        workload = WORKLOADS[name](scale=0.001)
+        workload.build(folder)
+        before = contents_of(folder)
+        workload.edit(folder)
+        found.append((before, contents_of(folder)))
+    assert found[0] == found[1]
+    before, after = found[0]
+    assert before != after
+    assert set(before.values()) & set(after.values()) or name.startswith("large")
+
+
+def test_a_command_is_charged_for_its_own_memory_and_not_for_ours(tmp_path):
+    held = bytearray(300 << 20)  # what begins a process must not lend it its own size
+    small = measure([Command([sys.executable, "-I", "-S", "-c", "pass"], tmp_path)], tmp_path / "home")
+    large = measure(
+        [Command([sys.executable, "-I", "-S", "-c", "x = b'x' * (100 << 20); print(len(x))"], tmp_path)],
+        tmp_path / "home",
+    )
+    assert len(held) > large.peak > 100 << 20 > small.peak
+    assert large.output == f"{100 << 20}\n"
+    assert 0 < small.cpu < 30
+    assert small.wall > 0
+
+
+def test_a_command_sees_nothing_of_our_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATASET_STORE_URL", "/somewhere")
+    command = Command([sys.executable, "-c", "import os; print(sorted(os.environ))"], tmp_path, {"OWN": "1"})
+    told = measure([command], tmp_path / "home").output
+    assert "OWN" in told
+    assert "DATASET_STORE_URL" not in told
+
+
+def test_a_command_that_fails_is_named_with_what_it_wrote(tmp_path):
+    failing = Command([sys.executable, "-c", "import sys; sys.exit('no such thing')"], tmp_path)
+    with pytest.raises(CommandFailed, match="exit 1: no such thing"):
+        measure([failing, failing], tmp_path / "home")
+
+
+def test_a_file_of_two_names_takes_its_bytes_once(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    os.link(tmp_path / "a", tmp_path / "b")
+    assert taken_by([tmp_path, tmp_path / "a", tmp_path / "none"]) == (5, 1)
+
+
+def test_tables_hold_medians_failures_and_the_best_other_system(tmp_path):
+    path = tmp_path / "samples"
+    for number, (ours, other) in enumerate([(1.0, 3.0), (9.0, 2.0), (2.0, 8.0)]):
+        append(path, Sample("small", "dataset_store", "diff", number, ours, 1.0, 0.5, 10**8))
+        append(path, Sample("small", "restic", "diff", number, other, 1.0, 0.5, 10**8))
+        append(path, Sample("small", "git", "diff", number, 0.1, 1.0, 0.5, 10**8))
+    append(path, Sample("small", "restic", "list", 0, problem="broken"))
+    text = "\n".join(report.tables(list(load([path]))))
+    assert "| dataset_store | 2.00 | - |" in text
+    assert "| restic | 3.00 | - (1 failed) |" in text
+    assert "| best other / ours | 1.5 (restic) | - |" in text  # git stands beside, and is no measure
+
+
+def test_what_is_written_counts_until_it_is_on_the_disk():
+    sample = Sample("small", "restic", "first commit", 0, 1.0, 1.0, 0.5, 1)
+    assert report.seconds(sample) == 1.5
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mkfs.ext4"), reason="needs root and ext4")
+def test_every_operation_runs_and_every_copy_is_right(tmp_path, monkeypatch):
+    installed = [name for name, system in SYSTEMS.items() if system.is_installed()]
+    assert {"dataset_store", "cp -a"} <= set(installed)
+    path = tmp_path / "samples"
+    words = ["run", "--workload", "small", "large-text", "--scale", "0.003", "--rounds", "1", "--into", str(path)]
+    assert program.main([*words, "--system", *installed]) == 0
+    samples = list(load([path]))
+    assert [one.problem for one in samples if one.problem] == []
+    ours = {one.operation for one in samples if one.system == "dataset_store"}
+    assert {"first commit", "no-change commit", "small commit", "cold copy", "next copy", "mutable copy"} <= ours
