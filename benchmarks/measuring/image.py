@@ -7,6 +7,7 @@ whoever replaces files. An image takes that away, and no system finds what anoth
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ MAKE = {
     "xfs": ["mkfs.xfs", "-q", "-f"],
     "btrfs": ["mkfs.btrfs", "-q", "-f"],
 }
+
+
+_ATTEMPTS = 10
 
 
 @contextmanager
@@ -33,10 +37,19 @@ def mounted(scratch: Path, size: int, kind: str = "ext4") -> Iterator[Path]:
         try:
             yield folder
         finally:
-            subprocess.run(["umount", str(folder)], check=True)
+            unmount(folder)
     finally:
         folder.rmdir()
         Path(name).unlink()
+
+
+def unmount(folder: Path) -> None:
+    """Unmount; some systems leave a process behind that is still in the folder, which is waited for."""
+    for _ in range(_ATTEMPTS):
+        if subprocess.run(["umount", str(folder)], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            return
+        time.sleep(1)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def drop_page_cache() -> None:

@@ -107,6 +107,7 @@ class Dvc(Git):
             *super().begin(home),
             self.dvc(home.tree, "init", "-q"),
             config("core.analytics", "false"),
+            config("core.check_update", "false"),
             config("core.autostage", "true"),
             config("cache.dir", str(home.store)),
             config("cache.type", self.link),
