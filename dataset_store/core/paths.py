@@ -11,6 +11,7 @@ folder that it is joined to, and `to_key(to_path(key)) == key`.
 This module never asks the file system anything: whether a link's target exists is not known here.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from operator import le
 from typing import Final, NewType, cast
@@ -53,6 +54,9 @@ _RESERVED: Final = frozenset(
     + [f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789\u00b9\u00b2\u00b3"]
 )
 _WINDOWS_CHARACTERS: Final = frozenset('<>:"|?*\\' + "".join(map(chr, range(32))))
+_FORBIDDEN_BYTES: Final = bytes(ord(one) for one in _WINDOWS_CHARACTERS if one != "\0")
+_RESERVED_NAME: Final = re.compile(rb"\0(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9]) *[.\0]")
+"""Finds one in lower-case names with zero bytes around them."""
 
 
 def directory_key(path: object) -> PathKey:
@@ -198,6 +202,35 @@ def portability_problems(keys: Iterable[PathKey]) -> list[PortabilityProblem]:
     Args:
         keys: Entries in any order; their directories are looked at too, each once.
     """
+    keys = list(keys)
+    return [] if _is_portable(keys) else _problems_one_by_one(keys)
+
+
+def _is_portable(keys: Sequence[PathKey]) -> bool:
+    """Whether nothing at all stands against these, found in a look at all names together; else one by one is due."""
+    text = b"\0".join((b"", *keys, b""))
+    if (
+        not text.isascii()
+        or b".\0" in text
+        or b" \0" in text
+        or len(text.translate(None, _FORBIDDEN_BYTES)) < len(text)
+    ):
+        return False
+    lower = text.lower()
+    if _RESERVED_NAME.search(lower):
+        return False
+    if lower == text:
+        return True
+    names = set(keys)
+    for key in {parent_key(key) for key in keys}:
+        directory = key
+        while directory not in names and directory:
+            names.add(directory)
+            directory = parent_key(directory)
+    return len({name.lower() for name in names}) == len(names)
+
+
+def _problems_one_by_one(keys: Iterable[PathKey]) -> list[PortabilityProblem]:
     first_with: dict[str, PathKey] = {}
     problems: list[PortabilityProblem] = []
     for key, folded in _with_directories(keys):

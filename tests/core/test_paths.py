@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dataset_store.core import paths as path_rules
 from dataset_store.core.paths import (
     MAX_COMPONENTS,
     MAX_PATH_BYTES,
@@ -229,3 +230,26 @@ def test_a_directory_is_named_in_many_ways(text, key):
 def test_what_is_no_directory_of_a_dataset_is_refused(text):
     with pytest.raises(InvalidPath):
         directory_key(text)
+
+
+_odd_names = st.sampled_from(
+    b"a|A|b.txt|B.TXT|con|CON.txt|con .x|conx|com1|com0|a.|a |nul\xff|a:b|a\\b|\x01|\x7f|ab|aB|...|aux .|LPT9".split(
+        b"|"
+    )
+    + ["\u00e9".encode(), "e\u0301".encode(), b"a|b"]
+)
+
+
+@given(st.sets(st.lists(_odd_names, min_size=1, max_size=3).map(b"\0".join), max_size=6))
+def test_a_look_at_all_names_together_finds_problems_where_one_by_one_does(keys):
+    one_by_one = path_rules._problems_one_by_one(sorted(keys))
+    assert portability_problems(sorted(keys)) == one_by_one
+    if path_rules._is_portable(sorted(keys)):
+        assert one_by_one == []
+
+
+def test_usual_names_are_looked_at_together():
+    keys = [to_key(f"Train/{number // 10}/IMG_{number}.JPG") for number in range(100)]
+    assert path_rules._is_portable(keys)
+    assert path_rules._is_portable([])
+    assert not path_rules._is_portable([*keys, to_key("train/x")])
