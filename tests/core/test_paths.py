@@ -233,10 +233,12 @@ def test_what_is_no_directory_of_a_dataset_is_refused(text):
 
 
 _odd_names = st.sampled_from(
-    b"a|A|b.txt|B.TXT|con|CON.txt|con .x|conx|com1|com0|a.|a |nul\xff|a:b|a\\b|\x01|\x7f|ab|aB|...|aux .|LPT9".split(
-        b"|"
-    )
-    + ["\u00e9".encode(), "e\u0301".encode(), b"a|b"]
+    [
+        *b"a|A|b.txt|B.TXT|con|CON.txt|con .x|conx|com1|com0|a.|a |nul\xff|a:b|a\\b|\x01|\x7f|ab|aB|...|LPT9".split(
+            b"|"
+        ),
+        *("\u00e9".encode(), "e\u0301".encode(), b"a|b", b"aux ."),
+    ]
 )
 
 
