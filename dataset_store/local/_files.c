@@ -1,16 +1,19 @@
-/* Whole batches of small files, with the GIL released: what dataset_store.local.reading does file by file.
+/* Whole batches of small files and of names, with the GIL released: what dataset_store.local.reading and .listing do one
+ * by one.
  *
  * Promises: only what is plain is done here. A file that is not as it was found, a link, a path too long, any error of
- * the system: its row is left to the caller, who has a way for each of these and says what is wrong. No allocation but
- * one pointer a path, no state between calls.
+ * the system: it is left to the caller, who has a way for each of these and says what is wrong. No state between calls.
  */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -135,12 +138,157 @@ done:
     return result;
 }
 
-static PyMethodDef methods[] = {{"read_files", read_files, METH_VARARGS, read_files_doc}, {NULL, NULL, 0, NULL}};
+/* Names, each ended by a zero byte, in a buffer that grows. */
+typedef struct {
+    char *text;
+    size_t length, room, count;
+} Names;
+
+static int
+add_name(Names *names, const char *name)
+{
+    size_t length = strlen(name) + 1;
+
+    if (names->length + length > names->room) {
+        size_t room = 2 * names->room + length + 4096;
+        char *text = realloc(names->text, room);
+        if (text == NULL)
+            return 0;
+        names->text = text;
+        names->room = room;
+    }
+    memcpy(names->text + names->length, name, length);
+    names->length += length;
+    names->count++;
+    return 1;
+}
+
+/* All names of a directory but . and .., in the system's order; 0 or an errno. */
+static int
+read_names(int directory, Names *names)
+{
+    int own = dup(directory), problem = 0;
+    DIR *stream = own < 0 ? NULL : fdopendir(own);
+    const struct dirent *entry;
+
+    if (stream == NULL) {
+        problem = errno;
+        if (own >= 0)
+            close(own);
+        return problem;
+    }
+    rewinddir(stream); /* the position is that of the descriptor that was given, now and afterwards */
+    for (;;) {
+        errno = 0;
+        entry = readdir(stream);
+        if (entry == NULL) {
+            problem = errno;
+            break;
+        }
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (!add_name(names, entry->d_name)) {
+            problem = ENOMEM;
+            break;
+        }
+    }
+    rewinddir(stream);
+    closedir(stream);
+    return problem;
+}
+
+static int
+by_bytes(const void *one, const void *other)
+{
+    return strcmp(*(const char *const *)one, *(const char *const *)other);
+}
+
+enum { LISTED = 6 };
+
+/* The names in order, and a row of each; 0 or an errno. */
+static int
+list_names(int directory, Names *found, char **ordered, int64_t **rows)
+{
+    const char **names;
+    char *to;
+    struct stat now;
+    int problem = read_names(directory, found);
+
+    if (problem)
+        return problem;
+    names = malloc((found->count + 1) * sizeof *names);
+    *ordered = malloc(found->length + 1);
+    *rows = malloc((found->count + 1) * LISTED * sizeof **rows);
+    if (names == NULL || *ordered == NULL || *rows == NULL) {
+        free(names);
+        return ENOMEM;
+    }
+    const char *at = found->text;
+    for (size_t i = 0; i < found->count; i++, at += strlen(at) + 1)
+        names[i] = at;
+    qsort(names, found->count, sizeof *names, by_bytes);
+    to = *ordered;
+    for (size_t i = 0; i < found->count && !problem; i++) {
+        int64_t *row = *rows + i * LISTED;
+        size_t length = strlen(names[i]) + 1;
+        memcpy(to, names[i], length);
+        to += length;
+        if (fstatat(directory, names[i], &now, AT_SYMLINK_NOFOLLOW) != 0) {
+            problem = errno;
+            break;
+        }
+        row[0] = (int64_t)now.st_mode;
+        row[1] = (int64_t)now.st_size;
+        row[2] = nanoseconds(MTIME_OF(now));
+        row[3] = nanoseconds(CTIME_OF(now));
+        row[4] = (int64_t)now.st_ino;
+        row[5] = (int64_t)now.st_dev;
+    }
+    free(names);
+    return problem;
+}
+
+PyDoc_STRVAR(list_directory_doc,
+"list_directory(descriptor, /) -> (bytes, bytes)\n\n"
+"The names of an open directory, ascending, each ended by a zero byte; and of each, links not followed, a row of six\n"
+"native int64: mode, size, times of modification and of change in ns, inode, device. OSError as the system says.");
+
+static PyObject *
+list_directory(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Names found = {NULL, 0, 0, 0};
+    char *ordered = NULL;
+    int64_t *rows = NULL;
+    int directory, problem;
+    PyObject *result = NULL;
+
+    if (!PyArg_ParseTuple(args, "i:list_directory", &directory))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    problem = list_names(directory, &found, &ordered, &rows);
+    Py_END_ALLOW_THREADS
+    if (problem) {
+        errno = problem;
+        PyErr_SetFromErrno(PyExc_OSError);
+    } else {
+        result = Py_BuildValue("y#y#", ordered, (Py_ssize_t)found.length, (const char *)rows,
+                               (Py_ssize_t)(found.count * LISTED * sizeof *rows));
+    }
+    free(found.text);
+    free(ordered);
+    free(rows);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"read_files", read_files, METH_VARARGS, read_files_doc},
+    {"list_directory", list_directory, METH_VARARGS, list_directory_doc},
+    {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef_Slot slots[] = {{0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_files", .m_doc = "Batches of small files, compiled.", .m_size = 0,
+    PyModuleDef_HEAD_INIT, .m_name = "_files", .m_doc = "Batches of small files and of names, compiled.", .m_size = 0,
     .m_methods = methods, .m_slots = slots};
 
 PyMODINIT_FUNC

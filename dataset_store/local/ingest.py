@@ -37,8 +37,9 @@ from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, FrameCodec, Fr
 from dataset_store.core.packfile import Place
 from dataset_store.core.segments import ChunkHit, FileSegments, SegmentBuilder, bounded_reuse
 from dataset_store.errors import FileChanged, InvalidRequest
+from dataset_store.local.batches import read_unchanged
 from dataset_store.local.os_errors import reading_error, shown
-from dataset_store.local.reading import READ_SIZE, default_workers, fill, open_regular, read_unchanged
+from dataset_store.local.reading import READ_SIZE, default_workers, fill, open_regular
 
 __all__ = [
     "FIRST_RUNS",

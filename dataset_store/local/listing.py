@@ -106,8 +106,13 @@ class Columns(Struct, frozen=True, eq=False):
         signed[2] = [one.st_ctime_ns for one in found]
         rows[3] = [one.st_ino for one in found]
         rows[4] = [one.st_dev for one in found]
-        code = _codes()[[one.st_mode >> 6 for one in found]] if found else np.empty(0, np.uint8)
-        return Columns(code & np.uint8(15), code > 127, rows)
+        return Columns.of_modes(np.array([one.st_mode for one in found], np.int64), rows)
+
+    @staticmethod
+    def of_modes(modes: I64, stat: U64) -> "Columns":
+        """The columns of files with these modes, `st_mode`, shape (n,), and stats."""
+        code = _codes()[modes >> 6]
+        return Columns(code & np.uint8(15), code > 127, stat)
 
     @staticmethod
     def joined(parts: "list[Columns]") -> "Columns":

@@ -31,15 +31,10 @@ from msgspec import Struct
 
 from dataset_store.core.arrays import I64, U8, np
 from dataset_store.errors import DatasetStoreError, FileChanged
+from dataset_store.local.batches import compiled, read_unchanged
 from dataset_store.local.os_errors import reading_error, shown
 
-try:
-    from dataset_store.local import _files  # type: ignore[attr-defined]  # compiled, and optional
-except ImportError:
-    _files = None
-
 __all__ = [
-    "READS_BATCHES",
     "READ_SIZE",
     "FileStat",
     "HashedFiles",
@@ -49,11 +44,7 @@ __all__ = [
     "fill",
     "hash_files",
     "open_regular",
-    "read_unchanged",
 ]
-
-READS_BATCHES: Final = _files is not None
-"""Whether short files are read in batches on this machine, or one by one."""
 
 READ_SIZE: Final = 4 << 20
 """Bytes read at a time from long files."""
@@ -171,24 +162,6 @@ def hash_files(
     return HashedFiles(ids, run.stats)
 
 
-def read_unchanged(paths: Sequence[bytes], expected: I64, buffer: memoryview) -> bytes:
-    """Read short files one behind the other, each in the room that its expected size takes.
-
-    Args:
-        paths: n of them.
-        expected: The stat of each, shape (n, 4), as of `FileStat`; or its size alone, shape (n,), where the hash is
-            known and compared.
-        buffer: As long as the sizes together.
-
-    Returns:
-        A byte for each: 1 where it was read and was as expected before and after, 0 where it has to be read otherwise.
-    """
-    if _files is None:
-        return bytes(len(paths))
-    done: bytes = _files.read_files(tuple(paths), np.ascontiguousarray(expected), buffer)
-    return done
-
-
 class _Run:
     """One call of `hash_files`; `digests` and `stats` are complete when `hash_all` returns."""
 
@@ -202,7 +175,7 @@ class _Run:
 
     def hash_all(self, pool: ThreadPoolExecutor) -> None:
         short, long = self._units()
-        rest = short if _files is not None else self._hash_while_in_memory(short)
+        rest = short if compiled() else self._hash_while_in_memory(short)
         futures: dict[Future[None], Sequence[int]] = {}
         for unit in (*long, *rest):
             futures[pool.submit(self._hash_unit, unit)] = unit
@@ -238,7 +211,7 @@ class _Run:
         return []
 
     def _hash_unit(self, rows: Sequence[int]) -> None:
-        for row in self._hash_unchanged(rows) if _files is not None and len(rows) > 1 else rows:
+        for row in self._hash_unchanged(rows) if compiled() and len(rows) > 1 else rows:
             expected = FileStat(*self.stats[row].tolist())
             self.digests[row], self.stats[row] = self._hash_file(self._paths[row], expected)
 

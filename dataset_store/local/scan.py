@@ -46,6 +46,7 @@ from dataset_store.errors import (
     PathNotFound,
     UnsupportedFileType,
 )
+from dataset_store.local.batches import list_directory
 from dataset_store.local.ignore import IGNORE_FILE, Rules, read_rules
 from dataset_store.local.listing import BLOCK_NAMES, Columns, DirectoryBlock, Listing, join_keys
 from dataset_store.local.os_errors import reading_error, shown
@@ -298,6 +299,15 @@ class _Walk:
 
     def _list(self, frame: _Frame) -> None:
         """Read names and stats of a directory that is open."""
+        listed = None if self._scope.ignore and frame.rules is not None else list_directory(self._descriptor(frame))
+        if listed is None or (self._scope.ignore and IGNORE_FILE in listed.names):
+            listed = self._list_one_by_one(frame)
+        frame.listing = listed
+        self._check_limits(frame)
+        self._classify(frame)
+
+    def _list_one_by_one(self, frame: _Frame) -> Listing:
+        """As `list_directory`, without what a rule leaves out: of that not even the stat is read."""
         opened = self._descriptor(frame)
         try:
             with os.scandir(opened) as found:
@@ -307,13 +317,11 @@ class _Walk:
             names = [entry.name.encode(*_CODEC) for entry in entries]
             order = sorted(range(len(names)), key=names.__getitem__)
             entries = [entries[i] for i in order]
-            frame.listing = Listing([names[i] for i in order], _columns(entries))
+            return Listing([names[i] for i in order], _columns(entries))
         except OSError as error:
             # Of a directory listed by its descriptor the error's file name is the descriptor's number.
             name = os.fsencode(error.filename) if isinstance(error.filename, str) else b""
             raise reading_error(error, frame.path(name)) from error
-        self._check_limits(frame)
-        self._classify(frame)
 
     def _kept(self, frame: _Frame, opened: int, entries: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
         """The entries that no rule leaves out."""

@@ -477,7 +477,7 @@ def test_doctor_of_a_sound_installation(shell, machine, closed):
     assert (found["local_copies"], found["local_copy_bytes"], found["drafts"]) == (1, 1605, 0)
     assert found["chunking_kernel"] in {"c", "numpy"}
     assert (found["native_file"] is None) == (found["chunking_kernel"] == "numpy")
-    assert found["short_files"] in {"batches", "single"}
+    assert found["files_in_batches"] in {"yes", "no"}
     assert all(line.startswith("ok  ") for line in shell("doctor").lines)
 
 

@@ -164,12 +164,12 @@ def test_a_sync_without_changes_reads_no_file(home, monkeypatch):
     folder = fill(home / "in")
     settle(folder)
     dataset = version(folder)
-    from dataset_store.local import reading
+    from dataset_store.local import batches, reading
 
     def refuse(path, *_):
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr(reading, "_files", None)
+    monkeypatch.setattr(batches, "_files", None)
     monkeypatch.setattr(reading, "_open", refuse)
     child = Dataset.create(parent_datasets=[dataset])
     assert child.sync_folder(folder) == (0, 0, 0)

@@ -82,3 +82,52 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(TypeError):
         _files.read_files([b"a"], np.zeros(1, np.int64), bytearray(1))
     assert _files.read_files((), np.zeros(0, np.int64), bytearray(0)) == b""
+
+
+def test_a_directory_is_listed_in_the_order_of_bytes_with_the_stat_of_each(tmp_path):
+    names = [b"b", b"a", b"\xff\xfe", b"Z", b"aa", b"n" * 255, b" ", b"\xc3\xa9"]
+    for number, name in enumerate(names):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(bytes(number))
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    opened = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(2):  # the place in the directory is what it was
+            text, rows = _files.list_directory(opened)
+            found = [one.name for one in os.scandir(opened)]
+    finally:
+        os.close(opened)
+    listed = text.split(b"\0")[:-1]
+    assert listed == sorted(os.fsencode(name) for name in found)
+    assert len(listed) == len(names) + 3
+    for name, row in zip(listed, np.frombuffer(rows, np.int64).reshape(-1, 6).tolist()):
+        now = os.lstat(os.path.join(os.fsencode(tmp_path), name))
+        assert row == [now.st_mode, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev]
+
+
+def test_an_empty_directory_has_no_names_and_what_is_none_is_an_error(tmp_path):
+    opened = os.open(tmp_path, os.O_RDONLY)
+    assert _files.list_directory(opened) == (b"", b"")
+    os.close(opened)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        _files.list_directory(opened)
+    (tmp_path / "file").write_bytes(b"")
+    opened = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        with pytest.raises(NotADirectoryError):
+            _files.list_directory(opened)
+    finally:
+        os.close(opened)
+
+
+def test_listing_leaves_no_descriptor_open(tmp_path):
+    opened = os.open(tmp_path, os.O_RDONLY)
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(50):
+            _files.list_directory(opened)
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        os.close(opened)

@@ -12,6 +12,8 @@ from dataset_store.errors import InvalidRequest
 from dataset_store.local.scan import Scope, scan
 from dataset_store.testing.folders import read, write
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 def found(folder, *, ignore=False) -> set[str]:
     return {to_text(key) for block in scan(str(folder), scope=Scope(ignore=ignore)) for key in [*block.keys()]}

@@ -22,8 +22,8 @@ from dataset_store.core.frames import PLAIN_LIMITS, FrameCodec, FrameKind
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.segments import ChunkHit
 from dataset_store.errors import AccessDenied, FileChanged, InvalidRequest, StorageFailed
+from dataset_store.local import batches
 from dataset_store.local import ingest as ingesting
-from dataset_store.local import reading
 from dataset_store.local.ingest import SegmentAssembler, SourceFile, ingest
 
 pytestmark = pytest.mark.usefixtures("both_ways")
@@ -357,7 +357,7 @@ def threads_named(prefix):
 )
 @pytest.mark.parametrize("call", ["open", "read"])
 def test_a_source_that_cannot_be_read_is_named(tmp_path, problem, meaning, call, monkeypatch):
-    monkeypatch.setattr(reading, "_files", None)
+    monkeypatch.setattr(batches, "_files", None)
     (source,) = write(tmp_path, [b"secret"])
     with mock.patch.object(ingesting.os, call, side_effect=problem), pytest.raises(meaning, match="0000"):
         pack_all([source], MemoryPacks())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_store.errors import AccessDenied, FileChanged, StorageFailed
-from dataset_store.local import reading
+from dataset_store.local import batches, reading
 from dataset_store.local.reading import FileStat, hash_files
 
 pytestmark = pytest.mark.usefixtures("both_ways")
@@ -91,7 +91,7 @@ def reading_threads(paths, waits):
 
 
 def test_short_files_go_to_other_threads_once_reading_waits(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_files", None)
+    monkeypatch.setattr(batches, "_files", None)
     files = [random_bytes(n, 4_000) for n in range(300)]
     paths = write(tmp_path, files)
     here = threading.get_ident()

@@ -21,11 +21,13 @@ from dataset_store.errors import (
     PathNotFound,
     UnsupportedFileType,
 )
-from dataset_store.local import listing
+from dataset_store.local import batches, listing
 from dataset_store.local import scan as scan_module
 from dataset_store.local.removal import remove_tree
 from dataset_store.local.scan import EVERYTHING, Scope, open_file, scan, stat_one
 from dataset_store.testing.folders import few_open_files
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 @pytest.fixture
@@ -473,6 +475,7 @@ def test_a_file_that_vanishes_between_its_name_and_its_stat_is_a_change(root, mo
         def __exit__(self, *_):
             pass
 
+    monkeypatch.setattr(batches, "_files", None)
     monkeypatch.setattr(scan_module.os, "scandir", Vanishing)
     with pytest.raises(FileChanged, match=r"root/b'"):
         list(scan(root))

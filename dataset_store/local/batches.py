@@ -1,0 +1,59 @@
+"""Whole batches of files by compiled code, where there is any; what it cannot do is left to those who ask.
+
+`_files.c` is optional, and does only what is plain: whoever asks has a way for every file that is left, which is the
+only way where nothing is compiled, and which tells what is wrong.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dataset_store.core.arrays import I64, np
+from dataset_store.local.listing import Columns, Listing
+
+try:
+    from dataset_store.local import _files  # type: ignore[attr-defined]  # compiled, and optional
+except ImportError:
+    _files = None
+
+__all__ = ["IS_COMPILED", "compiled", "list_directory", "read_unchanged"]
+
+IS_COMPILED: Final = _files is not None
+"""Whether batches are compiled on this machine."""
+
+_LISTED: Final = 6  # columns of a row of `list_directory`
+
+
+def compiled() -> bool:
+    """Whether batches are done by compiled code now."""
+    return _files is not None
+
+
+def read_unchanged(paths: Sequence[bytes], expected: I64, buffer: memoryview) -> bytes:
+    """Read short files one behind the other, each in the room that its expected size takes.
+
+    Args:
+        paths: n of them.
+        expected: The stat of each, shape (n, 4), as of `FileStat`; or its size alone, shape (n,), where the hash is
+            known and compared.
+        buffer: As long as the sizes together.
+
+    Returns:
+        A byte for each: 1 where it was read and was as expected before and after, 0 where it has to be read otherwise.
+    """
+    if _files is None:
+        return bytes(len(paths))
+    done: bytes = _files.read_files(tuple(paths), np.ascontiguousarray(expected), buffer)
+    return done
+
+
+def list_directory(opened: int) -> Listing | None:
+    """All names of an open directory with their stats; None where that has to be found out otherwise."""
+    if _files is None:
+        return None
+    try:
+        text, rows = _files.list_directory(opened)
+    except OSError:
+        return None
+    table = np.frombuffer(rows, np.int64).reshape(-1, _LISTED)
+    stat = np.array(table[:, 1:].T, order="C").view(np.uint64)
+    return Listing(text.split(b"\0")[:-1], Columns.of_modes(table[:, 0], stat))
