@@ -3,12 +3,12 @@
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import peers, report
 from benchmarks.measuring.samples import Sample, append, load
-from benchmarks.running import Prepared, run
+from benchmarks.running import Prepared, run, run_limits
 from benchmarks.systems import SYSTEMS
 from benchmarks.workloads import WORKLOADS
 
@@ -36,14 +36,22 @@ def run_all(options: argparse.Namespace) -> int:
         for name in options.workload:
             prepared = Prepared.make(WORKLOADS[name](options.scale, options.seed), Path(folder))
             for number in range(options.rounds):
+                note(options, run_limits(prepared, Path(folder), number))
                 # Each round begins with another one, so that none always follows the same.
                 turn = number % len(options.system)
                 for system in [*options.system[turn:], *options.system[:turn]]:
-                    for sample in run(SYSTEMS[system], prepared, Path(folder), number):
-                        append(options.into, sample)
-                        failed += sample.problem is not None
-                        print(line(sample), flush=True)
+                    failed += note(options, run(SYSTEMS[system], prepared, Path(folder), number))
     return 1 if failed else 0
+
+
+def note(options: argparse.Namespace, samples: Iterable[Sample]) -> int:
+    """Keep and show samples as they come; how many have a problem."""
+    problems = 0
+    for sample in samples:
+        append(options.into, sample)
+        problems += sample.problem is not None
+        print(line(sample), flush=True)
+    return problems
 
 
 def install_all(_options: argparse.Namespace) -> int:
@@ -62,6 +70,8 @@ def line(sample: Sample) -> str:
     if sample.problem:
         return f"{told} {sample.problem}"
     stored = f"{sample.bytes / 1e6:9.1f} MB {sample.files:7} files" if sample.bytes is not None else ""
+    if sample.cpu is None or sample.sync is None or sample.peak is None:
+        return f"{told} {sample.wall:8.4f} s"
     return f"{told} {sample.wall:8.3f} s +{sample.sync:5.2f} cpu {sample.cpu:7.2f} {sample.peak / 1e6:7.0f} MB {stored}"
 
 

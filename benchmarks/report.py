@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from benchmarks import limits
 from benchmarks.measuring.samples import Sample, median
 from benchmarks.systems import SYSTEMS
 from benchmarks.systems.base import Kind
 
 OURS = "dataset_store"
 WRITES = {"first commit", "no-change commit", "small commit", "cold copy", "next copy", "warm copy", "mutable copy"}
+WRITES |= {"link", "tar, zstd -1", "cp -a, cold"}
 """Operations after which something may still have to be written: the `sync` that follows counts."""
 
 
@@ -24,14 +26,25 @@ def tables(samples: Sequence[Sample]) -> Iterator[str]:
     """Markdown: for each workload one table of seconds, one of peak memory and stored bytes."""
     for workload in in_order(one.workload for one in samples):
         some = [one for one in samples if one.workload == workload]
-        operations = in_order(one.operation for one in some if one.operation != "failed")
-        systems = in_order(one.system for one in some)
+        measured = [one for one in some if one.system in SYSTEMS]
+        operations = in_order(one.operation for one in measured if one.operation != "failed")
+        systems = in_order(one.system for one in measured)
         rounds = len({one.round for one in some})
         yield f"## {workload}\n\nSeconds, with the `sync` that follows a write; medians of {rounds}.\n"
         yield from table(["system", *operations], [[name, *cells(some, name, operations)] for name in systems])
         yield from table(
             ["", *operations], [["best other / ours", *(ratio(some, operation, systems) for operation in operations)]]
         )
+        least = in_order(one.operation for one in some if one.system == limits.NAME)
+        if least:
+            yield "The machine, doing the least that is needed.\n"
+            yield from table(["", *least], [["seconds", *cells(some, limits.NAME, least)]])
+        told = [one for one in some if one.system not in SYSTEMS and one.system != limits.NAME]
+        if told:
+            yield "In a process that has begun already, milliseconds.\n"
+            asked = in_order(one.operation for one in told)
+            names = in_order(one.system for one in told)
+            yield from table(["", *asked], [[name, *milliseconds(told, name, asked)] for name in names])
         yield "Peak memory in MB, and MB and files in the store after each commit.\n"
         commits = [one for one in operations if one.endswith("commit")]
         head = ["system", "memory, commit", "memory, copy", *commits]
@@ -56,6 +69,12 @@ def cells(samples: Sequence[Sample], system: str, operations: Sequence[str]) -> 
         middle = median(found, seconds)
         wrong = sum(one.problem is not None for one in found)
         yield ("-" if middle is None else f"{middle:.2f}") + (f" ({wrong} failed)" if wrong else "")
+
+
+def milliseconds(samples: Sequence[Sample], system: str, operations: Sequence[str]) -> Iterator[str]:
+    for operation in operations:
+        middle = median(of(samples, system, operation), lambda one: one.wall)
+        yield "-" if middle is None else f"{1000 * middle:.2f}"
 
 
 def ratio(samples: Sequence[Sample], operation: str, systems: Sequence[str]) -> str:

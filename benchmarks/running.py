@@ -1,12 +1,15 @@
 """One workload through one system: every operation in turn, measured, and every copy compared with its source."""
 
+import json
 import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import limits
 from benchmarks.measuring.folders import Contents, contents_of, taken_by
 from benchmarks.measuring.image import drop_page_cache, mounted
 from benchmarks.measuring.process import CommandFailed, Timing, measure
@@ -57,6 +60,7 @@ class Run:
             yield from self.commits()
             yield from self.questions()
             yield from self.copies()
+            yield from self.from_python()
         except CommandFailed as problem:
             yield Sample(self.prepared.workload.name, self.system.name, "failed", self.number, problem=str(problem))
 
@@ -112,6 +116,15 @@ class Run:
         if mutable is not None:
             yield self.measured("mutable copy", mutable, copied=("v3", home.copy("work")))
 
+    def from_python(self) -> Iterator[Sample]:
+        """What a process asks for that has begun already."""
+        commands = self.system.from_python(self.home.on("other"), "v1", "v3")
+        if commands is not None:
+            told = json.loads(measure(commands, self.home.root / "home").output)
+            for operation, seconds in told.items():
+                workload, system = self.prepared.workload.name, f"{self.system.name}, from Python"
+                yield Sample(workload, system, operation, self.number, seconds)
+
     def measured(
         self, operation: str, commands: Commands, *, stores: bool = False, copied: tuple[str, Path] | None = None
     ) -> Sample:
@@ -152,9 +165,22 @@ class Run:
         return words.replace(str(self.home.root), "").strip()
 
 
+def run_limits(prepared: Prepared, scratch: Path, number: int) -> Iterator[Sample]:
+    """What the machine takes for the least that the operations need, on a new image."""
+    with image(prepared.workload, scratch) as root:
+        home = Home(root)
+        home.tree.mkdir()
+        home.copy("").mkdir()
+        prepared.put_into(home.data)
+        time.sleep(SETTLED)
+        yield from limits.samples_of(prepared.workload.name, home, number)
+
+
+def image(workload: Workload, scratch: Path) -> AbstractContextManager[Path]:
+    return mounted(scratch, max(2 << 30, int(workload.room * min(1.0, workload.scale * 1.5))))
+
+
 def run(system: System, prepared: Prepared, scratch: Path, number: int) -> Iterator[Sample]:
     """Every operation of a system on a workload, on a new image."""
-    workload = prepared.workload
-    room = max(2 << 30, int(workload.room * min(1.0, workload.scale * 1.5)))
-    with mounted(scratch, room) as root:
+    with image(prepared.workload, scratch) as root:
         yield from Run(system, prepared, Home(root), number).samples()

@@ -121,6 +121,10 @@ class System(ABC):
     def verify(self, home: Home) -> Commands | None:
         return None
 
+    def from_python(self, home: Home, old: str, new: str) -> Commands | None:
+        """Commands that time operations inside a process, and print seconds by operation, as JSON."""
+        return None
+
     def data_in(self, home: Home, version: str, target: Path) -> Path:
         """Where in a target the versioned folder is."""
         return target

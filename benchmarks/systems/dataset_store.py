@@ -5,6 +5,8 @@ from pathlib import Path
 from benchmarks.measuring.process import Command
 from benchmarks.systems.base import Commands, Home, Kind, System, ours
 
+PROGRAM = Path(__file__).parents[1] / "measuring" / "api_program.py"
+
 
 def numbered(version: str) -> str:
     return f"1.0.{version.removeprefix('v')}"
@@ -50,6 +52,11 @@ class DatasetStore(System):
 
     def list(self, home: Home, version: str) -> Commands:
         return [self.run(home, "list", "--project", "p", "--name", "n", "--version", numbered(version))]
+
+    def from_python(self, home: Home, old: str, new: str) -> Commands:
+        whole = self.run(home)
+        words = [str(PROGRAM), "p", "n", numbered(old), numbered(new)]
+        return [Command([ours("python"), *words], whole.cwd, whole.env)]
 
     def verify(self, home: Home) -> Commands:
         return [self.run(home, "verify", "--all")]
