@@ -2,11 +2,24 @@
 
 import os
 import pickle
+import pkgutil
 import signal
 from collections.abc import Callable
+from importlib import import_module
+
+import dataset_store
 
 STUCK = 60
 """Seconds after which a child is taken to hang, and ended by a signal."""
+
+
+def import_everything() -> None:
+    """Load now what is loaded when it is first used: else every child does, and that is most of what it does."""
+    for module in pkgutil.walk_packages(dataset_store.__path__, "dataset_store."):
+        if not module.name.endswith(("__main__", "fsspec_backend")):
+            import_module(module.name)
+    for name in ("numpy.ma", "unicodedata", "tomllib", "difflib"):
+        import_module(name)
 
 
 def in_child(work: Callable[[], object]) -> tuple[int, object]:

@@ -16,12 +16,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy.ma  # noqa: F401  (is imported when first used, so by every child)
-from forking import copy_tree
+from forking import copy_tree, import_everything
 from sequences import be_machine, read
 
-from dataset_store.cli import drafting, main, reading  # noqa: F401  (else every child would import them)
-from dataset_store.dataset import Dataset  # noqa: F401
+from dataset_store.cli import main
 from dataset_store.local.removal import remove_tree
 
 SOON = 2.0
@@ -162,5 +160,6 @@ def run(folder: Path, times: int, seed: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    import_everything()
     gc.freeze()
     print(json.dumps(run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))

@@ -31,10 +31,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy.ma  # noqa: F401  (is imported when first used, so by every child)
 import plants
 from disk_states import Disk, Part, Tree, mark, read_trace
-from forking import in_child
+from forking import import_everything, in_child
 from sequences import SEQUENCES, Content, Notes, Sequence, World, be_machine, make_inputs, verify_store
 from shim import Shim
 
@@ -392,6 +391,7 @@ def main() -> None:
     parser.add_argument("--go-on", type=int, default=100, help="of one state of so many")
     parser.add_argument("--plant", choices=list(plants.PLANTS))
     arguments = parser.parse_args()
+    import_everything()
     filling.SETTLE_NS = 0
     durable._ONE_BY_ONE = 10  # so that small copies and larger ones are both flushed here
     if arguments.plant:

@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy.ma  # noqa: F401 # is imported when first used, so by every child
 import plants
-from forking import copy_tree, in_child
+from forking import copy_tree, import_everything, in_child
 from sequences import SEQUENCES, Notes, Sequence, World, be_machine, make_inputs, require_sent_once, verify_store
 from shim import Mode, Shim
 
@@ -233,6 +232,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--plant", choices=list(plants.PLANTS))
     arguments = parser.parse_args()
+    import_everything()
     filling.SETTLE_NS = 0  # only how soon the next sync trusts the times of the copy's files
     if arguments.plant:
         plants.PLANTS[arguments.plant]()
