@@ -280,7 +280,86 @@ list_directory(PyObject *Py_UNUSED(module), PyObject *args)
     return result;
 }
 
+/* A new file of these bytes and this time of modification, whole or not there. */
+static int
+make_one(int directory, const char *name, const Py_buffer *content, int64_t mode, int64_t modified)
+{
+    int file = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)mode);
+    struct timespec times[2];
+    Py_ssize_t written = 0;
+    int64_t seconds = modified / 1000000000, rest = modified % 1000000000;
+    int done;
+
+    if (file < 0)
+        return 0;
+    while (written < content->len) {
+        ssize_t count = write(file, (const char *)content->buf + written, (size_t)(content->len - written));
+        if (count < 0)
+            break;
+        written += count;
+    }
+    times[1].tv_sec = (time_t)(rest < 0 ? seconds - 1 : seconds);
+    times[1].tv_nsec = (long)(rest < 0 ? rest + 1000000000 : rest);
+    times[0] = times[1];
+    done = written == content->len && futimens(file, times) == 0;
+    done = close(file) == 0 && done;
+    if (!done)
+        unlinkat(directory, name, 0);
+    return done;
+}
+
+PyDoc_STRVAR(write_files_doc,
+"write_files(descriptor, names, contents, told, /) -> int\n\n"
+"Make files in an open directory: a tuple of names, one of their contents, and of each two native int64, the mode and\n"
+"the time of modification in ns. How many were made, from the first on: the next one could not be, and is not there\n"
+"if it was not before.");
+
+static PyObject *
+write_files(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *names, *contents, *result = NULL;
+    Py_buffer told, *held = NULL;
+    const char **texts = NULL;
+    Py_ssize_t count, taken = 0, done = 0;
+    int directory;
+
+    if (!PyArg_ParseTuple(args, "iO!O!y*:write_files", &directory, &PyTuple_Type, &names, &PyTuple_Type, &contents, &told))
+        return NULL;
+    count = PyTuple_Size(names);
+    if (PyTuple_Size(contents) != count || told.len != count * 2 * (Py_ssize_t)sizeof(int64_t)) {
+        PyErr_SetString(PyExc_ValueError, "write_files: names, contents and rows do not go together");
+        goto done;
+    }
+    held = PyMem_Malloc((size_t)(count + 1) * sizeof *held);
+    texts = PyMem_Malloc((size_t)(count + 1) * sizeof *texts);
+    if (held == NULL || texts == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (; taken < count; taken++) {
+        char *text;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(names, taken), &text, NULL) < 0 ||
+            PyObject_GetBuffer(PyTuple_GetItem(contents, taken), &held[taken], PyBUF_SIMPLE) < 0)
+            goto done;
+        texts[taken] = text;
+    }
+    const int64_t *rows = told.buf;
+    Py_BEGIN_ALLOW_THREADS
+    while (done < count && make_one(directory, texts[done], &held[done], rows[2 * done], rows[2 * done + 1]))
+        done++;
+    Py_END_ALLOW_THREADS
+    result = PyLong_FromSsize_t(done);
+done:
+    while (taken > 0)
+        PyBuffer_Release(&held[--taken]);
+    PyMem_Free(held);
+    PyMem_Free(texts);
+    PyBuffer_Release(&told);
+    return result;
+}
+
 static PyMethodDef methods[] = {
+    {"write_files", write_files, METH_VARARGS, write_files_doc},
     {"read_files", read_files, METH_VARARGS, read_files_doc},
     {"list_directory", list_directory, METH_VARARGS, list_directory_doc},
     {NULL, NULL, 0, NULL}};

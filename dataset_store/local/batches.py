@@ -15,7 +15,7 @@ try:
 except ImportError:
     _files = None
 
-__all__ = ["IS_COMPILED", "compiled", "list_directory", "read_unchanged"]
+__all__ = ["IS_COMPILED", "compiled", "list_directory", "read_unchanged", "write_files"]
 
 IS_COMPILED: Final = _files is not None
 """Whether batches are compiled on this machine."""
@@ -43,6 +43,21 @@ def read_unchanged(paths: Sequence[bytes], expected: I64, buffer: memoryview) ->
     if _files is None:
         return bytes(len(paths))
     done: bytes = _files.read_files(tuple(paths), np.ascontiguousarray(expected), buffer)
+    return done
+
+
+def write_files(
+    directory: int, names: Sequence[bytes], contents: Sequence[bytes | memoryview], modes: Sequence[int], mtimes_ns: I64
+) -> int:
+    """Make files in an open directory, each whole and with its time, until one cannot be made.
+
+    Returns:
+        How many were made, from the first on. The next is not there, unless it was before; 0 where nothing is compiled.
+    """
+    if _files is None:
+        return 0
+    told = np.stack([np.array(modes, np.int64), mtimes_ns], axis=1)
+    done: int = _files.write_files(directory, tuple(names), tuple(contents), told)
     return done
 
 

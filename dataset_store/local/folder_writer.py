@@ -20,11 +20,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from types import TracebackType
 from typing import Final, Self
 
 from msgspec import Struct
 
+from dataset_store.core.arrays import np
 from dataset_store.core.paths import ROOT, PathKey, link_stays_inside, parent_key, to_path
 from dataset_store.errors import (
     DatasetStoreError,
@@ -33,6 +35,7 @@ from dataset_store.errors import (
     TargetNotEmpty,
     UnsupportedFileType,
 )
+from dataset_store.local.batches import write_files
 from dataset_store.local.os_errors import shown, writing_error
 
 __all__ = ["FolderWriter", "clone"]
@@ -116,15 +119,20 @@ class FolderWriter:
             TargetNotEmpty: Something of that name is there.
             DiskFull, AccessDenied, StorageFailed: The disk refused.
         """
+        modes = [self._modes[run] for run in executable]
+        names = [key.rpartition(b"\0")[2] for key in keys]
+        times = np.array(mtimes_ns, np.int64)
         with _Cursor(self._directories) as cursor:
-            for key, content, run, mtime_ns in zip(keys, contents, executable, mtimes_ns, strict=True):
-                with self._naming(key):
-                    opened = os.open(key.rpartition(b"\0")[2], _CREATE, self._modes[run], dir_fd=cursor.at(key))
-                    try:
-                        _write_all(opened, content)
-                        os.utime(opened, ns=(mtime_ns, mtime_ns))
-                    finally:
-                        os.close(opened)
+            for start, stop in _runs_in_one_directory(keys):
+                with self._naming(keys[start]):
+                    directory = cursor.at(keys[start])
+                at = start
+                while at < stop:
+                    at += write_files(directory, names[at:stop], contents[at:stop], modes[at:stop], times[at:stop])
+                    if at < stop:
+                        with self._naming(keys[at]):
+                            _write_one(directory, names[at], contents[at], modes[at], mtimes_ns[at])
+                        at += 1
 
     def create_file(self, key: PathKey, *, executable: bool) -> int:
         """Make an empty file and open it for writing; `close_file` ends it once it is whole.
@@ -446,6 +454,22 @@ def _copy_through_memory(source: int, target: int, start: int, place: int, lengt
             raise FileChanged("A local file became shorter while it was copied.", "Run it again.")
         written = os.pwrite(target, part, place)
         start, place, length = start + written, place + written, length - written
+
+
+def _runs_in_one_directory(keys: Sequence[PathKey]) -> Iterator[tuple[int, int]]:
+    """From where to where consecutive keys lie in the same directory."""
+    directories = [key.rpartition(b"\0")[0] for key in keys]
+    ends = [row for row in range(1, len(keys)) if directories[row] != directories[row - 1]]
+    return pairwise([0, *ends, len(keys)]) if keys else iter(())
+
+
+def _write_one(directory: int, name: bytes, content: bytes | memoryview, mode: int, mtime_ns: int) -> None:
+    opened = os.open(name, _CREATE, mode, dir_fd=directory)
+    try:
+        _write_all(opened, content)
+        os.utime(opened, ns=(mtime_ns, mtime_ns))
+    finally:
+        os.close(opened)
 
 
 def _write_all(opened: int, content: bytes | memoryview) -> None:

@@ -96,7 +96,7 @@ def test_a_directory_is_listed_in_the_order_of_bytes_with_the_stat_of_each(tmp_p
     try:
         for _ in range(2):  # the place in the directory is what it was
             text, rows = _files.list_directory(opened)
-            found = [one.name for one in os.scandir(opened)]
+            found = os.listdir(opened)
     finally:
         os.close(opened)
     listed = text.split(b"\0")[:-1]
@@ -131,3 +131,73 @@ def test_listing_leaves_no_descriptor_open(tmp_path):
         assert len(os.listdir("/proc/self/fd")) == before
     finally:
         os.close(opened)
+
+
+@given(contents=st.lists(st.binary(max_size=3_000), max_size=8), seed=st.integers(0, 10**6))
+def test_files_are_made_with_their_bytes_modes_and_times(tmp_path_factory, contents, seed):
+    folder = tmp_path_factory.mktemp("made")
+    names = [b"%d" % number for number in range(len(contents))]
+    times = [(number - 2) * 10**9 + (seed * 7919) % 10**9 for number in range(len(contents))]  # some before 1970
+    modes = [0o444 if number % 2 else 0o755 for number in range(len(contents))]
+    told = np.array([modes, times], np.int64).T.copy()
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        assert _files.write_files(opened, tuple(names), tuple(map(memoryview, contents)), told) == len(contents)
+    finally:
+        os.close(opened)
+    for name, data, mode, moment in zip(names, contents, modes, times):
+        path = folder / os.fsdecode(name)
+        assert path.read_bytes() == data
+        found = path.stat()
+        assert (found.st_mode & 0o777, found.st_mtime_ns) == (mode, moment)
+
+
+def test_making_files_ends_at_the_first_that_cannot_be_made_and_changes_nothing_that_was_there(tmp_path):
+    (tmp_path / "c").write_bytes(b"before")
+    (tmp_path / "d").symlink_to("elsewhere")
+    opened = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for taken in ("c", "d", "n" * 300):
+            names = (f"a{taken[0]}".encode(), taken.encode(), f"b{taken[0]}".encode())
+            told = np.full((3, 2), 0o644, np.int64)
+            assert _files.write_files(opened, names, (b"1", b"2", b"3"), told) == 1
+    finally:
+        os.close(opened)
+    assert sorted(os.listdir(tmp_path)) == ["ac", "ad", "an", "c", "d"]
+    assert (tmp_path / "c").read_bytes() == b"before"
+
+
+def test_a_file_that_could_not_be_written_whole_is_not_left(tmp_path):
+    resource = pytest.importorskip("resource")
+    signal = pytest.importorskip("signal")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    opened = os.open(tmp_path, os.O_RDONLY)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+        told = np.full((3, 2), 0o644, np.int64)
+        assert _files.write_files(opened, (b"a", b"b", b"c"), (b"x", bytes(2_000), b"y"), told) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+        os.close(opened)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_what_cannot_be_made_into_files_is_refused(tmp_path):
+    opened = os.open(tmp_path, os.O_RDONLY)
+    told = np.zeros((2, 2), np.int64)
+    try:
+        for names, contents, error in [
+            ((b"a",), (b"x", b"y"), ValueError),
+            ((b"a", b"b"), (b"x",), ValueError),
+            ((b"a", b"b\0"), (b"x", b"y"), ValueError),
+            ((b"a", "b"), (b"x", b"y"), TypeError),
+            ((b"a", b"b"), (b"x", "y"), TypeError),
+            ((b"a", b"b"), [b"x", b"y"], TypeError),
+        ]:
+            with pytest.raises(error):
+                _files.write_files(opened, names, contents, told)
+    finally:
+        os.close(opened)
+    assert os.listdir(tmp_path) == []

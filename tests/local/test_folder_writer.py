@@ -22,11 +22,13 @@ from dataset_store.errors import (
     TargetNotEmpty,
     UnsupportedFileType,
 )
-from dataset_store.local import folder_writer
+from dataset_store.local import batches, folder_writer
 from dataset_store.local.folder_writer import FolderWriter, clone
 from dataset_store.local.removal import remove_tree
 from dataset_store.local.scan import scan
 from dataset_store.testing.folders import few_open_files
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 MTIME = 1_234_567_890_123_456_789
 
@@ -194,14 +196,19 @@ def test_a_file_where_a_directory_is_wanted_is_an_error(root, writer):
         writer.make_directory(to_key("a"))
 
 
-def test_a_directory_in_use_stays_open_however_many_others_are_used_meanwhile(root, writer):
-    def contents():
-        yield b"first"
-        write_all(writer, {f"{number}/f": b"x" for number in range(100)})
-        yield b"second"
+def test_a_directory_in_use_stays_open_however_many_others_are_used_meanwhile(root, writer, monkeypatch):
+    plain, others = folder_writer.write_files, [f"{number}/f" for number in range(100)]
 
-    writer.write_small([to_key("a/1"), to_key("a/2")], contents(), [False] * 2, [0] * 2)
+    def meanwhile(directory, *arguments):
+        if others:
+            used, others[:] = list(others), []
+            write_all(writer, dict.fromkeys(used, b"x"))
+        return plain(directory, *arguments)
+
+    monkeypatch.setattr(folder_writer, "write_files", meanwhile)
+    writer.write_small([to_key("a/1"), to_key("a/2")], [b"first", b"second"], [False] * 2, [0] * 2)
     assert (root / "a" / "2").read_bytes() == b"second"
+    assert (root / "99" / "f").read_bytes() == b"x"
 
 
 def test_several_threads_write_different_files(root, writer):
@@ -384,6 +391,7 @@ def test_what_the_disk_refuses_is_told_with_the_path(writer, monkeypatch, number
     def refuse(*_, **__):
         raise OSError(number, os.strerror(number))
 
+    monkeypatch.setattr(batches, "_files", None)
     write_one(writer, "a/first")
     before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patch:
