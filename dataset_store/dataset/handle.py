@@ -11,6 +11,7 @@ from dataset_store.local.settings import load_settings
 
 if TYPE_CHECKING:
     from dataset_store.core.entries import Entries
+    from dataset_store.dataset.uploading import UploadReport
 
 __all__ = ["Handle"]
 
@@ -23,8 +24,6 @@ class Handle:
     __slots__ = ("_held", "_sent", "_version_id", "_workspace")
 
     def __init__(self, workspace: Workspace, draft: Draft | None, version_id: str) -> None:
-        from dataset_store.dataset.uploading import UploadReport
-
         self._workspace = workspace
         self._held = draft
         self._sent: UploadReport | None = None

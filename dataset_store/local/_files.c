@@ -27,10 +27,16 @@ enum { SIZE = 0, MTIME = 1, CTIME = 2, INODE = 3, STAT = 4 };
 #define CTIME_OF(s) ((s).st_ctim)
 #endif
 
-static int64_t
-nanoseconds(struct timespec moment)
+/* A time in 64 bits; 0 where it lies too far from 1970, some 292 years. */
+static int
+nanoseconds(struct timespec moment, int64_t *found)
 {
-    return (int64_t)moment.tv_sec * 1000000000 + moment.tv_nsec;
+    const int64_t most = INT64_MAX / 1000000000 - 1;
+
+    if ((int64_t)moment.tv_sec > most || (int64_t)moment.tv_sec < -most)
+        return 0;
+    *found = (int64_t)moment.tv_sec * 1000000000 + moment.tv_nsec;
+    return 1;
 }
 
 /* Whether an open file is a regular one of this size and, where they are told, of these times and this inode. */
@@ -38,12 +44,13 @@ static int
 is_as_found(int file, const int64_t *expected, Py_ssize_t told)
 {
     struct stat now;
+    int64_t modified, changed;
 
     if (fstat(file, &now) != 0 || !S_ISREG(now.st_mode) || (int64_t)now.st_size != expected[SIZE])
         return 0;
     return told == 1 ||
-           (nanoseconds(MTIME_OF(now)) == expected[MTIME] && nanoseconds(CTIME_OF(now)) == expected[CTIME] &&
-            (int64_t)now.st_ino == expected[INODE]);
+           (nanoseconds(MTIME_OF(now), &modified) && modified == expected[MTIME] &&
+            nanoseconds(CTIME_OF(now), &changed) && changed == expected[CTIME] && (int64_t)now.st_ino == expected[INODE]);
 }
 
 static int
@@ -167,7 +174,7 @@ add_name(Names *names, const char *name)
 static int
 read_names(int directory, Names *names)
 {
-    int own = dup(directory), problem = 0;
+    int own = fcntl(directory, F_DUPFD_CLOEXEC, 0), problem = 0;
     DIR *stream = own < 0 ? NULL : fdopendir(own);
     const struct dirent *entry;
 
@@ -239,8 +246,10 @@ list_names(int directory, Names *found, char **ordered, int64_t **rows)
         }
         row[0] = (int64_t)now.st_mode;
         row[1] = (int64_t)now.st_size;
-        row[2] = nanoseconds(MTIME_OF(now));
-        row[3] = nanoseconds(CTIME_OF(now));
+        if (!nanoseconds(MTIME_OF(now), &row[2]) || !nanoseconds(CTIME_OF(now), &row[3])) {
+            problem = EOVERFLOW;
+            break;
+        }
         row[4] = (int64_t)now.st_ino;
         row[5] = (int64_t)now.st_dev;
     }
@@ -284,7 +293,8 @@ list_directory(PyObject *Py_UNUSED(module), PyObject *args)
 static int
 make_one(int directory, const char *name, const Py_buffer *content, int64_t mode, int64_t modified)
 {
-    int file = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)mode);
+    int file = strchr(name, '/') != NULL ? -1
+             : openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)mode);
     struct timespec times[2];
     Py_ssize_t written = 0;
     int64_t seconds = modified / 1000000000, rest = modified % 1000000000;
@@ -294,7 +304,7 @@ make_one(int directory, const char *name, const Py_buffer *content, int64_t mode
         return 0;
     while (written < content->len) {
         ssize_t count = write(file, (const char *)content->buf + written, (size_t)(content->len - written));
-        if (count < 0)
+        if (count <= 0)
             break;
         written += count;
     }

@@ -126,13 +126,12 @@ class FolderWriter:
             for start, stop in _runs_in_one_directory(keys):
                 with self._naming(keys[start]):
                     directory = cursor.at(keys[start])
-                at = start
-                while at < stop:
-                    at += write_files(directory, names[at:stop], contents[at:stop], modes[at:stop], times[at:stop])
-                    if at < stop:
-                        with self._naming(keys[at]):
-                            _write_one(directory, names[at], contents[at], modes[at], mtimes_ns[at])
-                        at += 1
+                rows = slice(start, stop)
+                made = write_files(directory, names[rows], contents[rows], modes[rows], times[rows])
+                # From the first that could not be made so one by one, which tells what is wrong.
+                for at in range(start + made, stop):
+                    with self._naming(keys[at]):
+                        _write_one(directory, names[at], contents[at], modes[at], mtimes_ns[at])
 
     def create_file(self, key: PathKey, *, executable: bool) -> int:
         """Make an empty file and open it for writing; `close_file` ends it once it is whole.

@@ -63,7 +63,7 @@ _THIS_THREAD: Final = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 
 class FileStat(NamedTuple):
-    """What tells whether a file was changed: size in bytes, times in ns since 1970, inode."""
+    """What tells whether a file was changed: size in bytes, times in ns since 1970, inode as a signed number."""
 
     size: int
     mtime_ns: int
@@ -73,7 +73,12 @@ class FileStat(NamedTuple):
     @staticmethod
     def of(found: os.stat_result) -> "FileStat":
         """The part of a stat that matters."""
-        return FileStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return FileStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, _signed(found.st_ino))
+
+
+def _signed(inode: int) -> int:
+    """An inode in 64 bits with a sign, as columns hold it."""
+    return inode - (1 << 64) if inode >= 1 << 63 else inode
 
 
 class HashedFiles(Struct, frozen=True, eq=False):
@@ -93,7 +98,7 @@ def open_regular(path: bytes, inode: int | None = None) -> tuple[int, os.stat_re
 
     Args:
         path: Where a link is to be stored as its bytes, the path of the link will do.
-        inode: If `path` is a link, only the file of this inode will do; None where the content is checked.
+        inode: If `path` is a link, only the file of this inode will do, signed; None where the content is checked.
 
     Returns:
         A descriptor, which the caller closes, and the file's stat.
@@ -110,7 +115,7 @@ def open_regular(path: bytes, inode: int | None = None) -> tuple[int, os.stat_re
             _raise_replaced(path, error)
         raise reading_error(error, path) from error
     found = os.fstat(opened)
-    if not stat.S_ISREG(found.st_mode) or (linked and inode not in (None, found.st_ino)):
+    if not stat.S_ISREG(found.st_mode) or (linked and inode not in (None, _signed(found.st_ino))):
         os.close(opened)
         _raise_replaced(path)
     return opened, found

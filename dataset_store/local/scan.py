@@ -308,7 +308,7 @@ class _Walk:
 
     def _list_one_by_one(self, frame: _Frame) -> Listing:
         """As `list_directory`, without what a rule leaves out: of that not even the stat is read."""
-        opened = self._descriptor(frame)
+        opened, entries = self._descriptor(frame), []
         try:
             with os.scandir(opened) as found:
                 entries = list(found)
@@ -318,6 +318,11 @@ class _Walk:
             order = sorted(range(len(names)), key=names.__getitem__)
             entries = [entries[i] for i in order]
             return Listing([names[i] for i in order], _columns(entries))
+        except OverflowError as error:
+            raise UnsupportedFileType(
+                f"{_with_odd_time(entries, frame)} has a time before 1678 or after 2262, which no version can hold.",
+                "Give it another with `touch`.",
+            ) from error
         except OSError as error:
             # Of a directory listed by its descriptor the error's file name is the descriptor's number.
             name = os.fsencode(error.filename) if isinstance(error.filename, str) else b""
@@ -405,6 +410,15 @@ class _Walk:
         """Keep a reason why the scan fails in the end; until then the row is as if it were not there."""
         self._refused.append(why)
         frame.listing.dropped.add(row)
+
+
+def _with_odd_time(entries: list[os.DirEntry[str]], frame: _Frame) -> str:
+    """The first entry whose time does not fit into 64 bits of nanoseconds, or the directory."""
+    for entry in entries:
+        found = entry.stat(follow_symlinks=False)
+        if max(abs(found.st_mtime_ns), abs(found.st_ctime_ns)) >= 1 << 63:
+            return shown(frame.path(os.fsencode(entry.name)))
+    return shown(frame.path(b""))
 
 
 def _identity(opened: int) -> Identity:

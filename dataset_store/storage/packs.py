@@ -15,6 +15,7 @@ frames belongs to one thread.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Thread
 from typing import Final, Protocol, TypeVar
@@ -121,19 +122,27 @@ class PackWriter:
         return pack.size >= self._target
 
     def _put_full(self) -> None:
-        """See to it that no more than one full pack waits, and that it is on its way."""
-        while len(self._packs) > 1 or (self._packs and self._is_full(self._packs[0])):
+        """See to it that no more than one pack that is complete waits, and that it is on its way."""
+        while complete := self._complete():
             putting = self._putting or _Put(self._put_first)
-            if self._packs[0].size < _WORTH_A_THREAD or sum(map(self._is_full, self._packs)) > 1:
+            if complete > 1 or self._packs[0].size < _WORTH_A_THREAD:
                 self._finish_put(putting)
                 continue
             self._putting = putting
             putting.begin()
             return
 
+    def _complete(self) -> int:
+        """How many packs take no more frames: all but the last, and that one if it is full."""
+        return len(self._packs) - 1 + self._is_full(self._packs[-1]) if self._packs else 0
+
     def _finish_put(self, putting: "_Put") -> None:
-        self._putting = None  # if it failed, the next call puts the same pack again
-        putting.finish()
+        try:
+            putting.finish()
+        except Exception:
+            self._putting = None  # the next call puts the same pack again
+            raise
+        self._putting = None
         pack = self._packs.popleft()
         self._on_written(PackRef(self._storage, pack.name), pack.footer())
 
@@ -154,10 +163,12 @@ class _Put:
         self._error: BaseException | None = None
 
     def begin(self) -> None:
-        """Go on in a thread; once is enough."""
+        """Go on in a thread, once; where the system gives none, whoever asks for the end does it."""
         if self._thread is None:
-            self._thread = Thread(target=self._run, name="put", daemon=True)
-            self._thread.start()
+            thread = Thread(target=self._run, name="put", daemon=True)
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def finish(self) -> None:
         """Wait for the end, or do it here. Raises what the put raises."""

@@ -304,3 +304,23 @@ def test_a_path_longer_than_the_system_takes_at_once_is_read(tmp_path):
             os.rmdir(name, dir_fd=parent)
         for one in opened:
             os.close(one)
+
+
+def test_inodes_of_all_64_bits_are_compared_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "_files", None)
+    (path,) = write(tmp_path, [b"content"])
+    (tmp_path / "link").symlink_to(os.fsdecode(path))
+    real = os.fstat
+
+    class Large:
+        def __init__(self, found):
+            self.__dict__.update({name: getattr(found, name) for name in dir(found) if name.startswith("st_")})
+            self.st_ino = found.st_ino + (1 << 63)
+
+    monkeypatch.setattr(reading.os, "fstat", lambda opened: Large(real(opened)))
+    found = os.stat(path)
+    expected = np.array([[found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino - (1 << 63)]], np.int64)
+    for name in (path, os.fsencode(tmp_path / "link")):
+        hashed = hash_files([name], expected)
+        assert ids_of(hashed) == [content_id(b"content")]
+        assert (hashed.stats == expected).all()

@@ -547,3 +547,12 @@ def test_a_directory_that_may_not_be_read_is_access_denied(root, monkeypatch):
     (root / "listed" / "f").chmod(0o000)
     with ordinary_user(), pytest.raises(AccessDenied, match="listed/f"):
         open_file(b".", to_key("listed/f"))
+
+
+def test_a_time_that_no_version_can_hold_is_refused_by_name(root):
+    write(root / "d" / "far")
+    os.utime(root / "d" / "far", (10**10, 10**10))
+    if os.stat(root / "d" / "far").st_mtime < 9 * 10**9:
+        pytest.skip("this file system holds no such time")
+    with pytest.raises(UnsupportedFileType, match=r"root/d/far' has a time before 1678 or after 2262"):
+        list(scan(root))

@@ -228,6 +228,33 @@ def test_a_put_beside_the_work_that_failed_is_told_by_the_next_call_and_repeated
     assert [ref for ref, _ in written] == [place.pack for place in places]
 
 
+def test_packs_that_are_ended_by_the_kind_of_a_frame_do_not_pile_up(beside):
+    written = []
+    packs = writer(MemoryBackend(), 100_000, written)
+    for row in range(12):
+        packs.append([encode(DATA, noise(1_000, row))])
+        packs.append([encode(LIST, b"a list")])
+        assert len(packs._packs) <= 2
+    assert len(written) >= 10
+    packs.flush()
+    assert len(written) == 12
+
+
+def test_where_no_thread_can_be_begun_packs_are_put_all_the_same(beside, monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    backend, written = MemoryBackend(), []
+    packs = writer(backend, 2_000, written)
+    places = packs.append([encode(DATA, noise(1_000, 0))])
+    for row in range(1, 9):
+        places += packs.append([encode(DATA, noise(1_000, row))])
+    packs.flush()
+    assert len(reader(backend).read_frames(places)) == 9
+    assert [ref for ref, _ in written] == list(dict.fromkeys(place.pack for place in places))
+
+
 # Reading frames
 
 
