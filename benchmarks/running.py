@@ -107,8 +107,7 @@ class Run:
         commands = system.update(home, "v3", target)
         if commands is None:
             return
-        beside = target.with_name(f"{target.name}-v3") if system.makes_second_folder else target
-        yield self.measured("next copy", commands, copied=("v3", beside))
+        yield self.measured("next copy", commands, copied=("v3", system.updated("v3", target)))
         again = system.again(home, "v3", target)
         if again is not None:
             yield self.measured("warm copy", again)

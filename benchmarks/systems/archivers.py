@@ -1,6 +1,7 @@
 """Systems that keep versions in a store beside the folder: restic, borg, casync, desync."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from benchmarks.measuring.process import Command
 from benchmarks.systems.base import Commands, Home, System, peer
@@ -68,15 +69,6 @@ class Borg(System):
         target.mkdir(parents=True, exist_ok=True)
         return [self.run(home, "extract", f"::{version}", cwd=target)]
 
-    def update(self, home: Home, version: str, target: Path) -> Commands:
-        return self.copy(home, version, target.with_name(f"{target.name}-{version}"))
-
-    def again(self, home: Home, version: str, target: Path) -> Commands:
-        return self.copy(home, version, target.with_name(f"{target.name}-{version}-again"))
-
-    def data_in(self, home: Home, version: str, target: Path) -> Path:
-        return target
-
     def diff(self, home: Home, old: str, new: str) -> Commands:
         return [self.run(home, "diff", f"::{old}", new)]
 
@@ -87,15 +79,13 @@ class Borg(System):
         return [self.run(home, "check", "--verify-data")]
 
 
-class Casync(System):
-    name = "casync"
-    program = "casync"
+class _ChunkStore(System):
+    """A folder of chunks, and an index of each version beside it."""
+
+    program: ClassVar[str]
 
     def run(self, home: Home, *words: str) -> Command:
         return Command([peer(self.program), *words], home.root)
-
-    def version(self) -> Commands:
-        return [Command([peer(self.program), "--version"], Path.cwd())]
 
     def index(self, home: Home, version: str) -> str:
         return str(home.store / f"{version}.caidx")
@@ -104,7 +94,15 @@ class Casync(System):
         return str(home.store / "chunks.castr")
 
     def begin(self, home: Home) -> Commands:
-        return [Command(["mkdir", "-p", str(home.store / "chunks.castr")], home.root)]
+        return [Command(["mkdir", "-p", self.chunks(home)], home.root)]
+
+
+class Casync(_ChunkStore):
+    name = "casync"
+    program = "casync"
+
+    def version(self) -> Commands:
+        return [Command([peer("casync"), "--version"], Path.cwd())]
 
     def commit(self, home: Home, version: str) -> Commands:
         words = [f"--store={self.chunks(home)}", "--with=unix", "--with=symlinks"]
@@ -121,9 +119,10 @@ class Casync(System):
         return [self.run(home, "list", f"--store={self.chunks(home)}", self.index(home, version))]
 
 
-class Desync(Casync):
+class Desync(_ChunkStore):
     name = "desync"
     program = "desync"
+    makes_second_folder = True
 
     def version(self) -> Commands:
         return [Command([peer("desync"), "--help"], Path.cwd())]
@@ -134,17 +133,6 @@ class Desync(Casync):
     def copy(self, home: Home, version: str, target: Path) -> Commands:
         target.mkdir(parents=True, exist_ok=True)
         return [self.run(home, "untar", "-i", "-s", self.chunks(home), self.index(home, version), str(target))]
-
-    makes_second_folder = True
-
-    def update(self, home: Home, version: str, target: Path) -> Commands:
-        return self.copy(home, version, target.with_name(f"{target.name}-{version}"))
-
-    def again(self, home: Home, version: str, target: Path) -> Commands:
-        return self.copy(home, version, target.with_name(f"{target.name}-{version}-again"))
-
-    def list(self, home: Home, version: str) -> Commands | None:
-        return None
 
     def verify(self, home: Home) -> Commands:
         return [self.run(home, "verify", "-s", self.chunks(home))]

@@ -77,8 +77,6 @@ class System(ABC):
     kind: ClassVar[Kind] = Kind.VERSIONING
     makes_second_folder: ClassVar[bool] = False
     """Whether a copy of the next version is another folder, as the system can't bring one up to date."""
-    is_verified: ClassVar[bool] = True
-    """Whether a copy is decoded or checked against hashes on the way."""
 
     @abstractmethod
     def version(self) -> Commands:
@@ -102,11 +100,15 @@ class System(ABC):
 
     def update(self, home: Home, version: str, target: Path) -> Commands | None:
         """A folder made by `copy` of another version becomes one of this, or the next lies beside it."""
-        return None
+        return self.copy(home, version, self.updated(version, target)) if self.makes_second_folder else None
+
+    def updated(self, version: str, target: Path) -> Path:
+        """The folder that `update` of a target leaves."""
+        return target.with_name(f"{target.name}-{version}") if self.makes_second_folder else target
 
     def again(self, home: Home, version: str, target: Path) -> Commands | None:
         """The same as the last `update` asked, when nothing has changed."""
-        return self.update(home, version, target)
+        return self.update(home, version, target.with_name("again") if self.makes_second_folder else target)
 
     def mutable(self, home: Home, version: str, target: Path) -> Commands | None:
         """A new folder that its user may change without harm to the store."""
@@ -134,11 +136,7 @@ class System(ABC):
         return [home.store]
 
     def is_installed(self) -> bool:
-        return all(find(one.argv[0]) is not None for one in self.version())
-
-
-def find(program: str) -> str | None:
-    return shutil.which(program)
+        return all(shutil.which(one.argv[0]) is not None for one in self.version())
 
 
 def peer(program: str) -> str:

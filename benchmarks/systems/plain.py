@@ -1,6 +1,5 @@
 """Systems that copy or link: rsync, ostree, and `cp -a`, which is a limit."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measuring.process import Command
@@ -12,7 +11,6 @@ class Rsync(System):
 
     name = "rsync --link-dest"
     kind = Kind.OTHER
-    is_verified = False
 
     def version(self) -> Commands:
         return [Command(["rsync", "--version"], Path.cwd())]
@@ -44,7 +42,7 @@ class Ostree(System):
 
     name = "ostree"
     kind = Kind.OTHER
-    is_verified = False
+    makes_second_folder = True
 
     def run(self, home: Home, *words: str) -> Command:
         return Command(["ostree", f"--repo={home.store}", *words], home.root)
@@ -60,14 +58,6 @@ class Ostree(System):
 
     def copy(self, home: Home, version: str, target: Path) -> Commands:
         return [self.run(home, "checkout", "-U", "-H", version, str(target))]
-
-    def update(self, home: Home, version: str, target: Path) -> Commands:
-        return self.copy(home, version, target.with_name(f"{target.name}-{version}"))
-
-    makes_second_folder = True
-
-    def again(self, home: Home, version: str, target: Path) -> Commands:
-        return self.copy(home, version, target.with_name(f"{target.name}-{version}-again"))
 
     def mutable(self, home: Home, version: str, target: Path) -> Commands:
         return [self.run(home, "checkout", "-U", "-C", version, str(target))]
@@ -87,7 +77,6 @@ class Cp(System):
 
     name = "cp -a"
     kind = Kind.LIMIT
-    is_verified = False
     makes_second_folder = True
 
     def version(self) -> Commands:
@@ -102,14 +91,5 @@ class Cp(System):
     def copy(self, home: Home, version: str, target: Path) -> Commands:
         return [Command(["cp", "-a", str(home.store / version), str(target)], home.root)]
 
-    def update(self, home: Home, version: str, target: Path) -> Commands:
-        return self.copy(home, version, target.with_name(f"{target.name}-{version}"))
-
-    def again(self, home: Home, version: str, target: Path) -> Commands:
-        return self.copy(home, version, target.with_name(f"{target.name}-{version}-again"))
-
     def list(self, home: Home, version: str) -> Commands:
         return [Command(["find", str(home.store / version), "-type", "f", "-printf", "%P %s\n"], home.root)]
-
-    def stored_in(self, home: Home) -> Sequence[Path]:
-        return [home.store]

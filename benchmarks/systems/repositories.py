@@ -36,8 +36,11 @@ class Git(System):
         return [self.git(tree, "init", "-q"), self.git(tree, "config", "gc.auto", "0")]
 
     def commit(self, home: Home, version: str) -> Commands:
+        return [self.git(home.tree, "add", "-A", "data"), *self.recorded(home, version)]
+
+    def recorded(self, home: Home, version: str) -> Commands:
+        """What was added becomes a commit and a tag."""
         return [
-            self.git(home.tree, "add", "-A", "data"),
             self.git(home.tree, "commit", "-q", "--allow-empty", "-m", version),
             self.git(home.tree, "tag", version),
         ]
@@ -115,11 +118,7 @@ class Dvc(Git):
         ]
 
     def commit(self, home: Home, version: str) -> Commands:
-        return [
-            self.dvc(home.tree, "add", "-q", "data"),
-            self.git(home.tree, "commit", "-q", "--allow-empty", "-m", version),
-            self.git(home.tree, "tag", version),
-        ]
+        return [self.dvc(home.tree, "add", "-q", "data"), *self.recorded(home, version)]
 
     def copy(self, home: Home, version: str, target: Path) -> Commands:
         cloned = self.git(home.root, "clone", "-q", "--branch", version, str(home.tree), str(target))
@@ -147,14 +146,12 @@ class DvcLinks(Dvc):
     name = "DVC (hard links)"
     kind = Kind.OTHER
     link = "hardlink"
-    is_verified = False
 
 
 class Oxen(System):
     """Through its Python package. A copy is made in the repository's own folder, as it has no other."""
 
     name = "Oxen"
-    is_verified = False
 
     def python(self, home: Home, script: str) -> Commands:
         begin = "import sys; from oxen import Repo, user; user.config_user('b', 'b@localhost'); "

@@ -339,7 +339,7 @@ def _installation() -> Iterator[_Finding]:
     import zstandard
 
     from dataset_store.core.chunking import ACTIVE_KERNEL
-    from dataset_store.local.batches import IS_COMPILED
+    from dataset_store.local.batches import compiled
 
     native = find_spec("dataset_store.core._cdc")
     yield _fact("version", __version__)
@@ -353,8 +353,8 @@ def _installation() -> Iterator[_Finding]:
         # Absent is slow; there and not usable is broken.
         sound=native is None or ACTIVE_KERNEL == "c",
     )
-    how = "compiled" if IS_COMPILED else "slower, one by one"
-    yield _fact("files_in_batches", "yes" if IS_COMPILED else "no", how)
+    yes, how = ("yes", "compiled") if compiled() else ("no", "slower, one by one")
+    yield _fact("files_in_batches", yes, how)
     yield _fact("lmdb", ".".join(map(str, lmdb.version())), f"python package {lmdb.__version__}")
     yield _fact("zstd", ".".join(map(str, zstandard.ZSTD_VERSION)), f"python package {zstandard.__version__}")
     yield _fact("blake3", blake3.__version__)

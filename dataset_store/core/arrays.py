@@ -29,7 +29,8 @@ else:
         """Becomes numpy by the first look at it; the import's own lock keeps threads apart."""
 
         def __getattr__(self, name: str) -> Any:
-            self.__dict__.update(vars(import_module("numpy")))
-            return getattr(import_module("numpy"), name)
+            module = import_module("numpy")
+            self.__dict__.update(vars(module))
+            return getattr(module, name)
 
     np = _Numpy("numpy")

@@ -18,7 +18,6 @@ from dataset_store.core.packfile import PackRef, Place
 __all__ = ["Extents", "extents_of_places", "extents_of_segments", "unite", "without"]
 
 _ROW = [("storage", "<u4"), ("name", "u1", (16,)), ("start", "<u4"), ("length", "<u4")]
-_ROW_SIZE = 28
 _PACK_SHIFT = 33
 _HEAD = 20
 """Bytes of a row that are its pack reference."""
@@ -81,7 +80,7 @@ class Extents(Struct, frozen=True, eq=False):
     def decode(data: bytes | memoryview) -> "Extents":
         """What `encode` gave; the caller vouches for the bytes."""
         table = np.frombuffer(data, _ROW)
-        heads = np.frombuffer(data, np.uint8).reshape(-1, _ROW_SIZE)[:, :_HEAD].tobytes()
+        heads = np.frombuffer(data, np.uint8).reshape(-1, table.itemsize)[:, :_HEAD].tobytes()
         packs: dict[bytes, int] = {}
         pack = [packs.setdefault(heads[at : at + _HEAD], len(packs)) for at in range(0, len(heads), _HEAD)]
         refs = tuple(PackRef(int.from_bytes(head[:4], "little"), PackName(head[4:])) for head in packs)

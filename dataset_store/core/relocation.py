@@ -43,7 +43,6 @@ _ROW: Final = [
     ("new_stored", "<u4"),
     ("lost", "<u4"),
 ]
-_ROW_SIZE: Final = 60
 
 
 class Moved(Struct, frozen=True, eq=False):
@@ -251,7 +250,7 @@ def encode_table(table: Table) -> bytes:
     parts = [_encoded(old, moved) for old, moved in sorted(table.items())]
     rows = np.concatenate(parts) if parts else np.zeros(0, _ROW)
     data = rows.tobytes()
-    return b"".join(sorted(data[at : at + _ROW_SIZE] for at in range(0, len(data), _ROW_SIZE)))
+    return b"".join(sorted(data[at : at + rows.itemsize] for at in range(0, len(data), rows.itemsize)))
 
 
 def decode_table(plain: bytes, what: str) -> dict[PackRef, Moved]:
@@ -264,7 +263,7 @@ def decode_table(plain: bytes, what: str) -> dict[PackRef, Moved]:
     Raises:
         CorruptObject: The bytes are no table.
     """
-    _require(len(plain) % _ROW_SIZE == 0, what, "is not made of whole rows")
+    _require(len(plain) % np.dtype(_ROW).itemsize == 0, what, "is not made of whole rows")
     rows = np.frombuffer(plain, _ROW)
     _require(bool((rows["lost"] <= 1).all()), what, "has rows of an unknown kind")
     for begin, length in (("offset", "stored"), ("new_offset", "new_stored")):

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_store.core.catalog import Query
+from dataset_store.core.tag_filters import parse_tags
+from dataset_store.dataset import offline
 from dataset_store.dataset.labelling import Labelling, labels
 from dataset_store.dataset.limits import require_name_text, version_text
 from dataset_store.dataset.making import Making
@@ -59,7 +61,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
             VersionExists: The version number is taken.
             InvalidRequest: No name is given or implied; or offline mode is on, which knows no parents.
         """
-        from dataset_store.dataset import beginning, offline
+        from dataset_store.dataset import beginning
 
         parents = _ids_of(parent_datasets)
         if parents:
@@ -129,8 +131,6 @@ class Dataset(Making, Reading, Labelling, Sharing):
             DatasetNotFound: Nothing matches.
             InvalidRequest: Nothing was asked for, or an id together with a name, or an argument is not known.
         """
-        from dataset_store.core.tag_filters import parse_tags
-        from dataset_store.dataset import offline
         from dataset_store.dataset.overview import latest_draft
 
         _require_known(kwargs)
@@ -204,7 +204,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
             DatasetNotFound, NotFinal: A version is not there or not final.
             InvalidRequest: Nothing was asked for, or both ids and pairs.
         """
-        from dataset_store.dataset import beginning, offline
+        from dataset_store.dataset import beginning
 
         offline.require_online("squash datasets")
         if bool(dataset_ids) == bool(dataset_project_name_pairs):
@@ -250,7 +250,6 @@ class Dataset(Making, Reading, Labelling, Sharing):
         Raises:
             InvalidRequest: `partial_name` is no regular expression, or `tags` are none.
         """
-        from dataset_store.core.tag_filters import parse_tags
         from dataset_store.dataset.searching import Search, found_as_dict, search
 
         meant = Search(
@@ -278,7 +277,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
             VersionExists: Another dataset has the new name.
             InvalidRequest: A log entry cannot hold the new name.
         """
-        from dataset_store.dataset import catalog_changes, offline
+        from dataset_store.dataset import catalog_changes
 
         offline.require_online("rename a dataset")
         require_name_text("name", new_dataset_name)
@@ -287,7 +286,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
     @classmethod
     def move_to_project(cls, new_dataset_project: str, dataset_project: str, dataset_name: str) -> None:
         """Put a dataset, with all its versions, into another project. Ids stay. Raises as `rename`."""
-        from dataset_store.dataset import catalog_changes, offline
+        from dataset_store.dataset import catalog_changes
 
         offline.require_online("move a dataset")
         if new_dataset_project:
@@ -329,7 +328,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
             Conflict: Other versions have it as a parent, and `force` is not set; or several projects have the name.
             InvalidRequest: Several versions match, or no dataset is named, or arguments exclude each other.
         """
-        from dataset_store.dataset import deleting, offline
+        from dataset_store.dataset import deleting
 
         offline.require_online("delete a dataset")
         named = (dataset_project, dataset_name, dataset_version)
@@ -352,15 +351,11 @@ class Dataset(Making, Reading, Labelling, Sharing):
     @classmethod
     def is_offline(cls) -> bool:
         """Whether offline mode is on: versions are then made in folders of their own, without the store."""
-        from dataset_store.dataset import offline
-
         return offline.is_offline()
 
     @classmethod
     def set_offline(cls, offline_mode: bool = False) -> None:
         """Turn offline mode on or off, for this process; `import_offline_session` takes in what was made offline."""
-        from dataset_store.dataset import offline
-
         offline.set_offline(offline_mode)
 
     def get_offline_mode_folder(self) -> Path | None:
@@ -368,8 +363,6 @@ class Dataset(Making, Reading, Labelling, Sharing):
 
         Once `upload` was called the folder holds the files themselves, and can be moved or zipped.
         """
-        from dataset_store.dataset import offline
-
         folder = offline.session_folder(self._workspace)
         return None if folder is None else Path(folder)
 
@@ -393,7 +386,6 @@ class Dataset(Making, Reading, Labelling, Sharing):
             VersionExists: Its explicit number is taken; nothing was taken in.
             FileChanged: A file that was not uploaded into the session is not what it was, or not on this machine.
         """
-        from dataset_store.dataset import offline
         from dataset_store.dataset.importing import take_in
 
         offline.require_online("import a session")

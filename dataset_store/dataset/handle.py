@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dataset_store.core.catalog import Version
+from dataset_store.core.entries import Entries
+from dataset_store.core.tree import read_all
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import NotFinal, VersionIsFinal
 from dataset_store.local.drafts import Draft
 from dataset_store.local.settings import load_settings
+from dataset_store.storage.storages import normal_url
+from dataset_store.storage.trees import root_of
 
 if TYPE_CHECKING:
-    from dataset_store.core.entries import Entries
     from dataset_store.dataset.uploading import UploadReport
 
 __all__ = ["Handle"]
@@ -127,10 +130,8 @@ class Handle:
                 self._workspace.version(self.id)  # raises where it was discarded
         return self._held
 
-    def _entries(self) -> "Entries":
-        from dataset_store.core.tree import read_all
+    def _entries(self) -> Entries:
         from dataset_store.dataset import drafting
-        from dataset_store.storage.trees import root_of
 
         if self._draft is not None:
             return drafting.current_entries(self._workspace, self._draft)
@@ -160,7 +161,6 @@ class Handle:
 def _reopened(kind: type[H], store: str, version_id: str) -> H:
     """A dataset object that another process described."""
     from dataset_store.dataset import beginning
-    from dataset_store.storage.storages import normal_url
 
     workspace = open_workspace(None if normal_url(load_settings().store) == store else store)
     draft = beginning.open_draft(workspace, version_id)

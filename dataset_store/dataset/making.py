@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dataset_store.dataset.handle import Handle
 from dataset_store.errors import PathNotFound, PendingUploads
+from dataset_store.local.draft_records import Output
 
 if TYPE_CHECKING:
     from dataset_store.dataset.uploading import UploadReport
@@ -205,7 +206,6 @@ class Making(Handle):
         from dataset_store.dataset.externals import upload_as_links
         from dataset_store.dataset.outputs import storage_url
         from dataset_store.dataset.uploading import upload_draft
-        from dataset_store.local.draft_records import Output
 
         draft = self._open_draft("upload")
         if output_url is not None:

@@ -7,14 +7,15 @@ from functools import partial
 from typing import IO, TYPE_CHECKING, Literal, cast, overload
 
 from dataset_store.core.arrays import np
+from dataset_store.core.entries import Entries
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.selecting import parts_of, selection_of
+from dataset_store.storage.trees import root_of
 
 if TYPE_CHECKING:
     import pyarrow
 
     from dataset_store.core.diff import Difference
-    from dataset_store.core.entries import Entries
     from dataset_store.dataset.differences import DatasetDiff
     from dataset_store.dataset.history import Lineage
     from dataset_store.dataset.links import LinkEntry
@@ -296,7 +297,6 @@ class Reading(Handle):
     def _difference(self, other_id: str | None) -> "Difference":
         from dataset_store.core.diff import diff, diff_entries
         from dataset_store.dataset.lineage import merged_entries
-        from dataset_store.storage.trees import root_of
 
         parents = [other_id] if other_id is not None else self._parents()
         nodes = self._workspace.repository.nodes
@@ -304,7 +304,7 @@ class Reading(Handle):
             return diff(root_of(self._workspace.base_of(parents[0])), root_of(self._final().entry.tree), nodes)
         return diff_entries(merged_entries(self._workspace, parents), self._entries())
 
-    def _introduced_by(self, version_id: str) -> "Entries":
+    def _introduced_by(self, version_id: str) -> Entries:
         entries = self._entries()
         numbers = [number for number, origin in enumerate(entries.origin_ids) if origin.hex() == version_id]
         return entries.take(np.isin(entries.origins, numbers))

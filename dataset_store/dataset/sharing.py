@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from dataset_store.core.catalog import Query
+from dataset_store.core.tag_filters import parse_tags
+from dataset_store.dataset import offline
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.labelling import labels as tags_of
 from dataset_store.dataset.limits import require_name_text, version_text
@@ -66,7 +68,6 @@ class Sharing(Handle):
             StoreLacksCreateIfAbsent, StorageFailed: The other store refused; what arrived stays.
             InvalidRequest: It is the same store, or offline mode is on.
         """
-        from dataset_store.dataset import offline
         from dataset_store.dataset.transferring import transfer
 
         offline.require_online("push a version")
@@ -118,8 +119,6 @@ class Sharing(Handle):
             InvalidRequest: Nothing was asked for, or an id together with a name.
             Exception: As `push`.
         """
-        from dataset_store.core.tag_filters import parse_tags
-        from dataset_store.dataset import offline
         from dataset_store.dataset.transferring import chosen, transfer
 
         offline.require_online("pull a version")
@@ -173,8 +172,6 @@ class Sharing(Handle):
             StoreNotFound: There is no store to take from.
             Exception: As `push`.
         """
-        from dataset_store.core.tag_filters import parse_tags
-        from dataset_store.dataset import offline
         from dataset_store.dataset.transferring import chosen, transfer
 
         offline.require_online("clone a store")

@@ -15,16 +15,13 @@ try:
 except ImportError:
     _files = None
 
-__all__ = ["IS_COMPILED", "compiled", "list_directory", "read_unchanged", "write_files"]
-
-IS_COMPILED: Final = _files is not None
-"""Whether batches are compiled on this machine."""
+__all__ = ["compiled", "list_directory", "read_unchanged", "write_files"]
 
 _LISTED: Final = 6  # columns of a row of `list_directory`
 
 
 def compiled() -> bool:
-    """Whether batches are done by compiled code now."""
+    """Whether batches are done by compiled code."""
     return _files is not None
 
 

@@ -160,7 +160,7 @@ def _chunk_rows(pack: PackRef, footer: Footer) -> Iterator[list[tuple[bytes, byt
     table["plain_offset"] = footer.plain_offsets()[chunks]
     table["plain_length"] = footer.lengths[chunks]
     table["alone"] = footer.chunk_counts[frame] == 1
-    size = 32 + _ROW.size
+    size = table.itemsize
     for start in range(0, len(table), _ROWS_AT_ONCE):
         data = table[start : start + _ROWS_AT_ONCE].tobytes()
         rows = [(_CHUNK + data[at : at + 32], data[at + 32 : at + size]) for at in range(0, len(data), size)]

@@ -457,7 +457,7 @@ def _copy_through_memory(source: int, target: int, start: int, place: int, lengt
 
 def _runs_in_one_directory(keys: Sequence[PathKey]) -> Iterator[tuple[int, int]]:
     """From where to where consecutive keys lie in the same directory."""
-    directories = [key.rpartition(b"\0")[0] for key in keys]
+    directories = [parent_key(key) for key in keys]
     ends = [row for row in range(1, len(keys)) if directories[row] != directories[row - 1]]
     return pairwise([0, *ends, len(keys)]) if keys else iter(())
 

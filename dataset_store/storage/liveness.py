@@ -34,7 +34,6 @@ _REF: Final = [
     ("stored", "<u4"),
     ("plain", "<u4"),
 ]
-_REF_SIZE: Final = 65
 _EXTENT: Final = slice(33, 61)
 """Bytes of a reference that are an extent: from `storage` to `stored`."""
 
@@ -215,7 +214,7 @@ def _joined(refs: Sequence[tuple[FrameKind, NodeRef]], extents: Extents) -> byte
 
 def _split(summary: bytes) -> tuple[Refs, bytes]:
     (count,) = _COUNT.unpack_from(summary)
-    end = _COUNT.size + count * _REF_SIZE
+    end = _COUNT.size + count * np.dtype(_REF).itemsize
     return np.frombuffer(summary, _REF, count, _COUNT.size), summary[end:]
 
 
@@ -237,4 +236,4 @@ def _node_ref(row: "np.void") -> NodeRef:
 
 def _extents(refs: Refs) -> Extents:
     """The frames of the nodes themselves."""
-    return Extents.decode(refs.view(np.uint8).reshape(-1, _REF_SIZE)[:, _EXTENT].tobytes())
+    return Extents.decode(refs.view(np.uint8).reshape(-1, refs.itemsize)[:, _EXTENT].tobytes())

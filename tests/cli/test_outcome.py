@@ -278,8 +278,9 @@ def test_a_reader_that_leaves_early_causes_no_complaint(machine, closed):
 def test_an_interrupted_process_clears_up_and_shows_no_traceback(machine, pictures, number, code, word):
     os.mkfifo(machine / "work" / "pipe")
     program = """
-import os, sys
+import os, signal, sys
 import dataset_store.cli.store as store
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets jobs in the background ignore it
 def doctor(arguments):
     try:
         os.close(os.open("pipe", os.O_WRONLY))
