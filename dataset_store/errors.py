@@ -28,6 +28,7 @@
     └── StorageFailed         the store or the disk refused; nothing acknowledged is lost; retry
         ├── StoreUnreachable
         │   └── StoreRootMissing      its folder or bucket is not there
+        ├── WorkerFailed          a worker of an executor that the caller gave
         ├── OutcomeUnknown        a create whose reply was lost (handled inside, never shown)
         ├── StoreReadOnly
         │   └── StoreLacksCreateIfAbsent  two writers cannot be kept apart there
@@ -74,6 +75,7 @@ __all__ = [
     "VersionDeleted",
     "VersionExists",
     "VersionIsFinal",
+    "WorkerFailed",
 ]
 
 
@@ -259,6 +261,12 @@ class StorageFailed(DatasetStoreError):
     """The store or the disk refused. Nothing acknowledged is lost; the call can be repeated."""
 
     kind = "storage-failed"
+
+
+class WorkerFailed(StorageFailed):
+    """A worker of an executor that the caller gave was lost, or failed in a way of its own; the cause says how."""
+
+    kind = "worker-failed"
 
 
 class StoreUnreachable(StorageFailed):

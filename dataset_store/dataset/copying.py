@@ -6,6 +6,7 @@ A copy that is there is found by this module alone: what writes one is loaded by
 import os
 import stat
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dataset_store.core.catalog import Version
 from dataset_store.dataset.progress import waiting
@@ -16,11 +17,16 @@ from dataset_store.local.local_copies import LocalCopy, Stamp, copy_id_of
 from dataset_store.local.os_errors import naming_writes
 from dataset_store.local.removal import remove_tree
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
 __all__ = ["local_copy", "mutable_copy"]
 
 
-def local_copy(workspace: Workspace, version: Version, selected: Selection = EVERYTHING) -> LocalCopy:
-    """The local copy of a version, or of some of its entries, made if it is not there."""
+def local_copy(
+    workspace: Workspace, version: Version, selected: Selection = EVERYTHING, executor: "Executor | None" = None
+) -> LocalCopy:
+    """The local copy of a version, or of some of its entries, made if it is not there (by an executor's workers)."""
     copy_id = copy_id_of(version.id, selected.token)
     with waiting("waiting for another process that makes this copy", show=True):
         held = workspace.copies.find(copy_id)
@@ -30,7 +36,7 @@ def local_copy(workspace: Workspace, version: Version, selected: Selection = EVE
     from dataset_store.dataset.filling import fill
 
     def filled(folder: str, left: str | None) -> Stamp:
-        entries = fill(workspace, version, selected, folder, read_only=True, left=left)
+        entries = fill(workspace, version, selected, folder, read_only=True, left=left, executor=executor)
         return Stamp(int(entries.sizes.sum()), version.entry.tree)
 
     with naming_writes(workspace.copies.directory):
@@ -38,7 +44,13 @@ def local_copy(workspace: Workspace, version: Version, selected: Selection = EVE
 
 
 def mutable_copy(
-    workspace: Workspace, version: Version, target: str, *, overwrite: bool, selected: Selection = EVERYTHING
+    workspace: Workspace,
+    version: Version,
+    target: str,
+    *,
+    overwrite: bool,
+    selected: Selection = EVERYTHING,
+    executor: "Executor | None" = None,
 ) -> str:
     """A folder of the caller's own that holds a version, or some of its entries.
 
@@ -62,7 +74,7 @@ def mutable_copy(
         private = _beside(os.path.join(folder, ".new") if stays else folder)
         os.mkdir(private, 0o777)
         try:
-            entries = fill(workspace, version, selected, private, read_only=False)
+            entries = fill(workspace, version, selected, private, read_only=False, executor=executor)
             if stays:
                 _move_up(private, folder)
             else:

@@ -3,9 +3,11 @@
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from fnmatch import fnmatchcase
 from itertools import compress
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dataset_store.core.arrays import Bool, np
@@ -29,9 +31,19 @@ from dataset_store.local.scan import Scope
 from dataset_store.storage.filesystems import scheme_of
 from dataset_store.storage.trees import root_of
 
-__all__ = ["add_path", "below_base", "current_entries", "keys_meant", "put_rows", "remove_paths", "sync"]
+__all__ = ["Way", "add_path", "below_base", "current_entries", "keys_meant", "put_rows", "remove_paths", "sync"]
 
 _log = logging.getLogger(__name__)
+
+
+class Way(Struct, frozen=True):
+    """How a folder is read: whether links to folders outside are followed, and by whose workers, if not here."""
+
+    follow_links: bool = False
+    executor: Executor | None = None
+
+
+_HERE = Way()
 
 
 def current_entries(workspace: Workspace, draft: Draft, below: PathKey = ROOT) -> Entries:
@@ -65,14 +77,14 @@ def sync(
     dataset_path: str | None,
     *,
     dry_run: bool = False,
-    follow_links: bool = False,
+    how: Way = _HERE,
 ) -> Difference:
     """Make the draft's entries below `dataset_path` those of a folder; what that changed, or would."""
     below = directory_key(dataset_path)
     if "\0" in folder:
         raise PathNotFound(f"There is nothing at {folder!r}.", "Give an existing folder.")
     with progress_bar("reading", None) as told:
-        found = _read_folder(workspace, os.path.abspath(folder), below, told, follow_links=follow_links)
+        found = _read_folder(workspace, os.path.abspath(folder), below, told, how)
     held = _replaced_by(workspace, draft, found.entries, below)
     found = replace(found, entries=as_fetched(held, found.entries, draft))
     difference = diff_entries(held, found.entries)
@@ -90,10 +102,10 @@ def _give_up(draft: Draft, keys: Sequence[PathKey]) -> None:
         draft.append(Lost(sorted(draft.lost.difference(keys))))
 
 
-def _read_folder(workspace: Workspace, folder: str, below: PathKey, told: Progress, *, follow_links: bool) -> Folder:
+def _read_folder(workspace: Workspace, folder: str, below: PathKey, told: Progress, how: Way) -> Folder:
     """A folder without the store, where that lies in it."""
-    scope = Scope(follow_links=follow_links, leave_out=workspace.own_folders())
-    return read_folder(folder, below, workspace.stats, now_ns(), told, scope=scope)
+    scope = Scope(follow_links=how.follow_links, leave_out=workspace.own_folders())
+    return read_folder(folder, below, workspace.stats, now_ns(), told, scope=scope, executor=how.executor)
 
 
 def _replaced_by(workspace: Workspace, draft: Draft, rows: Entries, below: PathKey) -> Entries:
@@ -113,7 +125,7 @@ def add_path(
     dataset_path: str | None,
     *,
     recursive: bool,
-    follow_links: bool = False,
+    how: Way = _HERE,
 ) -> tuple[int, Difference]:
     """Add a file, or the files of a folder, to the draft: how many matched, and what that changed.
 
@@ -123,7 +135,7 @@ def add_path(
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
         with progress_bar("reading", None) as told:
-            found = _read_folder(workspace, absolute, below, told, follow_links=follow_links)
+            found = _read_folder(workspace, absolute, below, told, how)
         rows = found.entries.take(_selected(found.entries, below, wildcards, recursive=recursive))
     else:
         found = read_file(absolute, below, workspace.stats, now_ns())

@@ -1,14 +1,24 @@
-"""A version's entries written into a folder: taken from copies that are like it, and fetched where none has them."""
+"""A version's entries written into a folder: taken from copies that are like it, and fetched where none has them.
+
+With an executor its workers fetch, check and write the files that no copy has. They must see the folder under the same
+path; its name is this machine's alone, so none takes another for it.
+"""
 
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from concurrent.futures import Executor
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 
-from dataset_store.core.arrays import Bool, np
+from msgspec import Struct
+
+from dataset_store.core.arrays import U64, Bool, Rows, np
 from dataset_store.core.catalog import Version
-from dataset_store.core.entries import Entries
+from dataset_store.core.entries import KIND_BITS, Entries
+from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import Footer, PackRef
+from dataset_store.core.paths import parent_key
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.lineage import dependency_graph
 from dataset_store.dataset.links import fetcher
@@ -16,11 +26,13 @@ from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.selecting import Selection, entries_of
 from dataset_store.dataset.symlinks import with_targets
-from dataset_store.dataset.workspace import Workspace, now_ns
+from dataset_store.dataset.workspace import StoreAddress, Workspace, now_ns, opened_at
 from dataset_store.errors import Corrupt
+from dataset_store.local.durable import flush_tree
 from dataset_store.local.folder import remember_folder
 from dataset_store.local.folder_writer import FolderWriter
-from dataset_store.local.materialise import Reuse, materialise
+from dataset_store.local.jobs import cut_by_size, require_seen, results_in_order
+from dataset_store.local.materialise import Progress, Reuse, materialise
 from dataset_store.local.seeds import ChunkReuse, Seed, copy_unchanged, link_unchanged
 from dataset_store.local.stat_cache import SETTLE_NS
 from dataset_store.storage.trees import root_of
@@ -28,6 +40,8 @@ from dataset_store.storage.trees import root_of
 __all__ = ["fill", "remember_copy"]
 
 _MOST_SEEDS = 2
+_JOB_BYTES = 64 << 20
+_JOB_FILES = 16_384
 
 
 def fill(
@@ -38,26 +52,22 @@ def fill(
     *,
     read_only: bool,
     left: str | None = None,
+    executor: Executor | None = None,
 ) -> Entries:
-    """Write the selected entries into an empty folder; what was written. `left` is a folder where that was begun."""
-    with workspace.reading(version.id):
-        return _written(workspace, version, selected, folder, read_only=read_only, left=left)
+    """Write the selected entries into an empty folder; what was written.
 
-
-def _written(
-    workspace: Workspace,
-    version: Version,
-    selected: Selection,
-    folder: str,
-    *,
-    read_only: bool,
-    left: str | None,
-) -> Entries:
-    entries = entries_of(version.entry.tree, selected, workspace.repository.nodes)
-    if selected.files is not None and selected.parts == 1:
-        entries = with_targets(workspace, root_of(version.entry.tree), entries)
-    done: Bool = np.zeros(len(entries), np.bool_)
-    with ExitStack() as stack:
+    Args:
+        workspace: The store.
+        version: Of which.
+        selected: Which of its entries.
+        folder: The folder.
+        read_only: Whether its files may be shared, and so not be changed.
+        left: A folder where that was begun.
+        executor: Whose workers fetch and write what is not on this machine; by default this process does.
+    """
+    with workspace.reading(version.id), ExitStack() as stack:
+        entries = _selected(workspace, version, selected)
+        done: Bool = np.zeros(len(entries), np.bool_)
         writer = stack.enter_context(FolderWriter(folder, read_only=read_only))
         seeds = [Seed(os.fsencode(left), entries)] if left else []
         seeds += _seeds(workspace, version, entries, stack)
@@ -66,6 +76,9 @@ def _written(
             done = take(entries, seed, writer, done)
         wanted = int(entries.sizes[~done].sum()), int((~done).sum())
         with progress_bar("fetching", *wanted, show=True) as told:
+            if executor is not None:
+                job = _Target(StoreAddress.of(workspace), version.id, os.fsencode(folder), read_only)
+                done = _filled_by(executor, job, entries, writer, done, told)
             materialise(
                 entries,
                 writer,
@@ -78,6 +91,63 @@ def _written(
         if read_only:
             writer.seal()
     return entries
+
+
+def _selected(workspace: Workspace, version: Version, selected: Selection) -> Entries:
+    entries = entries_of(version.entry.tree, selected, workspace.repository.nodes)
+    if selected.files is not None and selected.parts == 1:
+        return with_targets(workspace, root_of(version.entry.tree), entries)
+    return entries
+
+
+class _Target(Struct, frozen=True):
+    """The folder that workers write into, and the version that they write."""
+
+    store: StoreAddress
+    version_id: str
+    folder: bytes
+    read_only: bool
+
+
+def _filled_by(
+    executor: Executor, target: _Target, entries: Entries, writer: FolderWriter, done: Bool, told: Progress
+) -> Bool:
+    """Let the workers of an executor write the files that are not done yet; the rows that are done then.
+
+    Directories are made here, and links later, when all files stand.
+    """
+    kinds = entries.kinds & KIND_BITS
+    theirs: Bool = ~done & (((kinds == Kind.FILE) & (entries.sizes > 0)) | (kinds == Kind.EXTERNAL))
+    rows = _by_place(entries, np.flatnonzero(theirs))
+    for directory in sorted({parent_key(entries.keys[row]) for row in rows.tolist()}):
+        writer.make_directory(directory)
+    cuts = cut_by_size(entries.sizes[rows].astype(np.int64), _JOB_BYTES, _JOB_FILES)
+    jobs = (entries.take(np.sort(rows[cut])) for cut in cuts)
+    with closing(results_in_order(executor, partial(_fill_job, target), jobs)) as results:
+        for written in results:
+            told(len(written), int(written.sum()))
+    now_done: Bool = done | theirs
+    return now_done
+
+
+def _by_place(entries: Entries, rows: Rows) -> Rows:
+    """Rows in the order in which their contents lie in packs, so that few frames are read for two jobs."""
+    segments, firsts = entries.segments, (entries.segment_ends - entries.segment_counts)[rows]
+    return rows[np.lexsort((segments.plain_offset[firsts], segments.offset[firsts], segments.pack[firsts]))]
+
+
+def _fill_job(target: _Target, entries: Entries) -> U64:
+    """Write some of the files, whatever an earlier try has left of them; their sizes."""
+    require_seen([target.folder])
+    workspace = opened_at(target.store)
+    workspace.version(target.version_id)  # now the log is known as far as that
+    none = np.zeros(len(entries), np.bool_)
+    with FolderWriter(target.folder, read_only=target.read_only) as writer:
+        writer.remove(entries.keys)
+        external = fetcher(workspace, entries, none)
+        materialise(entries, writer, workspace.repository.packs, done=none, external=external)
+    flush_tree(os.fsdecode(target.folder))  # another machine cannot do it
+    return entries.sizes
 
 
 def _seeds(workspace: Workspace, version: Version, entries: Entries, stack: ExitStack) -> list[Seed]:

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, TypeVar
 from dataset_store.core.catalog import Version
 from dataset_store.core.entries import Entries
 from dataset_store.core.tree import read_all
-from dataset_store.dataset.workspace import Workspace, open_workspace
+from dataset_store.dataset.workspace import Workspace, workspace_at
 from dataset_store.errors import NotFinal, VersionIsFinal
 from dataset_store.local.drafts import Draft
-from dataset_store.local.settings import load_settings
-from dataset_store.storage.storages import normal_url
 from dataset_store.storage.trees import root_of
 
 if TYPE_CHECKING:
@@ -162,7 +160,7 @@ def _reopened(kind: type[H], store: str, version_id: str) -> H:
     """A dataset object that another process described."""
     from dataset_store.dataset import beginning
 
-    workspace = open_workspace(None if normal_url(load_settings().store) == store else store)
+    workspace = workspace_at(store)
     draft = beginning.open_draft(workspace, version_id)
     if draft is None:
         workspace.version(version_id)  # raises where there is none

@@ -10,6 +10,8 @@ from dataset_store.errors import PathNotFound, PendingUploads
 from dataset_store.local.draft_records import Output
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from dataset_store.dataset.uploading import UploadReport
 
 __all__ = ["EXTERNAL_TAG", "Counts", "Making", "add_counting", "entries_meant", "link_counting"]
@@ -43,6 +45,7 @@ class Making(Handle):
         verbose: bool = False,
         max_workers: int | None = None,
         follow_links: bool = False,
+        executor: "Executor | None" = None,
     ) -> int:
         """Add a file, or a folder's content, to the draft. Files that it already holds unchanged are skipped.
 
@@ -55,6 +58,8 @@ class Making(Handle):
             verbose: Log what was added and modified.
             max_workers: Accepted; the number of threads follows the machine.
             follow_links: Take the files of folders outside that links lead to; without it such a link is refused.
+            executor: Any `concurrent.futures.Executor` whose workers read and hash the files: other processes, or other
+                machines that see the folder under the same path. What comes of it does not depend on it.
 
         Returns:
             How many files were added; modified ones are not counted.
@@ -64,7 +69,14 @@ class Making(Handle):
             VersionIsFinal: It is finalized.
         """
         counts = add_counting(
-            self, path, wildcard, local_base_folder, dataset_path, recursive=recursive, follow_links=follow_links
+            self,
+            path,
+            wildcard,
+            local_base_folder,
+            dataset_path,
+            recursive=recursive,
+            follow_links=follow_links,
+            executor=executor,
         )
         if verbose:
             _log.info("%d files added, %d modified", counts.added, counts.modified)
@@ -138,6 +150,7 @@ class Making(Handle):
         verbose: bool = False,
         dry_run: bool = False,
         follow_links: bool = False,
+        executor: "Executor | None" = None,
     ) -> tuple[int, int, int]:
         """Make the draft, or its directory `dataset_path`, hold exactly what a folder holds.
 
@@ -149,6 +162,7 @@ class Making(Handle):
             verbose: Log how many files were removed, added and modified.
             dry_run: Only tell what would change.
             follow_links: Take the files of folders outside that links lead to; without it such a link is refused.
+            executor: As in `add_files`.
 
         Returns:
             How many files were removed, added and modified.
@@ -161,7 +175,14 @@ class Making(Handle):
 
         draft = self._open_draft("sync a folder into")
         folder = os.fspath(local_path)
-        found = drafting.sync(self._workspace, draft, folder, dataset_path, dry_run=dry_run, follow_links=follow_links)
+        found = drafting.sync(
+            self._workspace,
+            draft,
+            folder,
+            dataset_path,
+            dry_run=dry_run,
+            how=drafting.Way(follow_links, executor),
+        )
         counts = (len(found.removed), len(found.added), len(found.modified_new))
         if verbose:
             _log.info("%d files added, %d modified, %d removed", counts[1], counts[2], counts[0])
@@ -178,6 +199,7 @@ class Making(Handle):
         retries: int = 3,
         preview: bool = True,
         upload_as_external_links: bool = False,
+        executor: "Executor | None" = None,
     ) -> bool:
         """Send what the store lacks. Readers see nothing of it before `finalize`.
 
@@ -194,6 +216,8 @@ class Making(Handle):
             preview: Accepted without effect.
             upload_as_external_links: Keep the files as they are under `output_url` (or the store), and make them links:
                 for others to read there, without deduplication.
+            executor: Any `concurrent.futures.Executor` whose workers read, compress and send the files: other
+                processes, or other machines that see files and store under the same paths and URLs.
 
         Returns:
             True.
@@ -212,7 +236,7 @@ class Making(Handle):
             draft.redirect(Output(storage_url(self._workspace, output_url)))
         if upload_as_external_links:
             upload_as_links(self._workspace, draft, show_progress=show_progress)
-        self._sent = upload_draft(self._workspace, draft, show_progress=show_progress)
+        self._sent = upload_draft(self._workspace, draft, show_progress=show_progress, executor=executor)
         if verbose:
             _log.info("%s", self._sent)
         return True
@@ -292,6 +316,7 @@ def add_counting(
     *,
     recursive: bool = True,
     follow_links: bool = False,
+    executor: "Executor | None" = None,
 ) -> Counts:
     """As `Dataset.add_files`, with all that there is to tell."""
     from dataset_store.dataset import drafting
@@ -303,7 +328,13 @@ def add_counting(
     inside = drafting.below_base(source, local_base_folder, dataset_path)
     wildcards = [wildcard] if isinstance(wildcard, str) else list(wildcard or ())
     matched, found = drafting.add_path(
-        dataset._workspace, draft, source, wildcards, inside, recursive=recursive, follow_links=follow_links
+        dataset._workspace,
+        draft,
+        source,
+        wildcards,
+        inside,
+        recursive=recursive,
+        how=drafting.Way(follow_links, executor),
     )
     return Counts(matched, len(found.added), len(found.modified_new))
 

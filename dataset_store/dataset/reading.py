@@ -13,6 +13,8 @@ from dataset_store.dataset.selecting import parts_of, selection_of
 from dataset_store.storage.trees import root_of
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import pyarrow
 
     from dataset_store.core.diff import Difference
@@ -40,6 +42,7 @@ class Reading(Handle):
         raise_on_error: bool = True,
         max_workers: int | None = None,
         files: Sequence[str] | str | None = None,
+        executor: "Executor | None" = None,
     ) -> str:
         """A read-only folder that holds the version, from this machine's cache where it is there.
 
@@ -51,6 +54,8 @@ class Reading(Handle):
             raise_on_error: Accepted without effect: a copy that is not whole is never handed out.
             max_workers: Accepted; the number of threads follows the machine.
             files: Only these paths, directories or wildcards; with `part`, a share of them.
+            executor: Any `concurrent.futures.Executor` whose workers fetch and write the files: other processes, or
+                other machines that see this machine's cache and the store under the same paths and URLs.
 
         Returns:
             Its path. Do not change it: its files may be shared between versions. It is not removed while this
@@ -66,7 +71,7 @@ class Reading(Handle):
         from dataset_store.dataset.copying import local_copy
 
         selected = selection_of(files, part, num_parts, self.get_num_chunks())
-        return local_copy(self._workspace, self._final(), selected).path
+        return local_copy(self._workspace, self._final(), selected, executor).path
 
     def get_mutable_local_copy(
         self,
@@ -76,6 +81,7 @@ class Reading(Handle):
         num_parts: int | None = None,
         raise_on_error: bool = True,
         max_workers: int | None = None,
+        executor: "Executor | None" = None,
     ) -> str:
         """A folder of the caller's own that holds the version, sharing nothing with the cache.
 
@@ -86,6 +92,7 @@ class Reading(Handle):
             num_parts: As in `get_local_copy`.
             raise_on_error: Accepted without effect: what cannot be made whole is not made.
             max_workers: Accepted; the number of threads follows the machine.
+            executor: As in `get_local_copy`; the machines must see the folder that holds the target.
 
         Returns:
             The folder's path.
@@ -99,7 +106,9 @@ class Reading(Handle):
 
         selected = selection_of(None, part, num_parts, self.get_num_chunks())
         target = os.fspath(target_folder)
-        return mutable_copy(self._workspace, self._final(), target, overwrite=overwrite, selected=selected)
+        return mutable_copy(
+            self._workspace, self._final(), target, overwrite=overwrite, selected=selected, executor=executor
+        )
 
     def get_num_chunks(self, include_parents: bool = True) -> int:
         """Into how many parts the version is divided where nobody says: one for each 512 MiB of its files.

@@ -5,12 +5,13 @@ repeated upload goes on where the first one stopped.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 
 from msgspec import Struct
 
 from dataset_store.core.arrays import I64, Bool, np
 from dataset_store.core.diff import Difference, diff_entries
-from dataset_store.core.digest import ContentId
+from dataset_store.core.digest import ChunkId, ContentId
 from dataset_store.core.entries import (
     Changes,
     Entries,
@@ -19,28 +20,25 @@ from dataset_store.core.entries import (
     sort_rows,
 )
 from dataset_store.core.log_entries import Blob, Statistics, TreeRootRow
-from dataset_store.core.packfile import Place
-from dataset_store.core.segments import (
-    FileSegments,
-    with_segments_at,
-)
+from dataset_store.core.segments import ChunkHit, FileSegments, with_segments_at
 from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.blobs import is_short, write_blob
-from dataset_store.dataset.finding import SEARCHED_WHOLE, earlier_chunks, finder, locate_by_index, remember_contents
+from dataset_store.dataset.finding import SEARCHED_WHOLE, earlier_chunks, locate_by_index, remember_contents
 from dataset_store.dataset.holding import HeldNames
 from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.links import as_linked, as_stored
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.outputs import number_of
+from dataset_store.dataset.packing import pack, pack_by
 from dataset_store.dataset.progress import progress_bar
-from dataset_store.dataset.rechecking import OwnChanges, fallen_rows, has_lost_packs, own_changes
+from dataset_store.dataset.rechecking import fallen_rows, has_lost_packs, own_changes
 from dataset_store.dataset.reports import pieces_of
 from dataset_store.dataset.salvaging import can_be_read, require_nothing_lost, salvage
 from dataset_store.dataset.sending import Sender
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Corrupt
 from dataset_store.local.drafts import Draft, pending_rows
-from dataset_store.local.ingest import Ingested, SegmentAssembler, SourceFile, ingest
+from dataset_store.local.ingest import SourceFile
 from dataset_store.storage.repository import new_pack_name
 from dataset_store.storage.trees import root_of, size_of, write_tree
 
@@ -69,8 +67,16 @@ class UploadReport(Struct, frozen=True):
         return f"{files}; {_counted(self.stored, 'byte')} sent in {_counted(self.packs, 'pack')}"
 
 
-def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> UploadReport:
+def upload_draft(
+    workspace: Workspace, draft: Draft, *, show_progress: bool, executor: Executor | None = None
+) -> UploadReport:
     """Send what a draft names and the store does not have, or not any more, and its tree; and record both in the draft.
+
+    Args:
+        workspace: The store.
+        draft: The draft.
+        show_progress: Show it where somebody looks on.
+        executor: Whose workers read and pack the files; by default this process does.
 
     Raises:
         FileChanged: A file is not what it was when it was added.
@@ -82,14 +88,14 @@ def upload_draft(workspace: Workspace, draft: Draft, *, show_progress: bool) -> 
         catalog.require("write")
         head = catalog.head
         try:
-            return _upload(workspace, draft, show_progress=show_progress)
+            return _upload(workspace, draft, executor, show_progress=show_progress)
         except Corrupt:
             # What is missing may have been deleted by right, with a version that lived when this began.
             if workspace.refresh().head == head:
                 raise
 
 
-def _upload(workspace: Workspace, draft: Draft, *, show_progress: bool) -> UploadReport:
+def _upload(workspace: Workspace, draft: Draft, executor: Executor | None, *, show_progress: bool) -> UploadReport:
     require_nothing_lost(draft)
     storage = number_of(workspace, draft.output)
     standing = workspace.repository.standings.now()
@@ -99,7 +105,9 @@ def _upload(workspace: Workspace, draft: Draft, *, show_progress: bool) -> Uploa
     held = fallen.any() or has_lost_packs(draft, standing)
     sender = Sender(workspace, standing, storage, HeldNames(workspace, draft).draw if held else new_pack_name)
     metadata = _send_metadata(draft, sender)
-    rows, total = _send_rows(draft, own, pending, fallen, sender, show_progress=show_progress)
+    # Only this process draws names that the log holds.
+    sending = _Sending(draft, own.base, sender, None if held else executor, show_progress)
+    rows, total = _send_rows(own.changes.entries, pending, fallen, sending)
     tree = _send_tree(own.base, Changes(with_rows(own.changes.entries, rows), own.changes.removed), sender)
     remember_contents(workspace, rows)
     placed = rows if own.changes is draft.changes else rows.take(draft.changes.entries.find_many(rows.keys) >= 0)
@@ -107,21 +115,29 @@ def _upload(workspace: Workspace, draft: Draft, *, show_progress: bool) -> Uploa
     return UploadReport(int(pending.sum()), total, sender.new_bytes, sender.stored, len(sender.packs))
 
 
-def _send_rows(
-    draft: Draft, own: OwnChanges, pending: Bool, fallen: Bool, sender: Sender, *, show_progress: bool
-) -> tuple[Entries, int]:
+class _Sending(Struct, frozen=True):
+    """How the contents of an upload are sent: of a draft that changes `base`, by whose hands, and who looks on."""
+
+    draft: Draft
+    base: TreeRootRow | None
+    sender: Sender
+    executor: Executor | None
+    show_progress: bool
+
+
+def _send_rows(entries: Entries, pending: Bool, fallen: Bool, sending: _Sending) -> tuple[Entries, int]:
     """The rows that were not sent yet, or do not stand any more, with their segments; and the bytes of the former.
 
     What is to be had from files is, the rest from the packs that it lies in while these exist.
     """
-    entries = own.changes.entries
+    draft = sending.draft
     readable = np.zeros(len(entries), np.bool_)
     if fallen.any():
         readable[fallen] = can_be_read(draft, entries.take(fallen))
     bare = {row: FileSegments() for row in np.flatnonzero(readable).tolist()}
     from_files = with_segments_at(entries, bare).take(pending | readable)
-    rows, total = _send_contents(draft, own.base, from_files, sender, show_progress=show_progress)
-    salvaged, lost = salvage(entries.take(fallen & ~readable), sender)
+    rows, total = _send_contents(from_files, sending)
+    salvaged, lost = salvage(entries.take(fallen & ~readable), sending.sender)
     if lost:
         draft.lose(lost)
         require_nothing_lost(draft)
@@ -157,9 +173,7 @@ def with_rows(entries: Entries, rows: Entries) -> Entries:
     return concat([entries, rows]).take(order)
 
 
-def _send_contents(
-    draft: Draft, base: TreeRootRow | None, own: Entries, sender: Sender, *, show_progress: bool
-) -> tuple[Entries, int]:
+def _send_contents(own: Entries, sending: _Sending) -> tuple[Entries, int]:
     """Rows of a draft with their segments, contents that the store lacks being sent; and the bytes of all of them.
 
     Raises:
@@ -168,52 +182,31 @@ def _send_contents(
     """
     if not len(own):
         return own, 0
+    draft, workspace, standing = sending.draft, sending.sender.workspace, sending.sender.standing
     pending = as_stored(own, draft)
-    workspace, standing = sender.workspace, sender.standing
     located = Located(pending)
-    before = _base_rows(workspace, draft, base, pending)
+    before = _base_rows(workspace, draft, sending.base, pending)
     located.add_from(before, standing)
     located.add_from(draft.changes.entries, standing)
     short: Bool = pending.sizes <= workspace.repository.chunker.minimum
     locate_by_index(workspace, located, short, standing)
     missing = located.missing()
-    earlier = earlier_chunks(workspace, before, pending, missing.tolist())
-    sending = _Sending(located, sender)
-    total = int(pending.sizes[missing].sum())
-    with progress_bar("uploading", total, len(missing), show=show_progress) as advance:
-        sources = _sources(draft, pending, missing)
-        for unit in ingest(sources, workspace.repository.chunker, finder(workspace, earlier, standing)):
-            sending.take(unit)
-            advance(len(unit.complete), unit.plain)
-    sending.finish()
+
+    def earlier(rows: Sequence[int]) -> dict[ChunkId, ChunkHit]:
+        return earlier_chunks(workspace, before, pending, rows)
+
+    sources = _sources(draft, pending, missing)
+    sizes = pending.sizes[missing].astype(np.int64)
+    with progress_bar("uploading", int(sizes.sum()), len(missing), show=sending.show_progress) as advance:
+        if sending.executor is None:
+            done = iter([pack(sources, earlier(missing.tolist()), sending.sender, advance)])
+        else:
+            done = pack_by(sending.executor, sources, sizes, earlier, sending.sender, advance)
+        for packed in done:
+            located.add_blocks(packed.blocks)
+            for row, found in packed.several:
+                located.add(row, found)
     return as_linked(located.entries(), own), int(pending.sizes.sum())
-
-
-class _Sending:
-    """Appends what ingest gives to packs, and notes where contents came to lie."""
-
-    def __init__(self, located: Located, sender: Sender) -> None:
-        self.located = located
-        self.sender = sender
-        self.assembler = SegmentAssembler()
-        self.several: list[tuple[int, FileSegments]] = []
-        self.blocks: list[tuple[Place, Sequence[int], Sequence[int]]] = []
-
-    def take(self, unit: Ingested) -> None:
-        """One unit: its short files become columns in the end, the others are assembled over several units."""
-        places = self.sender.writer.append(unit.frames)
-        self.sender.new_bytes += sum(frame.plain for frame in unit.frames)
-        for block in unit.blocks:
-            self.blocks.append((places[block.frame], block.sources, unit.frames[block.frame].lengths))
-        short = {row for block in unit.blocks for row in block.sources}
-        complete = [row for row in unit.complete if row not in short]
-        self.several += self.assembler.add(Ingested(unit.frames, [], unit.pieces, complete), places)
-
-    def finish(self) -> None:
-        """Files of several chunks; lists follow all data, as the order of frames in a pack asks."""
-        self.located.add_blocks(self.blocks)
-        for row, found in self.several:
-            self.located.add(row, self.sender.finish_list(found))
 
 
 def _sources(draft: Draft, pending: Entries, rows: I64) -> Iterator[SourceFile]:

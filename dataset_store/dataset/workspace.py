@@ -4,6 +4,7 @@ A workspace is opened once per process and URL. Everything under its cache folde
 """
 
 import os
+import platform
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,9 +28,18 @@ from dataset_store.local.settings import Settings, load_settings, require_own_fo
 from dataset_store.local.stat_cache import StatCache
 from dataset_store.storage.filesystems import is_remote, local_path, scheme_of
 from dataset_store.storage.repository import Repository, create_config, fetch_config, open_repository
-from dataset_store.storage.storages import backend_at
+from dataset_store.storage.storages import backend_at, normal_url
 
-__all__ = ["Workspace", "new_commit_id", "now_ns", "open_workspace", "workspace_for"]
+__all__ = [
+    "StoreAddress",
+    "Workspace",
+    "new_commit_id",
+    "now_ns",
+    "open_workspace",
+    "opened_at",
+    "workspace_at",
+    "workspace_for",
+]
 
 _open: dict[tuple[str, str, str], "Workspace"] = {}
 _open_lock = Lock()
@@ -202,6 +212,42 @@ def workspace_for(settings: Settings, *, create: bool = False) -> Workspace:
         workspace = _opened(settings, url, held, create=create)
         _open[identity] = workspace
         return workspace
+
+
+def workspace_at(url: str) -> Workspace:
+    """The workspace of the store of a URL as another process told it: with this one's own settings and credentials.
+
+    Raises:
+        StoreNotFound: There is no store.
+    """
+    return open_workspace(None if normal_url(load_settings().store) == url else url)
+
+
+class StoreAddress(Struct, frozen=True):
+    """Where another process, perhaps on another machine, finds a store: a URL without credentials, and its id."""
+
+    url: str
+    store_id: str
+
+    @staticmethod
+    def of(workspace: Workspace) -> "StoreAddress":
+        """Of an open store."""
+        return StoreAddress(workspace.repository.backend.describe(), workspace.store_id)
+
+
+def opened_at(address: StoreAddress) -> Workspace:
+    """The workspace of a store that another process has open.
+
+    Raises:
+        StoreNotFound: There is none, or another one.
+    """
+    workspace = workspace_at(address.url)
+    if workspace.store_id != address.store_id:
+        raise StoreNotFound(
+            f"Another store than the caller's is at {address.url}, as the worker on {platform.node()} sees it.",
+            "Workers must see the store under the same URL.",
+        )
+    return workspace
 
 
 def _opened(settings: Settings, url: str, held: Workspace | None, *, create: bool) -> Workspace:

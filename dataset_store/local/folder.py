@@ -2,29 +2,39 @@
 
 The rows that come out have content ids and no segments. A file that was not changed since this machine last read it is
 not opened.
+
+With an executor the files are read by its workers, which must see the folder under the same path; scanning it, and what
+this machine remembers of it, stay here.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
+from functools import partial
 from itertools import chain
 from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dataset_store.core.arrays import U8, U64, Bool, Rows, np
+from dataset_store.core.arrays import I64, U8, U64, Bool, Rows, np
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries, make_entries, sort_rows
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey, to_path
+from dataset_store.local.jobs import cut_by_size, require_seen, results_in_order
 from dataset_store.local.listing import DirectoryBlock
-from dataset_store.local.reading import hash_files
+from dataset_store.local.reading import HashedFiles, hash_files
 from dataset_store.local.scan import USUAL, Scope, scan, stat_one
 from dataset_store.local.stat_cache import StatCache
 
 __all__ = ["Folder", "Progress", "read_file", "read_folder", "remember_folder"]
 
 _GROUP_ROWS = 32_768
+_JOB_BYTES = 64 << 20
+_JOB_FILES = 4_096
 
 
 class Progress(Protocol):
@@ -66,6 +76,7 @@ def read_folder(
     progress: Progress | None = None,
     *,
     scope: Scope = USUAL,
+    executor: Executor | None = None,
 ) -> Folder:
     """The entries of a folder.
 
@@ -76,12 +87,14 @@ def read_folder(
         now_ns: The time now, ns since 1970, before anything is looked at.
         progress: Told of files and bytes to read, and read.
         scope: What of the folder is meant.
+        executor: Whose workers read the files; by default this process does.
 
     Raises:
         PathNotFound, UnsupportedFileType, InvalidPath, AccessDenied, FileChanged: As `scan` and `hash_files`.
+        PathNotFound: A worker does not see the folder.
     """
     root = os.fsencode(folder)
-    return _read(root, list(scan(root, below=below, scope=scope)), stats, now_ns, progress)
+    return _read(root, list(scan(root, below=below, scope=scope)), stats, now_ns, progress, executor=executor)
 
 
 def read_file(path: str, below: PathKey, stats: StatCache, now_ns: int, progress: Progress | None = None) -> Folder:
@@ -99,6 +112,7 @@ def _read(
     progress: Progress | None,
     *,
     cache_root: bytes | None = None,
+    executor: Executor | None = None,
 ) -> Folder:
     cached = cache_root or root
     blocks = [
@@ -107,10 +121,14 @@ def _read(
     ]
     if progress:
         progress.expect(*_unread(blocks))
-    for fresh in _groups(blocks):
-        _hash(root, fresh, progress)
-        files = [(block.rows.kind == Kind.FILE) & (block.stat == block.rows.stat).all(axis=0) for block in fresh]
-        stats.record(cached, [block.rows for block in fresh], [block.ids for block in fresh], files, now_ns)
+    groups = list(_groups(blocks))
+    unread = (_unread_files(root, group) for group in groups)
+    hashed = _hash_here(unread, progress) if executor is None else _hash_by(executor, root, unread, progress)
+    with closing(hashed) as results:
+        for group, result in zip(groups, results, strict=True):
+            _take(group, result)
+            files = [(block.rows.kind == Kind.FILE) & (block.stat == block.rows.stat).all(axis=0) for block in group]
+            stats.record(cached, [block.rows for block in group], [block.ids for block in group], files, now_ns)
     return Folder(root, sort_rows(_entries(blocks)), dict(_links(blocks)))
 
 
@@ -158,21 +176,70 @@ def _prepared(rows: DirectoryBlock, ids: U8, known: Bool) -> _Block:
     return _Block(rows, ids, known, rows.stat.copy())
 
 
-def _hash(root: bytes, blocks: Sequence[_Block], progress: Progress | None) -> None:
-    """Read and hash the rows that are not known; a file's stat becomes that with which it was read."""
-    unread = [block.unread() for block in blocks]
+_Files = tuple[list[bytes], I64]
+"""Paths of n files, and the stat of each as it was found, shape (n, 4)."""
+
+
+def _unread_files(root: bytes, blocks: Sequence[_Block]) -> _Files:
+    """The files of the blocks whose content is not known."""
     paths: list[bytes] = []
-    for block, rows in zip(blocks, unread, strict=True):
+    for block in blocks:
         folder = os.path.join(root, to_path(block.rows.directory), b"")
-        paths += [folder + block.rows.names[row] for row in rows.tolist()]
-    found = [block.stat[:4, rows].T for block, rows in zip(blocks, unread, strict=True)]
-    hashed = hash_files(paths, np.concatenate(found).view(np.int64), progress=progress)
+        paths += [folder + block.rows.names[row] for row in block.unread().tolist()]
+    found = [block.stat[:4, block.unread()].T for block in blocks]
+    return paths, np.concatenate(found).view(np.int64)
+
+
+def _take(blocks: Sequence[_Block], hashed: HashedFiles) -> None:
+    """Note the content ids of the files that were not known; a file's stat becomes that with which it was read."""
     start = 0
-    for block, rows in zip(blocks, unread, strict=True):
+    for block in blocks:
+        rows = block.unread()
         stop = start + len(rows)
         block.ids[rows] = hashed.content_ids[start:stop]
         block.stat[:4, rows] = hashed.stats[start:stop].view(np.uint64).T
         start = stop
+
+
+def _hash_here(groups: Iterable[_Files], progress: Progress | None) -> Generator[HashedFiles, None, None]:
+    """The hashes of each group of files, one group after another."""
+    for paths, found in groups:
+        yield hash_files(paths, found, progress=progress)
+
+
+def _hash_by(
+    executor: Executor, root: bytes, groups: Iterable[_Files], progress: Progress | None
+) -> Generator[HashedFiles, None, None]:
+    """As `_hash_here`, by the workers of an executor, which go on with the next groups meanwhile."""
+    counts: deque[int] = deque()
+
+    def jobs() -> Iterator[_Files]:
+        for paths, found in groups:
+            cuts = cut_by_size(found[:, 0], _JOB_BYTES, _JOB_FILES)
+            counts.append(len(cuts))
+            yield from ((paths[cut], found[cut]) for cut in cuts)
+
+    done: list[HashedFiles] = []
+    with closing(results_in_order(executor, partial(_hash_job, root), jobs())) as results:
+        for hashed in results:
+            done.append(hashed)
+            if progress:
+                progress(len(hashed.stats), int(hashed.stats[:, 0].sum()))
+            if len(done) == counts[0]:
+                counts.popleft()
+                yield _joined(done)
+                done.clear()
+
+
+def _hash_job(root: bytes, files: _Files) -> HashedFiles:
+    require_seen([root])
+    return hash_files(*files, workers=1)
+
+
+def _joined(parts: Sequence[HashedFiles]) -> HashedFiles:
+    return HashedFiles(
+        np.concatenate([part.content_ids for part in parts]), np.concatenate([part.stats for part in parts])
+    )
 
 
 def _entries(blocks: Sequence[_Block]) -> Entries:

@@ -218,6 +218,17 @@ class FolderWriter:
         with self._naming(key), self._directories.borrowed(key):
             pass
 
+    def remove(self, keys: Sequence[PathKey]) -> None:
+        """Remove files that are there, such as those that were begun by somebody who is gone.
+
+        Raises:
+            AccessDenied, StorageFailed: The disk refused.
+        """
+        with _Cursor(self._directories) as cursor:
+            for key in keys:
+                with self._naming(key), suppress(FileNotFoundError):
+                    os.unlink(key.rpartition(b"\0")[2], dir_fd=cursor.at(key))
+
     def symlinks(self, keys: Sequence[PathKey], targets: Sequence[bytes]) -> None:
         """Make links: the last thing to do, once all files and directories stand.
 

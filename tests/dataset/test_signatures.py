@@ -13,23 +13,23 @@ CLEARML = {
     "only_published=False, include_archived=False, auto_create=False, writable_copy=False, dataset_version=None, "
     "alias=None, overridable=False, shallow_search=False, silence_alias_warnings=False",
     "add_files": "path, wildcard=None, local_base_folder=None, dataset_path=None, recursive=True, verbose=False, "
-    "max_workers=None, follow_links=False",
+    "max_workers=None, follow_links=False, executor=None",
     "add_external_files": "source_url, wildcard=None, dataset_path=None, recursive=True, verbose=False, "
     "max_workers=None, read_hash=False",
     "set_metadata": "metadata, metadata_name='metadata', ui_visible=True",
     "get_metadata": "metadata_name='metadata'",
     "get_default_storage": "",
     "remove_files": "dataset_path=None, recursive=True, verbose=False",
-    "sync_folder": "local_path, dataset_path=None, verbose=False, dry_run=False, follow_links=False",
+    "sync_folder": "local_path, dataset_path=None, verbose=False, dry_run=False, follow_links=False, executor=None",
     "upload": "show_progress=True, verbose=False, output_url=None, compression=None, chunk_size=None, "
-    "max_workers=None, retries=3, preview=True, upload_as_external_links=False",
+    "max_workers=None, retries=3, preview=True, upload_as_external_links=False, executor=None",
     "finalize": "verbose=False, raise_on_error=True, auto_upload=False",
     "publish": "raise_on_error=True",
     "set_description": "description",
     "get_local_copy": "use_soft_links=None, part=None, num_parts=None, raise_on_error=True, max_workers=None, "
-    "files=None",
+    "files=None, executor=None",
     "get_mutable_local_copy": "target_folder, overwrite=False, part=None, num_parts=None, raise_on_error=True, "
-    "max_workers=None",
+    "max_workers=None, executor=None",
     "get_num_chunks": "include_parents=True",
     "list_files": "dataset_path=None, recursive=True, dataset_id=None",
     "list_added_files": "dataset_id=None",
