@@ -4,7 +4,6 @@ A workspace is opened once per process and URL. Everything under its cache folde
 """
 
 import os
-import platform
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -244,7 +243,7 @@ def opened_at(address: StoreAddress) -> Workspace:
     workspace = workspace_at(address.url)
     if workspace.store_id != address.store_id:
         raise StoreNotFound(
-            f"Another store than the caller's is at {address.url}, as the worker on {platform.node()} sees it.",
+            f"Another store than the caller's is at {address.url}, as the worker on {os.uname().nodename} sees it.",
             "Workers must see the store under the same URL.",
         )
     return workspace

@@ -8,7 +8,6 @@ A worker sees files of the caller by their paths. What it does not see under the
 """
 
 import os
-import platform
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor, Future, wait
@@ -96,6 +95,6 @@ def require_seen(folders: Sequence[bytes]) -> None:
     for folder in folders:
         if not os.path.isdir(folder):
             raise PathNotFound(
-                f"The worker on {platform.node() or 'another machine'} sees no folder {shown(folder)}.",
+                f"The worker on {os.uname().nodename} sees no folder {shown(folder)}.",
                 "Workers must see it under the same path: mount it there, or do without the executor.",
             )

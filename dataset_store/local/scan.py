@@ -7,7 +7,7 @@ Promises:
   in the order of their names. Names ascend within a directory. (Only then is it known which of its
   subdirectories are empty, hence entries, without looking twice.) Sort `keys()` for the order of a tree.
 - A directory's rows are cut into blocks by position alone, so an unchanged directory gives equal blocks.
-- Any depth that a key can express works, with at most 66 directories open at once; no path of more than one
+- Any depth that a key can express works, with at most 82 directories open at once; no path of more than one
   name is ever handed to the kernel for an entry.
 - What is found is stored the same way on every machine, or refused by name, all that is refused at once: devices,
   sockets and fifos are refused; a link that stays inside the folder is a link; one that leads to a file outside is
@@ -50,10 +50,12 @@ from dataset_store.local.batches import list_directory
 from dataset_store.local.ignore import IGNORE_FILE, Rules, read_rules
 from dataset_store.local.listing import BLOCK_NAMES, Columns, DirectoryBlock, Listing, join_keys
 from dataset_store.local.os_errors import reading_error, shown
+from dataset_store.local.scan_ahead import Ahead
 
 __all__ = ["BLOCK_NAMES", "EVERYTHING", "USUAL", "DirectoryBlock", "Scope", "open_file", "scan", "stat_one"]
 
 _MAX_OPEN: Final = 64
+_AHEAD: Final = 8  # directories
 # As plain numbers: numpy asks an enum member for its array protocols at each comparison.
 _FILE, _SYMLINK, _DIRECTORY = int(Kind.FILE), int(Kind.SYMLINK), int(Kind.DIRECTORY)
 
@@ -190,7 +192,7 @@ class _Frame(Struct, eq=False):
     base: _Base
     identity: Identity
     opened: int | None
-    rules: Rules | None
+    rules: Rules | None = None
     listing: Listing = field(default_factory=lambda: Listing([], Columns.of([])))
     pending: list[int] = field(default_factory=list)
 
@@ -209,12 +211,14 @@ class _Walk:
         self._scope = scope
         self._stack: list[_Frame] = []
         self._refused: list[str] = []
+        self._ahead = Ahead()
 
     def blocks(self) -> Iterator[DirectoryBlock]:
         self._enter_root()
         while self._stack:
             frame = self._stack[-1]
             if frame.pending:
+                self._look_ahead(frame)
                 self._enter(frame, frame.pending.pop())
                 continue
             self._leave(frame)
@@ -222,7 +226,14 @@ class _Walk:
         if self._refused:
             raise _not_storable(self._refused)
 
+    def _look_ahead(self, frame: _Frame) -> None:
+        """Have the next directories listed, unless rules may leave out some of what they hold."""
+        rows = [row for row in reversed(frame.pending[-_AHEAD:]) if row not in frame.listing.targets]
+        if len(rows) > 1 and not (self._scope.ignore and frame.rules is not None):
+            self._ahead.begin(self._descriptor(frame), frame.depth, rows, frame.listing.names)
+
     def close(self) -> None:
+        self._ahead.close()
         for frame in self._stack:
             if frame.opened is not None:
                 os.close(frame.opened)
@@ -237,38 +248,40 @@ class _Walk:
             raise InvalidRequest(f"{shown(self._root)} is not a folder.", "Add it as a file.") from error
         except OSError as error:
             raise _unreachable(error, self._root) from error
-        self._push(opened, b"", 0, ROOT, _Base(self._root, 0), followed=False)
+        self._push(_Frame(b"", 0, False, ROOT, 0, _Base(self._root, 0), _identity(opened), opened))
 
     def _enter(self, parent: _Frame, row: int) -> None:
         """Descend into a row of a directory; until it proves empty it is no entry of its own."""
         name = parent.listing.names[row]
         followed = row in parent.listing.targets
         path = parent.path(name)
-        opened = _open_directory(name, self._descriptor(parent), followed, path)
+        listed = self._ahead.take(parent.depth, row)
+        opened = _open_directory(name, self._descriptor(parent), followed, path) if listed is None else listed.opened
         if followed:
             del parent.listing.targets[row]
         parent.listing.dropped.add(row)
-        if self._scope.leave_out and _identity(opened) in self._scope.leave_out:
+        identity = _identity(opened)
+        if identity in self._scope.leave_out:
             os.close(opened)
             return
         base = _Base(path, parent.depth + 1) if followed else parent.base
-        self._push(opened, name, row, child_key(parent.directory, name), base, followed=followed)
+        directory = child_key(parent.directory, name)
+        frame = _Frame(name, row, followed, directory, len(self._stack), base, identity, opened, parent.rules)
+        self._push(frame, listed and listed.listing)
 
-    def _push(self, opened: int, name: bytes, row: int, directory: PathKey, base: _Base, *, followed: bool) -> None:
-        depth = len(self._stack)
-        identity = _identity(opened)
-        cyclic = self._scope.follow_links and any(frame.identity == identity for frame in self._stack)
-        rules = self._stack[-1].rules if self._stack else None
-        frame = _Frame(name, row, followed, directory, depth, base, identity, opened, rules)
+    def _push(self, frame: _Frame, listing: Listing | None = None) -> None:
+        """Stand in an open directory, and know what it holds; that is read where it is not given."""
+        cyclic = self._scope.follow_links and any(above.identity == frame.identity for above in self._stack)
         self._stack.append(frame)  # from here on close() knows the descriptor
         if cyclic:
             raise UnsupportedFileType(
-                f"The links in {shown(self._root)} lead round in a circle at {shown(to_path(directory))}.",
+                f"The links in {shown(self._root)} lead round in a circle at {shown(to_path(frame.directory))}.",
                 "Remove the link, or add the folder without following links.",
             )
-        self._list(frame)
-        if depth > _MAX_OPEN:
-            self._rest(self._stack[depth - _MAX_OPEN])
+        self._list(frame, listing)
+        if frame.depth > _MAX_OPEN:
+            self._ahead.settle(frame.depth - _MAX_OPEN)
+            self._rest(self._stack[frame.depth - _MAX_OPEN])
 
     def _leave(self, frame: _Frame) -> None:
         self._stack.pop()
@@ -297,9 +310,10 @@ class _Walk:
                 raise _replaced(frame.path(b""))
         return frame.opened
 
-    def _list(self, frame: _Frame) -> None:
-        """Read names and stats of a directory that is open."""
-        listed = None if self._scope.ignore and frame.rules is not None else list_directory(self._descriptor(frame))
+    def _list(self, frame: _Frame, listed: Listing | None) -> None:
+        """Read names and stats of a directory that is open, where they were not given."""
+        if listed is None and not (self._scope.ignore and frame.rules is not None):
+            listed = list_directory(self._descriptor(frame))
         if listed is None or (self._scope.ignore and IGNORE_FILE in listed.names):
             listed = self._list_one_by_one(frame)
         frame.listing = listed

@@ -1,5 +1,6 @@
 """What a scan finds, how it tells links apart, and what it refuses."""
 
+import itertools
 import os
 import socket
 import stat
@@ -21,7 +22,7 @@ from dataset_store.errors import (
     PathNotFound,
     UnsupportedFileType,
 )
-from dataset_store.local import batches, listing
+from dataset_store.local import batches, listing, scan_ahead
 from dataset_store.local import scan as scan_module
 from dataset_store.local.removal import remove_tree
 from dataset_store.local.scan import EVERYTHING, Scope, open_file, scan, stat_one
@@ -227,10 +228,20 @@ def test_a_tree_of_many_levels_needs_few_open_files(deep):
         os.mkdir(step / "e")
         write(step / "f" / "g", b"x" * level)
         step = step.joinpath(*["d"] * 7)
-    with few_open_files(70):
+    with few_open_files(86):
         found = rows(deep)
     assert len(found) == 3 + 2 * 29
     assert found["d/" * 42 + "f/g"][1] == 42
+
+
+def test_what_cannot_be_listed_ahead_is_listed_when_it_is_entered(root, monkeypatch):
+    for number in range(40):
+        write(root / f"{number % 4}" / str(number) / "f", b"x" * number)
+    expected = rows(root)
+    assert len(expected) == 40
+    every_other = itertools.cycle([lambda opened: None, batches.list_directory])
+    monkeypatch.setattr(scan_ahead, "list_directory", lambda opened: next(every_other)(opened))
+    assert rows(root) == expected
 
 
 def test_a_path_that_no_store_may_hold_is_refused(deep):
@@ -503,12 +514,14 @@ def test_a_directory_that_is_replaced_before_it_is_entered_is_a_change(root, tmp
 
 def test_a_directory_swapped_while_its_descriptor_was_at_rest_is_a_change(deep, monkeypatch):
     make_deep(deep, 80, "d")
-    write(deep / "d" / "e" / "f")
+    for number in range(20):  # more than are listed ahead
+        write(deep / "d" / f"e{number}" / "f")
     found = scan(deep)
     next(found)
     inner = deep / "d"
     os.rename(inner, deep / "moved")
-    write(inner / "e" / "f")
+    for number in range(20):
+        write(inner / f"e{number}" / "f")
     with pytest.raises(FileChanged):
         list(found)
 
