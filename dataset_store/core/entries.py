@@ -177,9 +177,11 @@ class Entries(Struct, frozen=True, eq=False):
             found[start : start + len(part)] = self._find_near(part)
         return found
 
-    def _find_near(self, keys: Sequence[PathKey]) -> list[int]:
+    def _find_near(self, keys: Sequence[PathKey]) -> Sequence[int]:
         """The rows of keys that lie near each other: by a table of the rows between them, or each by bisection."""
         first, last = bisect_left(self.keys, min(keys)), bisect_right(self.keys, max(keys))
+        if last - first == len(keys) and self.keys[first:last] == keys:  # as of what was not changed
+            return range(first, last)
         if len(keys) * 16 > last - first:
             index = {key: row for row, key in enumerate(self.keys[first:last], first)}
             return [index.get(key, -1) for key in keys]
@@ -316,8 +318,8 @@ def overlay(base: Entries, changes: Changes) -> Entries:
 
 def sort_rows(entries: Entries) -> Entries:
     """The same rows in key order."""
-    order = sorted(range(len(entries)), key=entries.keys.__getitem__)
-    return entries.take(np.array(order, np.int64))
+    order = np.array(sorted(range(len(entries)), key=entries.keys.__getitem__), np.int64)
+    return entries if (order == np.arange(len(order))).all() else entries.take(order)
 
 
 def compose(first: Changes, then: Changes) -> Changes:
