@@ -1,12 +1,13 @@
 """Measure systems beside each other: see benchmarks/README.md."""
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import peers, report
+from benchmarks import peers, quick, report
 from benchmarks.measuring.samples import Sample, append, load
 from benchmarks.running import Prepared, run, run_limits
 from benchmarks.systems import SYSTEMS
@@ -22,8 +23,10 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument("--scale", type=float, default=1.0, help="of sizes and counts of the workloads")
     running.add_argument("--rounds", type=int, default=5)
     running.add_argument("--seed", type=int, default=1)
-    running.add_argument("--scratch", type=Path, default=Path("/var/tmp"), help="where the images are made")
-    running.add_argument("--into", type=Path, required=True, help="a file of samples, added to")
+    running.add_argument("--scratch", type=Path, help="where the images are made: /var/tmp, with --quick /dev/shm")
+    running.add_argument("--into", type=Path, help="a file of samples, added to")
+    running.add_argument("--quick", action="store_true", help="only compare with the ratios in quick.json; minutes")
+    running.add_argument("--accept", action="store_true", help="with --quick: make what is measured the new ratios")
     commands.add_parser("install", help="install the other systems, and this one as users do; needs root and Debian")
     reporting = commands.add_parser("report", help="tables of samples, as Markdown")
     reporting.add_argument("samples", type=Path, nargs="+")
@@ -31,8 +34,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run_all(options: argparse.Namespace) -> int:
+    if options.quick:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch or "/dev/shm") as folder:
+            return quick.check(Path(folder), accept=options.accept)
+    if options.into is None:
+        raise SystemExit("Say with --into where the samples go.")
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch) as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch or "/var/tmp") as folder:
         for name in options.workload:
             prepared = Prepared.make(WORKLOADS[name](options.scale, options.seed), Path(folder))
             for number in range(options.rounds):
@@ -76,6 +84,7 @@ def line(sample: Sample) -> str:
 
 
 def main(words: Sequence[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that images are unmounted
     options = parser().parse_args(words)
     return {"run": run_all, "install": install_all, "report": report_all}[options.command](options)
 

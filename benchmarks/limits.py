@@ -9,14 +9,15 @@ from benchmarks.measuring.process import Command, measure
 from benchmarks.measuring.samples import Sample
 from benchmarks.systems import Home
 from benchmarks.systems.base import Commands
+from benchmarks.workloads import Workload
 
 PROGRAMS = Path(__file__).parent / "measuring" / "limit_programs.py"
 NAME = "limit"
 
 
-def limits_of(home: Home) -> Mapping[str, Commands]:
-    """The commands of each limit."""
-    data, copies = str(home.data), str(home.copy(""))
+def limits_of(home: Home, scratch: Path) -> Mapping[str, Commands]:
+    """The commands of each limit; what they write comes to lie in `scratch`."""
+    data, copies = str(home.data), str(scratch)
 
     def program(*words: str) -> Commands:
         return [Command([sys.executable, str(PROGRAMS), *words], home.root)]
@@ -31,15 +32,18 @@ def limits_of(home: Home) -> Mapping[str, Commands]:
         "link": program("link", data, f"{copies}/linked"),
         "tar, zstd -1": shell('tar -C "$1" -c . | zstd -1 -q -o "$2/packed"'),
         "write and fsync": shell('tar -C "$1" -c . | dd of="$2/written" bs=4M iflag=fullblock conv=fsync'),
-        "cp -a, cold": [Command(["cp", "-a", data, f"{copies}/copied"], home.root)],
+        "cp -a": [Command(["cp", "-a", data, f"{copies}/copied"], home.root)],
+        "cp -a, cold": [Command(["cp", "-a", data, f"{copies}/copied again"], home.root)],
         "python -c pass": [Command([sys.executable, "-c", "pass"], home.root)],
     }
 
 
-def samples_of(workload: str, home: Home, number: int) -> Iterator[Sample]:
-    """Each limit, once; `home.data` is the workload's folder."""
-    for operation, commands in limits_of(home).items():
+def samples_of(workload: Workload, home: Home, number: int) -> Iterator[Sample]:
+    """Each limit that the workload is measured by, once; `home.data` is the workload's folder."""
+    for operation, commands in limits_of(home, home.copy("")).items():
+        if operation not in workload.limits:
+            continue
         if operation.endswith("cold"):
             drop_page_cache()
         timing = measure(commands, home.root / "home")
-        yield Sample(workload, NAME, operation, number, timing.wall, timing.cpu, timing.sync, timing.peak)
+        yield Sample(workload.name, NAME, operation, number, timing.wall, timing.cpu, timing.sync, timing.peak)

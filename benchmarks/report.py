@@ -9,7 +9,7 @@ from benchmarks.systems.base import Kind
 
 OURS = "dataset_store"
 WRITES = {"first commit", "no-change commit", "small commit", "cold copy", "next copy", "warm copy", "mutable copy"}
-WRITES |= {"link", "tar, zstd -1", "cp -a, cold"}
+WRITES |= {"link", "tar, zstd -1", "cp -a", "cp -a, cold"}
 """Operations after which something may still have to be written: the `sync` that follows counts."""
 
 

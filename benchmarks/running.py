@@ -1,6 +1,7 @@
 """One workload through one system: every operation in turn, measured, and every copy compared with its source."""
 
 import json
+import os
 import shlex
 import subprocess
 import time
@@ -75,12 +76,12 @@ class Run:
             measure(commands, self.home.root / "home")
 
     def commits(self) -> Iterator[Sample]:
-        time.sleep(SETTLED)
+        settle()
         yield self.measured("first commit", self.system.commit(self.home, "v1"), stores=True)
         yield self.measured("no-change commit", self.system.commit(self.home, "v2"), stores=True)
         self.prepared.workload.edit(self.home.data)
         self.prepared.expect("v3", self.home.data)
-        time.sleep(SETTLED)
+        settle()
         yield self.measured("small commit", self.system.commit(self.home, "v3"), stores=True)
 
     def questions(self) -> Iterator[Sample]:
@@ -164,6 +165,12 @@ class Run:
         return words.replace(str(self.home.root), "").strip()
 
 
+def settle() -> None:
+    """Leave a folder that was just written at rest, and on the disk: its bytes are nobody's to flush."""
+    os.sync()
+    time.sleep(SETTLED)
+
+
 def run_limits(prepared: Prepared, scratch: Path, number: int) -> Iterator[Sample]:
     """What the machine takes for the least that the operations need, on a new image."""
     with image(prepared.workload, scratch) as root:
@@ -171,8 +178,8 @@ def run_limits(prepared: Prepared, scratch: Path, number: int) -> Iterator[Sampl
         home.tree.mkdir()
         home.copy("").mkdir()
         prepared.put_into(home.data)
-        time.sleep(SETTLED)
-        yield from limits.samples_of(prepared.workload.name, home, number)
+        settle()
+        yield from limits.samples_of(prepared.workload, home, number)
 
 
 def image(workload: Workload, scratch: Path) -> AbstractContextManager[Path]:

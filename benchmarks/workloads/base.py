@@ -14,11 +14,27 @@ class Workload(ABC):
         name: In commands and tables.
         about: One sentence, for readers of the tables.
         room: Bytes of the image at scale 1.
+        quick_limit: What its first commit is compared with where there is little time.
+        limits: What of the machine's limits is measured beside it.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     room: ClassVar[int]
+    quick_limit: ClassVar[str] = "compress"
+    limits: ClassVar[frozenset[str]] = frozenset(
+        [
+            "hash",
+            "compress",
+            "stat",
+            "link",
+            "tar, zstd -1",
+            "write and fsync",
+            "cp -a",
+            "cp -a, cold",
+            "python -c pass",
+        ]
+    )
 
     def __init__(self, scale: float = 1.0, seed: int = 1) -> None:
         self.scale = scale

@@ -17,6 +17,7 @@ class Noise(Workload):
         "eight files of 128 MiB that no compressor makes shorter; 1 KiB inserted in the middle of seven, added to one"
     )
     room = 12 << 30
+    quick_limit = "write and fsync"
 
     def data(self, file: int, size: int) -> bytes:
         return self.rng(0, file).bytes(size)
@@ -39,6 +40,7 @@ class Noise(Workload):
 class Digits(Noise):
     name = "large-text"
     about = "eight CSV files of 128 MiB, numbers of four columns; edited as large-noise"
+    quick_limit = "compress"
     suffix = "csv"
 
     def data(self, file: int, size: int) -> bytes:

@@ -8,7 +8,7 @@ versions are begun, found and deleted.
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataset_store.core.catalog import Query
 from dataset_store.core.tag_filters import parse_tags
@@ -20,6 +20,9 @@ from dataset_store.dataset.reading import Reading
 from dataset_store.dataset.sharing import Sharing
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import DatasetNotFound, InvalidRequest, NotFound, StoreNotFound
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Dataset", "require_one_way"]
 
@@ -358,11 +361,13 @@ class Dataset(Making, Reading, Labelling, Sharing):
         """Turn offline mode on or off, for this process; `import_offline_session` takes in what was made offline."""
         offline.set_offline(offline_mode)
 
-    def get_offline_mode_folder(self) -> Path | None:
+    def get_offline_mode_folder(self) -> "Path | None":
         """The folder of the offline session that holds this version; None where it is of a store.
 
         Once `upload` was called the folder holds the files themselves, and can be moved or zipped.
         """
+        from pathlib import Path
+
         folder = offline.session_folder(self._workspace)
         return None if folder is None else Path(folder)
 

@@ -6,7 +6,6 @@ force.
 """
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -77,7 +76,9 @@ def opened_session(path: str) -> Iterator[Workspace]:
     if os.path.isdir(path):
         yield _opened(path)
         return
-    from dataset_store.local.archives import ARCHIVES, extract_archive  # noqa: PLC0415  (sessions come as folders)
+    import tempfile  # noqa: PLC0415  (sessions come as folders)
+
+    from dataset_store.local.archives import ARCHIVES, extract_archive  # noqa: PLC0415
 
     if not path.lower().endswith(ARCHIVES):
         raise InvalidRequest(f"{path!r} is neither a folder nor an archive.", "Give a session's folder, or a zip file.")

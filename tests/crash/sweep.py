@@ -37,19 +37,20 @@ TO_THE_END = 8
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at a call of one of some kinds."""
+    """What happens at a call of one of some kinds, or at every n-th of these."""
 
     mode: Mode
     error: int = 0
     kinds: str = "wongsum"
+    every: int = 1
 
 
 FAULTS = {
     "kill": Fault(Mode.KILL),
     "ENOSPC": Fault(Mode.FAIL, errno.ENOSPC),
-    "disk stays full": Fault(Mode.FAIL_ON, errno.ENOSPC, "wong"),
+    "disk stays full": Fault(Mode.FAIL_ON, errno.ENOSPC, "wong", 2),
     "EIO": Fault(Mode.FAIL, errno.EIO),
-    "EMFILE": Fault(Mode.FAIL, errno.EMFILE, "or"),
+    "EMFILE": Fault(Mode.FAIL, errno.EMFILE, "or", 3),
     "short write": Fault(Mode.SHORT, 0, "w"),
 }
 
@@ -108,10 +109,14 @@ class Sweep:
         return outcome
 
     def points(self) -> Iterator[Point]:
-        """Every call of every step with every fault that can meet it."""
+        """Every call of every step with the faults that can meet it; those of a fault that meets only some in turn."""
+        met: Counter[str] = Counter()
         for step, kinds in enumerate(self.calls):
             for call, kind in enumerate(kinds, start=1):
-                yield from (Point(step, call, name) for name, fault in FAULTS.items() if kind in fault.kinds)
+                for name in (name for name, fault in FAULTS.items() if kind in fault.kinds):
+                    met[name] += 1
+                    if met[name] % FAULTS[name].every == 0:
+                        yield Point(step, call, name)
 
     def meet(self, point: Point, number: int) -> tuple[str, str | None]:
         """Let a fault happen, and go on; the fate of the step, and what was wrong."""
