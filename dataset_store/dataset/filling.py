@@ -77,8 +77,9 @@ def fill(
         wanted = int(entries.sizes[~done].sum()), int((~done).sum())
         with progress_bar("fetching", *wanted, show=True) as told:
             if executor is not None:
-                job = _Target(StoreAddress.of(workspace), version.id, os.fsencode(folder), read_only)
-                done = _filled_by(executor, job, entries, writer, done, told)
+                inode = os.stat(folder).st_ino
+                target = _Target(StoreAddress.of(workspace), version.id, os.fsencode(folder), inode, read_only)
+                done = _filled_by(executor, target, entries, writer, done, told)
             materialise(
                 entries,
                 writer,
@@ -101,11 +102,15 @@ def _selected(workspace: Workspace, version: Version, selected: Selection) -> En
 
 
 class _Target(Struct, frozen=True):
-    """The folder that workers write into, and the version that they write."""
+    """The folder that workers write into, and the version that they write.
+
+    The inode tells it from one of the same name that is made later, should a job that was given up begin then.
+    """
 
     store: StoreAddress
     version_id: str
     folder: bytes
+    inode: int
     read_only: bool
 
 
@@ -138,7 +143,7 @@ def _by_place(entries: Entries, rows: Rows) -> Rows:
 
 def _fill_job(target: _Target, entries: Entries) -> U64:
     """Write some of the files, whatever an earlier try has left of them; their sizes."""
-    require_seen([target.folder])
+    require_seen(target.folder, target.inode)
     workspace = opened_at(target.store)
     workspace.version(target.version_id)  # now the log is known as far as that
     none = np.zeros(len(entries), np.bool_)

@@ -130,7 +130,9 @@ def pack_by(
 
 
 def _pack_job(job: _Job) -> _Done:
-    require_seen([os.path.dirname(source.path) for source in job.sources if source.content is None][:1])
+    first = next((source for source in job.sources if source.content is None), None)
+    if first is not None:
+        require_seen(os.path.dirname(first.path))
     workspace = opened_at(job.store)
     workspace.refresh()
     put: list[tuple[PackRef, bytes]] = []

@@ -232,7 +232,7 @@ def _hash_by(
 
 
 def _hash_job(root: bytes, files: _Files) -> HashedFiles:
-    require_seen([root])
+    require_seen(root)
     return hash_files(*files, workers=1)
 
 

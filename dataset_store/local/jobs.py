@@ -8,9 +8,11 @@ A worker sees files of the caller by their paths. What it does not see under the
 """
 
 import os
+import stat
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from dataset_store.core.arrays import I64, np
@@ -40,23 +42,29 @@ def results_in_order(
 
     Raises:
         DatasetStoreError: What the first job in order that failed has raised.
-        WorkerFailed: It failed in another way, as where its worker was lost.
+        WorkerFailed: It failed in another way, as where its worker was lost, or the executor takes no jobs.
     """
     waiting: deque[Future[_Result]] = deque()
     try:
         for job in jobs:
-            waiting.append(executor.submit(function, job))
+            with _naming_failures():
+                waiting.append(executor.submit(function, job))
             if len(waiting) >= _AT_ONCE:
-                yield _result(waiting.popleft())
+                with _naming_failures():
+                    done = waiting.popleft().result()
+                yield done
         while waiting:
-            yield _result(waiting.popleft())
+            with _naming_failures():
+                done = waiting.popleft().result()
+            yield done
     finally:
         wait([future for future in waiting if not future.cancel()])
 
 
-def _result(future: Future[_Result]) -> _Result:
+@contextmanager
+def _naming_failures() -> Iterator[None]:
     try:
-        return future.result()
+        yield
     except DatasetStoreError:
         raise
     except Exception as error:
@@ -86,15 +94,27 @@ def cut_by_size(sizes: I64, most_bytes: int, most_files: int) -> list[slice]:
     return cuts
 
 
-def require_seen(folders: Sequence[bytes]) -> None:
-    """See to it that this worker sees the caller's folders.
+def require_seen(folder: bytes, inode: int | None = None) -> None:
+    """See to it that this worker sees the caller's folder.
+
+    Args:
+        folder: Its path.
+        inode: Only the folder of this inode will do.
 
     Raises:
-        PathNotFound: One is not there.
+        PathNotFound: It is not there, or another one is.
     """
-    for folder in folders:
-        if not os.path.isdir(folder):
-            raise PathNotFound(
-                f"The worker on {os.uname().nodename} sees no folder {shown(folder)}.",
-                "Workers must see it under the same path: mount it there, or do without the executor.",
-            )
+    try:
+        found = os.stat(folder)
+    except OSError:
+        found = None
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        seen = "no folder"
+    elif inode not in {None, found.st_ino}:
+        seen = "another folder than the caller at"
+    else:
+        return
+    raise PathNotFound(
+        f"The worker on {os.uname().nodename} sees {seen} {shown(folder)}.",
+        "Workers must see it under the same path: mount it there, or do without the executor.",
+    )

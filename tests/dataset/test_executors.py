@@ -230,6 +230,7 @@ def test_a_worker_that_finds_another_store_at_the_url_touches_nothing(source, ho
 def test_a_version_that_a_worker_does_not_know_is_no_empty_copy(source):
     dataset = made(source)
     entries = dataset._entries()
-    target = filling._Target(StoreAddress.of(dataset._workspace), "0" * 32, os.fsencode(source), read_only=True)
+    address, inode = StoreAddress.of(dataset._workspace), source.stat().st_ino
+    target = filling._Target(address, "0" * 32, os.fsencode(source), inode, read_only=True)
     with pytest.raises(DatasetNotFound):
         filling._fill_job(target, entries)

@@ -83,4 +83,21 @@ def test_a_caller_that_stops_early_leaves_nothing_running():
 
 def test_errors_of_workers_come_as_they_were(tmp_path):
     with pytest.raises(PathNotFound, match=r"sees no folder '.*missing'.*under the same path"):
-        list(results_in_order(Carrying(), require_seen, [[bytes(tmp_path / "missing")]]))
+        list(results_in_order(Carrying(), require_seen, [bytes(tmp_path / "missing")]))
+
+
+def test_another_folder_of_the_same_name_is_not_taken_for_the_callers(tmp_path):
+    inode = tmp_path.stat().st_ino
+    require_seen(bytes(tmp_path), inode)
+    with pytest.raises(PathNotFound, match="sees another folder than the caller at"):
+        require_seen(bytes(tmp_path), inode + 1)
+    (tmp_path / "file").touch()
+    with pytest.raises(PathNotFound, match="sees no folder"):
+        require_seen(bytes(tmp_path / "file"))
+
+
+def test_an_executor_that_takes_no_jobs_has_failed():
+    pool = Counting(1)
+    pool.shutdown()
+    with pytest.raises(WorkerFailed, match="RuntimeError: cannot schedule new futures"):
+        list(results_in_order(pool, abs, [1]))
