@@ -10,10 +10,9 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError, get_frame_parameters
-
 from dataset_store.core.envelope import CHECKPOINT, seal, unseal
 from dataset_store.core.log_entries import MAX_ENTRY_BYTES
+from dataset_store.core.zstd import DamagedFrame, Zstd
 from dataset_store.errors import CorruptObject, InvalidRequest
 
 __all__ = ["LEVELS", "MAX_PLAIN", "SPANS", "decode_checkpoint", "encode_checkpoint"]
@@ -31,7 +30,6 @@ _PLAIN_LENGTH: Final = struct.Struct("<Q")
 _LENGTH: Final = struct.Struct("<I")
 _ZSTD_LEVEL: Final = 3
 _LARGEST_WINDOW: Final = 128 << 20
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
 def encode_checkpoint(level: int, objects: Sequence[bytes]) -> bytes:
@@ -44,7 +42,7 @@ def encode_checkpoint(level: int, objects: Sequence[bytes]) -> bytes:
     if level not in LEVELS or len(objects) != SPANS[level] or len(plain) > MAX_PLAIN[level]:
         raise InvalidRequest(f"{len(objects)} entries of {len(plain)} bytes are no checkpoint of level {level}.")
     head = _HEAD.pack(level, len(objects), len(plain))
-    return seal(CHECKPOINT, head + ZstdCompressor(level=_ZSTD_LEVEL).compress(plain))
+    return seal(CHECKPOINT, head + Zstd(_ZSTD_LEVEL, _LARGEST_WINDOW).compress(plain))
 
 
 def decode_checkpoint(level: int, data: bytes, what: str) -> list[bytes]:
@@ -60,27 +58,14 @@ def decode_checkpoint(level: int, data: bytes, what: str) -> list[bytes]:
     (length,) = _PLAIN_LENGTH.unpack_from(payload, _HEAD.size - _PLAIN_LENGTH.size)
     if payload[: _HEAD.size] != _HEAD.pack(level, SPANS[level], length) or length > MAX_PLAIN[level]:
         raise _corrupt(what)
-    objects = _split(_decompress(payload[_HEAD.size :], length, what), SPANS[level])
+    try:
+        plain = Zstd(_ZSTD_LEVEL, _LARGEST_WINDOW).expand(payload[_HEAD.size :], length)
+    except DamagedFrame as error:
+        raise _corrupt(what) from error
+    objects = _split(plain, SPANS[level])
     if objects is None:
         raise _corrupt(what)
     return objects
-
-
-def _decompress(frame: bytes, length: int, what: str) -> bytes:
-    """The `length` plain bytes of a frame that says so itself.
-
-    zstandard ignores `max_output_size` for a frame that declares its size, so the declaration is checked first.
-    """
-    try:
-        declared = get_frame_parameters(frame)
-        honest = declared.content_size == length and declared.window_size <= _LARGEST_WINDOW
-        if not honest or frame[:4] != _ZSTD_MAGIC:
-            raise _corrupt(what)
-        return ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompress(
-            frame, max_output_size=length, read_across_frames=False, allow_extra_data=False
-        )
-    except ZstdError as error:
-        raise _corrupt(what) from error
 
 
 def _split(plain: bytes, count: int) -> list[bytes] | None:

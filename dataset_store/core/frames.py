@@ -17,9 +17,9 @@ from itertools import accumulate, pairwise
 from typing import Final
 
 from msgspec import Struct
-from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError, get_frame_parameters
 
 from dataset_store.core.digest import Buffer, ChunkId, hash32, rows_digest
+from dataset_store.core.zstd import DamagedFrame, Zstd
 from dataset_store.errors import CorruptObject, InvalidRequest
 
 __all__ = [
@@ -121,11 +121,10 @@ class _Header(Struct, frozen=True):
 class FrameCodec:
     """Encodes and decodes frames. Belongs to one thread."""
 
-    __slots__ = ("_compressor", "_decompressor")
+    __slots__ = ("_zstd",)
 
     def __init__(self) -> None:
-        self._compressor = ZstdCompressor(level=_LEVEL)
-        self._decompressor = ZstdDecompressor()
+        self._zstd = Zstd(_LEVEL, _LARGEST_WINDOW)
 
     def encode_frame(self, kind: FrameKind, chunks: Sequence[Buffer], ids: Sequence[ChunkId]) -> EncodedFrame:
         """Make one frame of `chunks`: zstd where that saves at least 5 %, else raw.
@@ -149,7 +148,7 @@ class FrameCodec:
         lengths = tuple(lengths)
         _check_request(kind, lengths, len(ids))
         total = sum(lengths)
-        packed = self._compressor.compress(plain)
+        packed = self._zstd.compress(plain)
         codec, payload = (_ZSTD, packed) if 20 * len(packed) <= 19 * total else (_RAW, plain)
         head = _HEADER.pack(FRAME_MAGIC, kind, codec, 0, total, len(payload), len(lengths))
         table = struct.Struct(f"<{len(lengths)}I").pack(*lengths) if len(lengths) > 1 else b""
@@ -244,14 +243,9 @@ class FrameCodec:
 
     def _decompress(self, payload: memoryview, plain: int, what: str) -> bytes:
         try:
-            declared = get_frame_parameters(payload)
-            require(declared.content_size == plain, what, "declares two different plain lengths")
-            require(declared.window_size <= _LARGEST_WINDOW, what, "asks for too large a window")
-            data = self._decompressor.decompress(payload, allow_extra_data=False)
-        except ZstdError as error:
-            raise CorruptObject(f"{what} cannot be decompressed ({error}).", NEXT_STEP) from error
-        require(len(data) == plain, what, "is shorter than it declares")
-        return data
+            return self._zstd.expand(payload, plain)
+        except DamagedFrame as error:
+            raise CorruptObject(f"{what} {error}.", NEXT_STEP) from error
 
 
 def frame_length(header: Buffer, *, what: str) -> int:

@@ -13,7 +13,7 @@ layout of a file that is edited again and again is stable.
 import struct
 from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from dataset_store.core.arrays import np
@@ -21,7 +21,10 @@ from dataset_store.core.digest import ContentId, PackName
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.segments import ChunkHit
-from dataset_store.local.environment import BestEffort, Transaction
+from dataset_store.local.best_effort import BestEffort
+
+if TYPE_CHECKING:
+    from dataset_store.local.environment import Transaction
 
 __all__ = ["ChunkIndex"]
 
@@ -131,7 +134,7 @@ class _UsablePacks(dict[bytes, PackRef | None]):
         return usable
 
 
-def _put_rows(rows: Sequence[tuple[bytes, bytes]], avoid: Container[PackRef], txn: Transaction) -> None:
+def _put_rows(rows: Sequence[tuple[bytes, bytes]], avoid: Container[PackRef], txn: "Transaction") -> None:
     """Rows of chunks. Usable older rows stay."""
     packs = _UsablePacks(avoid)
     held = txn.get_many([key for key, _ in rows])

@@ -9,7 +9,6 @@ nothing in the store but packs that gc collects.
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
@@ -236,6 +235,8 @@ class Draft:
 
     def discard(self) -> None:
         """Remove the draft from this machine."""
+        import shutil  # noqa: PLC0415  (with all its archives)
+
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _write(self, records: Sequence[Record]) -> int:

@@ -17,7 +17,7 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, TypeVar
@@ -31,7 +31,7 @@ from dataset_store.errors import AccessDenied, DatasetStoreError, DiskFull, Stor
 from dataset_store.local.os_errors import shown, writing_error
 from dataset_store.local.private import make_private
 
-__all__ = ["BestEffort", "Environment", "Transaction", "Work", "open_environment"]
+__all__ = ["Environment", "Transaction", "Work", "open_environment"]
 
 T = TypeVar("T")
 
@@ -216,41 +216,6 @@ class Environment:
         opened, self._opened, self._gate = self._opened, None, _Gate()
         if opened is not None:
             opened.handle.close()
-
-
-class BestEffort:
-    """The environment in one folder for whoever can do without: where it fails it is empty and keeps nothing.
-
-    Opened when first used, and tried again at each use for as long as that fails.
-    """
-
-    __slots__ = ("_directory", "_environment")
-
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
-        self._environment: Environment | None = None
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """As in a transaction; None for each key where the environment cannot be used."""
-        return self.read(lambda txn: txn.get_many(keys)) or [None] * len(keys)
-
-    def read(self, work: Work[T]) -> T | None:
-        """What `work` returns; None where the environment cannot be used."""
-        try:
-            return self._ready().read(work)
-        except StorageFailed:
-            return None
-
-    def write(self, work: Work[object]) -> None:
-        """Run `work` as the only writer; nothing is kept where the environment cannot be used."""
-        with suppress(StorageFailed):
-            self._ready().write(work)
-
-    def _ready(self) -> Environment:
-        # Two threads that are first at once get the same environment.
-        environment = self._environment or open_environment(self._directory)
-        self._environment = environment
-        return environment
 
 
 class _Gate:

@@ -8,12 +8,15 @@ cannot be used it holds nothing.
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dataset_store.core.digest import ChunkId, NodeId
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.errors import CorruptObject
-from dataset_store.local.environment import BestEffort, Transaction
+from dataset_store.local.best_effort import BestEffort
+
+if TYPE_CHECKING:
+    from dataset_store.local.environment import Transaction
 
 __all__ = ["NodeCache"]
 
@@ -65,7 +68,7 @@ class NodeCache:
         if rows:
             self._environment.write(partial(self._store, rows))
 
-    def _store(self, rows: Sequence[tuple[bytes, bytes]], txn: Transaction) -> None:
+    def _store(self, rows: Sequence[tuple[bytes, bytes]], txn: "Transaction") -> None:
         if txn.used_bytes() > self._byte_limit:
             txn.clear()
         txn.put_many(rows, overwrite=False)

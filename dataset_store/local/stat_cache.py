@@ -20,7 +20,7 @@ somebody who sets the machine's clock back and then changes files.
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 from msgspec import Struct
@@ -28,8 +28,11 @@ from msgspec import Struct
 from dataset_store.core.arrays import U8, U64, Bool, np
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey
-from dataset_store.local.environment import BestEffort, Transaction
+from dataset_store.local.best_effort import BestEffort
 from dataset_store.local.listing import DirectoryBlock
+
+if TYPE_CHECKING:
+    from dataset_store.local.environment import Transaction
 
 __all__ = ["SETTLE_NS", "Known", "StatCache"]
 
@@ -86,7 +89,7 @@ class StatCache:
         """
         place = _root_digest(root)
 
-        def work(transaction: Transaction) -> list[Known]:
+        def work(transaction: "Transaction") -> list[Known]:
             reader = _Reader(transaction)
             return [reader.known(_directory_digest(place, block.directory), block) for block in blocks]
 
@@ -132,14 +135,14 @@ class StatCache:
     def _write(self, batch: list[tuple[bytes, bytes]], ends: list[bytes]) -> None:
         """Store what differs from what is stored, and remove the blocks from each of `ends` on."""
 
-        def changes(transaction: Transaction) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+        def changes(transaction: "Transaction") -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
             stored = transaction.get_many(key for key, _ in batch)
             differing = [item for item, old in zip(batch, stored, strict=True) if item[1] != old]
             return sorted(differing), [key for end in ends for key in _following(transaction, end)]
 
         differing, surplus = self._environment.read(changes) or ([], [])
 
-        def work(transaction: Transaction) -> None:
+        def work(transaction: "Transaction") -> None:
             if transaction.used_bytes() > self._max_bytes:
                 transaction.clear()
             transaction.delete_many(surplus)
@@ -161,7 +164,7 @@ class _Stored(Struct, frozen=True, eq=False):
 class _Reader:
     """Lookups within one transaction."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: "Transaction") -> None:
         self._transaction = transaction
         self._directory = b""
         self._ranges: list[tuple[int, bytes, bytes]] = []
@@ -249,7 +252,7 @@ def _checksum(head: bytes, body: bytes | memoryview) -> bytes:
     return blake3(head).update(body).digest(_CHECK_BYTES)
 
 
-def _following(transaction: Transaction, key: bytes) -> Iterator[bytes]:
+def _following(transaction: "Transaction", key: bytes) -> Iterator[bytes]:
     """The keys of a directory's stored blocks, from this one on as long as their numbers have no gap."""
     directory, number = key[:-4], int.from_bytes(key[-4:], "big")
     while transaction.get_many([_key(directory, number)])[0] is not None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dataset_store.core.digest import NodeId, hash32
-from dataset_store.local.environment import BestEffort
+from dataset_store.local.best_effort import BestEffort
 
 __all__ = ["Summaries"]
 

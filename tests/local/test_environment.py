@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_store.errors import StorageFailed
-from dataset_store.local.environment import BestEffort, Environment, Transaction, open_environment
+from dataset_store.local.best_effort import BestEffort
+from dataset_store.local.environment import Environment, Transaction, open_environment
 
 SMALL_MAP = 64 << 10
 
