@@ -1,7 +1,7 @@
 """A version's entries written into a folder: taken from copies that are like it, and fetched where none has them.
 
 With an executor its workers fetch, check and write the files that no copy has. They must see the folder under the same
-path; its name is this machine's alone, so none takes another for it.
+path.
 """
 
 import os
@@ -27,12 +27,14 @@ from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.selecting import Selection, entries_of
 from dataset_store.dataset.symlinks import with_targets
 from dataset_store.dataset.workspace import StoreAddress, Workspace, now_ns, opened_at
-from dataset_store.errors import Corrupt
-from dataset_store.local.durable import flush_tree
+from dataset_store.errors import Corrupt, StorageFailed
+from dataset_store.local.durable import flush_file_system
 from dataset_store.local.folder import remember_folder
 from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.local.jobs import cut_by_size, require_seen, results_in_order
 from dataset_store.local.materialise import Progress, Reuse, materialise
+from dataset_store.local.os_errors import naming_writes
+from dataset_store.local.removal import remove_tree
 from dataset_store.local.seeds import ChunkReuse, Seed, copy_unchanged, link_unchanged
 from dataset_store.local.stat_cache import SETTLE_NS
 from dataset_store.storage.trees import root_of
@@ -42,6 +44,7 @@ __all__ = ["fill", "remember_copy"]
 _MOST_SEEDS = 2
 _JOB_BYTES = 64 << 20
 _JOB_FILES = 16_384
+_TRIES, _PAUSE = 100, 0.05  # seconds
 
 
 def fill(
@@ -77,8 +80,8 @@ def fill(
         wanted = int(entries.sizes[~done].sum()), int((~done).sum())
         with progress_bar("fetching", *wanted, show=True) as told:
             if executor is not None:
-                inode = os.stat(folder).st_ino
-                target = _Target(StoreAddress.of(workspace), version.id, os.fsencode(folder), inode, read_only)
+                scratch = os.path.join(os.fsencode(folder), b"." + os.urandom(16).hex().encode())
+                target = _Target(StoreAddress.of(workspace), version.id, os.fsencode(folder), scratch, read_only)
                 done = _filled_by(executor, target, entries, writer, done, told)
             materialise(
                 entries,
@@ -102,15 +105,17 @@ def _selected(workspace: Workspace, version: Version, selected: Selection) -> En
 
 
 class _Target(Struct, frozen=True):
-    """The folder that workers write into, and the version that they write.
+    """The folder that workers fill, and the version that they fill it with.
 
-    The inode tells it from one of the same name that is made later, should a job that was given up begin then.
+    Each run of a job writes into a folder of its own in `scratch`, and moves whole files from there: so two runs of one
+    job leave the same at every moment. `scratch` is of a random name and is there while the call lasts: a run that is
+    late finds it no more, and ends.
     """
 
     store: StoreAddress
     version_id: str
     folder: bytes
-    inode: int
+    scratch: bytes
     read_only: bool
 
 
@@ -128,9 +133,14 @@ def _filled_by(
         writer.make_directory(directory)
     cuts = cut_by_size(entries.sizes[rows].astype(np.int64), _JOB_BYTES, _JOB_FILES)
     jobs = (entries.take(np.sort(rows[cut])) for cut in cuts)
-    with closing(results_in_order(executor, partial(_fill_job, target), jobs)) as results:
-        for written in results:
-            told(len(written), int(written.sum()))
+    revoke = partial(_remove_used, target.scratch)
+    os.mkdir(target.scratch, 0o700)
+    try:
+        with closing(results_in_order(executor, partial(_fill_job, target), jobs, revoke)) as results:
+            for written in results:
+                told(len(written), int(written.sum()))
+    finally:
+        revoke()
     now_done: Bool = done | theirs
     return now_done
 
@@ -141,17 +151,31 @@ def _by_place(entries: Entries, rows: Rows) -> Rows:
     return rows[np.lexsort((segments.plain_offset[firsts], segments.offset[firsts], segments.pack[firsts]))]
 
 
+def _remove_used(folder: bytes) -> None:
+    """Remove a folder that others may be writing into, who end when they notice."""
+    for _ in range(_TRIES):
+        with suppress(StorageFailed):
+            remove_tree(folder)
+            return
+        time.sleep(_PAUSE)
+    remove_tree(folder)
+
+
 def _fill_job(target: _Target, entries: Entries) -> U64:
-    """Write some of the files, whatever an earlier try has left of them; their sizes."""
-    require_seen(target.folder, target.inode)
+    """Write some of the files; their sizes."""
+    require_seen(target.scratch)
     workspace = opened_at(target.store)
     workspace.version(target.version_id)  # now the log is known as far as that
+    own = os.path.join(target.scratch, os.urandom(8).hex().encode())
     none = np.zeros(len(entries), np.bool_)
-    with FolderWriter(target.folder, read_only=target.read_only) as writer:
-        writer.remove(entries.keys)
-        external = fetcher(workspace, entries, none)
-        materialise(entries, writer, workspace.repository.packs, done=none, external=external)
-    flush_tree(os.fsdecode(target.folder))  # another machine cannot do it
+    with naming_writes(own):
+        os.mkdir(own, 0o700)
+        with FolderWriter(own, read_only=target.read_only) as writer, FolderWriter(target.folder) as whole:
+            external = fetcher(workspace, entries, none)
+            materialise(entries, writer, workspace.repository.packs, done=none, external=external)
+            whole.take_over(writer, entries.keys)
+        remove_tree(own)
+        flush_file_system(os.fsdecode(target.folder))  # another machine cannot do it
     return entries.sizes
 
 

@@ -6,7 +6,7 @@ commits, and a job that is lost, or done twice, leaves packs that nothing names.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from itertools import islice
@@ -20,13 +20,14 @@ from dataset_store.core.segments import ChunkHit, FileSegments
 from dataset_store.dataset.finding import finder
 from dataset_store.dataset.sending import Sender
 from dataset_store.dataset.workspace import StoreAddress, opened_at
+from dataset_store.errors import ObjectMissing, StorageFailed, WorkerFailed
 from dataset_store.local.ingest import Ingested, SegmentAssembler, SourceFile, ingest
 from dataset_store.local.jobs import cut_by_size, require_seen, results_in_order
 
 __all__ = ["Packed", "pack", "pack_by"]
 
 _JOB_BYTES = 256 << 20
-_JOB_FILES = 32_768
+_JOB_FILES = 16_384
 
 Advance = Callable[[int, int], object]
 """Told of files and bytes that were packed since the last call."""
@@ -80,21 +81,22 @@ def _append(unit: Ingested, sender: Sender, assembler: SegmentAssembler, packed:
 
 
 class _Job(Struct, frozen=True):
-    """Contents for one worker, and the store and the number of its storage that they go to."""
+    """Contents for one worker, the store and the number of its storage that they go to, and the state of its log."""
 
     store: StoreAddress
+    slot: int
     storage: int
     sources: list[SourceFile]
     earlier: Mapping[ChunkId, ChunkHit]
 
 
 class _Done(Struct, frozen=True):
-    """What a worker has done: of how much, in which packs, with their encoded footers, and the plain bytes in these."""
+    """What a worker has done: of how much, in which packs, and the plain bytes in these."""
 
     packed: Packed
     files: int
     size: int
-    packs: list[tuple[PackRef, bytes]]
+    packs: list[PackRef]
     new_bytes: int
 
 
@@ -105,7 +107,7 @@ def pack_by(
     earlier: Callable[[Sequence[int]], Mapping[ChunkId, ChunkHit]],
     sender: Sender,
     advance: Advance,
-) -> Iterator[Packed]:
+) -> Generator[Packed, None, None]:
     """As `pack`, by the workers of an executor; yields what each job has done.
 
     Args:
@@ -119,14 +121,30 @@ def pack_by(
     store = StoreAddress.of(sender.workspace)
     cuts = cut_by_size(sizes, _JOB_BYTES, _JOB_FILES)
     parts = (list(islice(sources, cut.stop - cut.start)) for cut in cuts)
-    jobs = (_Job(store, sender.storage, part, earlier([one.index for one in part])) for part in parts)
+    slot = sender.standing.slot
+    jobs = (_Job(store, slot, sender.storage, part, earlier([one.index for one in part])) for part in parts)
     with closing(results_in_order(executor, _pack_job, jobs)) as results:
         for done in results:
-            for ref, footer in done.packs:
-                sender.note(ref, Footer.decode(footer, what=f"of pack {ref.name.hex()}"))
+            for ref, footer in zip(done.packs, _footers_put(done.packs, sender), strict=True):
+                sender.note(ref, footer)
             sender.new_bytes += done.new_bytes
             advance(done.files, done.size)
             yield done.packed
+
+
+def _footers_put(packs: Sequence[PackRef], sender: Sender) -> list[Footer]:
+    """The footers of packs that a worker says it has put, as they lie in the caller's own storage.
+
+    Raises:
+        WorkerFailed: They are not there: the worker has another store, such as a copy on its own disk.
+    """
+    try:
+        return sender.workspace.repository.packs.read_footers(packs)
+    except ObjectMissing as error:
+        raise WorkerFailed(
+            f"What a worker has put is not in {StoreAddress.of(sender.workspace).url} as it is seen from here.",
+            "Workers must reach the same store under its URL, not a copy of it, and not one in memory.",
+        ) from error
 
 
 def _pack_job(job: _Job) -> _Done:
@@ -135,13 +153,14 @@ def _pack_job(job: _Job) -> _Done:
         require_seen(os.path.dirname(first.path))
     workspace = opened_at(job.store)
     workspace.refresh()
-    put: list[tuple[PackRef, bytes]] = []
-    sender = Sender(
-        workspace,
-        workspace.repository.standings.now(),
-        job.storage,
-        on_put=lambda ref, footer: put.append((ref, footer.encode())),
-    )
+    standing = workspace.repository.standings.now()
+    if standing.slot < job.slot:
+        raise StorageFailed(
+            f"The worker on {os.uname().nodename} sees an older state of {job.store.url} than the caller.",
+            "Nothing was committed; repeat.",
+        )
+    sender = Sender(workspace, standing, job.storage)
     packed = pack(job.sources, job.earlier, sender, lambda _files, _bytes: None)
     sender.writer.flush()
-    return _Done(packed, len(job.sources), sum(one.size for one in job.sources), put, sender.new_bytes)
+    size = sum(one.size for one in job.sources)
+    return _Done(packed, len(job.sources), size, sender.packs, sender.new_bytes)

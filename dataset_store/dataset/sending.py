@@ -24,16 +24,10 @@ class Sender:
         standing: What may be referred to; every hit of the upload is checked at this one slot.
         storage: The number of the storage that the packs go to.
         new_name: Draws their names.
-        on_put: Told of each, once it is there and known to this machine's chunk index.
     """
 
     def __init__(
-        self,
-        workspace: Workspace,
-        standing: Standing,
-        storage: int,
-        new_name: Callable[[], PackName] = new_pack_name,
-        on_put: Callable[[PackRef, Footer], object] = lambda _pack, _footer: None,
+        self, workspace: Workspace, standing: Standing, storage: int, new_name: Callable[[], PackName] = new_pack_name
     ) -> None:
         self.workspace = workspace
         self.standing = standing
@@ -42,14 +36,12 @@ class Sender:
         self.stored = 0
         self.new_bytes = 0
         self.writer: PackWriter = workspace.repository.pack_writer(storage, self.note, new_name)
-        self._on_put = on_put
 
     def note(self, pack: PackRef, footer: Footer) -> None:
         """Take account of a pack that was put by this sender, or for it by somebody else."""
         self.workspace.chunks.add_footer(pack, footer, self.standing.condemned)
         self.packs.append(pack)
         self.stored += footer.frames_end + len(footer.encode()) + TRAILER_SIZE
-        self._on_put(pack, footer)
 
     def sent(self, tree: TreeRootRow, metadata: Mapping[str, Blob], stats: Statistics) -> Sent:
         """What a draft notes of this upload, all of which stood before the upload's slot."""

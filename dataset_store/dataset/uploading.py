@@ -6,6 +6,7 @@ repeated upload goes on where the first one stopped.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import closing
 
 from msgspec import Struct
 
@@ -199,13 +200,14 @@ def _send_contents(own: Entries, sending: _Sending) -> tuple[Entries, int]:
     sizes = pending.sizes[missing].astype(np.int64)
     with progress_bar("uploading", int(sizes.sum()), len(missing), show=sending.show_progress) as advance:
         if sending.executor is None:
-            done = iter([pack(sources, earlier(missing.tolist()), sending.sender, advance)])
+            done = (pack(*one) for one in [(sources, earlier(missing.tolist()), sending.sender, advance)])
         else:
             done = pack_by(sending.executor, sources, sizes, earlier, sending.sender, advance)
-        for packed in done:
-            located.add_blocks(packed.blocks)
-            for row, found in packed.several:
-                located.add(row, found)
+        with closing(done):
+            for packed in done:
+                located.add_blocks(packed.blocks)
+                for row, found in packed.several:
+                    located.add(row, found)
     return as_linked(located.entries(), own), int(pending.sizes.sum())
 
 

@@ -223,23 +223,32 @@ def workspace_at(url: str) -> Workspace:
 
 
 class StoreAddress(Struct, frozen=True):
-    """Where another process, perhaps on another machine, finds a store: a URL without credentials, and its id."""
+    """Where another process, perhaps on another machine, finds a store: a URL without credentials, and its id.
+
+    `process` is the one that told it: nobody else finds a store that is in memory.
+    """
 
     url: str
     store_id: str
+    process: int
 
     @staticmethod
     def of(workspace: Workspace) -> "StoreAddress":
         """Of an open store."""
-        return StoreAddress(workspace.repository.backend.describe(), workspace.store_id)
+        return StoreAddress(workspace.repository.backend.describe(), workspace.store_id, os.getpid())
 
 
 def opened_at(address: StoreAddress) -> Workspace:
     """The workspace of a store that another process has open.
 
     Raises:
-        StoreNotFound: There is none, or another one.
+        StoreNotFound: There is none, or another one, or it is in that process's memory.
     """
+    if scheme_of(address.url) == "memory" and address.process != os.getpid():
+        raise StoreNotFound(
+            f"The store {address.url} is in the memory of another process.",
+            "Use a store in a folder or a bucket, or workers that are threads.",
+        )
     workspace = workspace_at(address.url)
     if workspace.store_id != address.store_id:
         raise StoreNotFound(

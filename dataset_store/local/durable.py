@@ -6,7 +6,7 @@ from typing import Final
 
 from dataset_store.local.private import make_private
 
-__all__ = ["flush_folder", "flush_tree", "make_folder"]
+__all__ = ["flush_file_system", "flush_folder", "flush_tree", "make_folder"]
 
 _ONE_BY_ONE: Final = 64
 """Files and folders that are flushed each by itself; of more, the file system is flushed at once."""
@@ -49,7 +49,7 @@ def flush_tree(path: str) -> None:
     for _, _, files, _ in os.fwalk(path):
         count += 1 + len(files)
         if count > _ONE_BY_ONE:
-            _flush_file_system(path)
+            flush_file_system(path)
             return
     # By descriptors, as paths may be longer than the kernel takes.
     for _, _, files, folder in os.fwalk(path):
@@ -67,7 +67,12 @@ def _flush(path: str, flags: int, folder: int | None = None) -> None:
         os.close(descriptor)
 
 
-def _flush_file_system(path: str) -> None:
+def flush_file_system(path: str) -> None:
+    """Return when all that the file system of a folder was given before would survive a power cut.
+
+    Raises:
+        OSError: The system refused, or could not write what it was given.
+    """
     import ctypes  # noqa: PLC0415  (most commands flush no file system)
 
     library = ctypes.CDLL(None, use_errno=True)

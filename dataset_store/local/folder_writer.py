@@ -218,16 +218,17 @@ class FolderWriter:
         with self._naming(key), self._directories.borrowed(key):
             pass
 
-    def remove(self, keys: Sequence[PathKey]) -> None:
-        """Remove files that are there, such as those that were begun by somebody who is gone.
+    def take_over(self, other: "FolderWriter", keys: Sequence[PathKey]) -> None:
+        """Move files of another writer's folder here, each at once, in place of what has its name.
 
         Raises:
-            AccessDenied, StorageFailed: The disk refused.
+            AccessDenied, StorageFailed: The disk refused; some may have been moved.
         """
-        with _Cursor(self._directories) as cursor:
+        with _Cursor(other._directories) as theirs, _Cursor(self._directories) as ours:
             for key in keys:
-                with self._naming(key), suppress(FileNotFoundError):
-                    os.unlink(key.rpartition(b"\0")[2], dir_fd=cursor.at(key))
+                name = key.rpartition(b"\0")[2]
+                with self._naming(key):
+                    os.rename(name, name, src_dir_fd=theirs.at(key), dst_dir_fd=ours.at(key))
 
     def symlinks(self, keys: Sequence[PathKey], targets: Sequence[bytes]) -> None:
         """Make links: the last thing to do, once all files and directories stand.

@@ -35,6 +35,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
+        self._usable = compiled()
         self._begun: dict[Place, Future[Listed | None]] = {}
 
     def begin(self, parent: int, depth: int, rows: Sequence[int], names: Sequence[bytes]) -> None:
@@ -42,17 +43,22 @@ class Ahead:
 
         `parent` must stay open until `settle`.
         """
-        if not compiled():
+        if not self._usable:
             return
         self._pool = self._pool or ThreadPoolExecutor(_THREADS, "scan")
         for row in rows[: _MOST_OPEN - len(self._begun)]:
             if (depth, row) not in self._begun:
-                self._begun[depth, row] = self._pool.submit(_list, names[row], parent)
+                try:
+                    self._begun[depth, row] = self._pool.submit(_list, names[row], parent)
+                except RuntimeError:  # the system gives no thread, or the process is ending
+                    self._usable = False
+                    self._pool.shutdown(cancel_futures=True)
+                    return
 
     def take(self, depth: int, row: int) -> Listed | None:
         """A directory that was listed, from now on the caller's; None where it was not."""
         begun = self._begun.pop((depth, row), None)
-        return begun.result() if begun is not None else None
+        return begun.result() if begun is not None and not begun.cancelled() else None
 
     def settle(self, depth: int) -> None:
         """Wait until nothing uses the directory of this depth any more."""
@@ -63,7 +69,7 @@ class Ahead:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         for begun in self._begun.values():
-            if not begun.cancelled() and (listed := begun.result()) is not None:
+            if not begun.cancelled() and begun.exception() is None and (listed := begun.result()) is not None:
                 os.close(listed.opened)
         self._begun.clear()
 
@@ -71,8 +77,11 @@ class Ahead:
 def _list(name: bytes, parent: int) -> Listed | None:
     with suppress(OSError):
         opened = os.open(name, _FLAGS, dir_fd=parent)
-        listing = list_directory(opened)
-        if listing is not None:
-            return Listed(opened, listing)
-        os.close(opened)
+        listing = None
+        try:
+            listing = list_directory(opened)
+        finally:
+            if listing is None:
+                os.close(opened)
+        return None if listing is None else Listed(opened, listing)
     return None

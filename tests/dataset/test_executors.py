@@ -14,7 +14,7 @@ from versions import version_of
 from dataset_store import Dataset
 from dataset_store.dataset import filling, packing
 from dataset_store.dataset.workspace import StoreAddress, opened_at, workspace_at
-from dataset_store.errors import DatasetNotFound, FileChanged, PathNotFound, StoreNotFound, WorkerFailed
+from dataset_store.errors import DatasetNotFound, FileChanged, PathNotFound, StorageFailed, StoreNotFound, WorkerFailed
 from dataset_store.local import folder as folders
 from dataset_store.local.stat_cache import SETTLE_NS
 from dataset_store.testing.folders import read, write
@@ -221,16 +221,68 @@ def test_a_worker_that_finds_another_store_at_the_url_touches_nothing(source, ho
     dataset = made(source)
     url = StoreAddress.of(dataset._workspace).url
     with pytest.raises(StoreNotFound, match="Another store than the caller's"):
-        opened_at(StoreAddress(url, "0" * 32))
+        opened_at(StoreAddress(url, "0" * 32, os.getpid()))
     assert opened_at(StoreAddress.of(dataset._workspace)) is dataset._workspace
     with pytest.raises(StoreNotFound, match="There is no store at"):
         workspace_at((home / "nowhere").as_uri())
 
 
+def test_a_store_in_memory_is_not_looked_for_in_another_process(source, monkeypatch):
+    monkeypatch.setenv("DATASET_STORE_URL", "memory://by-many")
+    dataset = Dataset.create("d", "p")
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as processes:
+        dataset.sync_folder(source, executor=processes)
+        with pytest.raises(StoreNotFound, match="in the memory of another process"):
+            dataset.upload(executor=processes)
+    dataset.upload(executor=Carrying())
+    dataset.finalize()
+    assert read(dataset.get_local_copy()) == read(source)
+
+
+class OnItsOwnDisk(Carrying):
+    """A machine that has a copy of the store and takes it for the store: the caller sees nothing of what it puts."""
+
+    def __init__(self, store):
+        super().__init__()
+        self.store = store
+
+    def run(self, function, arguments):
+        before = set(self.store.rglob("*"))
+        done = function(*arguments)
+        for path in set(self.store.rglob("*")) - before:
+            if path.is_file():
+                path.unlink()
+        return done
+
+
+def test_packs_that_a_worker_has_put_elsewhere_are_in_no_version(source, home):
+    dataset = Dataset.create("d", "p")
+    dataset.sync_folder(source)
+    with pytest.raises(WorkerFailed, match=r"What a worker has put is not in file://.*as it is seen from here"):
+        dataset.upload(executor=OnItsOwnDisk(home / "store"))
+    assert dataset.is_dirty()
+
+
+def test_a_worker_that_sees_an_older_log_than_the_caller_packs_nothing(source, home):
+    address = StoreAddress.of(made(source)._workspace)
+    with pytest.raises(StorageFailed, match="an older state of file://"):
+        packing._pack_job(packing._Job(address, 99, 0, [], {}))
+
+
+def test_a_run_that_is_late_changes_nothing(source, home):
+    dataset = made(source)
+    copy = Path(dataset.get_mutable_local_copy(home / "work"))
+    address, folder = StoreAddress.of(dataset._workspace), os.fsencode(copy)
+    late = filling._Target(address, dataset.id, folder, folder + b"/.gone", read_only=False)
+    with pytest.raises(PathNotFound, match="sees no folder"):
+        filling._fill_job(late, dataset._entries())
+    assert read(copy) == read(source)
+
+
 def test_a_version_that_a_worker_does_not_know_is_no_empty_copy(source):
     dataset = made(source)
     entries = dataset._entries()
-    address, inode = StoreAddress.of(dataset._workspace), source.stat().st_ino
-    target = filling._Target(address, "0" * 32, os.fsencode(source), inode, read_only=True)
+    address = StoreAddress.of(dataset._workspace)
+    target = filling._Target(address, "0" * 32, os.fsencode(source), os.fsencode(source), read_only=True)
     with pytest.raises(DatasetNotFound):
         filling._fill_job(target, entries)

@@ -1,5 +1,6 @@
 """Work that is cut into jobs for any executor."""
 
+import pickle
 import threading
 from contextlib import closing
 
@@ -86,14 +87,47 @@ def test_errors_of_workers_come_as_they_were(tmp_path):
         list(results_in_order(Carrying(), require_seen, [bytes(tmp_path / "missing")]))
 
 
-def test_another_folder_of_the_same_name_is_not_taken_for_the_callers(tmp_path):
-    inode = tmp_path.stat().st_ino
-    require_seen(bytes(tmp_path), inode)
-    with pytest.raises(PathNotFound, match="sees another folder than the caller at"):
-        require_seen(bytes(tmp_path), inode + 1)
+def test_a_file_is_no_folder_and_a_path_too_long_to_tell_is_let_pass(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PathNotFound, match="sees no folder"):
         require_seen(bytes(tmp_path / "file"))
+    require_seen(bytes(tmp_path) + b"/long" * 1_000)
+
+
+class Remembering(Carrying):
+    """Hands out the result of an equal job again, as Dask's executor does while somebody holds it."""
+
+    def __init__(self):
+        super().__init__()
+        self.known = {}
+
+    def submit(self, function, /, *arguments):
+        key = pickle.dumps((function, arguments))
+        if key not in self.known:
+            self.known[key] = super().submit(function, *arguments)
+        return self.known[key]
+
+
+def test_no_result_of_an_earlier_call_is_taken_for_one_of_this(tmp_path):
+    executor = Remembering()
+    with pytest.raises(PathNotFound):
+        list(results_in_order(executor, require_seen, [bytes(tmp_path / "later")]))
+    (tmp_path / "later").mkdir()
+    assert list(results_in_order(executor, require_seen, [bytes(tmp_path / "later")])) == [None]
+
+
+def test_jobs_that_are_revoked_are_all_waited_for():
+    revoked, ended = threading.Event(), []
+
+    def work(job):
+        if job == 1:
+            raise ValueError(job)
+        revoked.wait(10)
+        ended.append(job)
+
+    with Counting(4) as pool, pytest.raises(WorkerFailed):
+        list(results_in_order(pool, work, [1, 2, 3, 4], revoked.set))
+    assert sorted(ended) == [2, 3, 4]
 
 
 def test_an_executor_that_takes_no_jobs_has_failed():
