@@ -34,7 +34,7 @@ def test_a_small_tree_is_flushed_file_by_file_and_folder_by_folder(tmp_path, flu
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "syncfs"), reason="needs syncfs: Linux")
 def test_a_large_tree_is_flushed_at_once(tmp_path, flushed, monkeypatch):
     called = []
-    monkeypatch.setattr(durable, "_flush_file_system", called.append)
+    monkeypatch.setattr(durable, "flush_file_system", called.append)
     folder = write(tmp_path / "in", {f"d/{number}": b"" for number in range(durable._ONE_BY_ONE)})
     flush_tree(str(folder))
     assert (called, flushed) == ([str(folder)], [])
@@ -44,4 +44,4 @@ def test_a_large_tree_is_flushed_at_once(tmp_path, flushed, monkeypatch):
 
 def test_a_folder_that_is_gone_cannot_be_flushed(tmp_path):
     with pytest.raises(FileNotFoundError):
-        durable._flush_file_system(str(tmp_path / "gone"))
+        durable.flush_file_system(str(tmp_path / "gone"))
