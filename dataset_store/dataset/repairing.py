@@ -45,6 +45,7 @@ from dataset_store.dataset.store_check import (
     Surveyed,
     affected_versions,
     decoded_frames,
+    segment_starts,
     survey_store,
 )
 from dataset_store.dataset.surviving import SurvivingPacks
@@ -277,7 +278,8 @@ class _Repair:
             return {}
         backend, footer = self.workspace.repository.storages[pack.storage], self.footers[pack]
         if footer is None:
-            starts = [start for ref, rows in self.found.live.by_pack() if ref == pack for start in rows.start.tolist()]
+            begin = [start for ref, rows in self.found.live.by_pack() if ref == pack for start in rows.start.tolist()]
+            starts = sorted(segment_starts(self.found).get(pack, set()).union(begin))
             scanned = scan_frames(backend, there, self.codec, starts)
             places = [Place(pack, offset, length, 0) for offset, length, problem in scanned if not problem]
         else:

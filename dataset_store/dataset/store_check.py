@@ -52,6 +52,7 @@ __all__ = [
     "StoreCheck",
     "Surveyed",
     "affected_versions",
+    "segment_starts",
     "survey_store",
     "verify_store",
 ]
@@ -239,6 +240,26 @@ def _survey_once(workspace: Workspace, depth: Depth, *, show_progress: bool) -> 
     return found
 
 
+def _live_segments(found: Surveyed) -> Iterator[Segment]:
+    trees = found.trees
+    for _, node in trees.nodes(root_of(one.entry.tree).ref for one in found.versions()):
+        if isinstance(node, Entries):
+            leaf = trees.with_lists(node)
+            for row in range(len(leaf)):
+                yield from segments_of(leaf, row)
+    for blob in blobs_of_contents(found.catalog):
+        yield from segments_of_blob(blob)
+
+
+def segment_starts(found: Surveyed) -> Mapping[PackRef, set[int]]:
+    """Where segments of live contents begin now, by pack: there a frame is known to begin."""
+    starts: defaultdict[PackRef, set[int]] = defaultdict(set)
+    for one in _live_segments(found):
+        for part in found.standing.relocations.places(one.place) or [one.place]:
+            starts[part.pack].add(part.offset)
+    return starts
+
+
 def _listed(repository: Repository) -> ListedPacks:
     listed = list_packs(repository)
     for error in listed.silent.values():
@@ -259,6 +280,7 @@ class _Survey:
         self.share = depth.share if depth.size is None else min(1.0, depth.size / max(total, 1))
         self.codecs = _Codecs()
         self.bad: list[Extents] = []
+        self.starts: Mapping[PackRef, set[int]] | None = None
 
     def run(self, *, show_progress: bool) -> None:
         """Everything, each into `found`."""
@@ -331,10 +353,18 @@ class _Survey:
                 for one in running:
                     pack.damaged += one.result()
         elif self.share:
-            starts = sorted(start for start, _ in _ranges(live))
-            for offset, length, problem in scan_frames(backend, pack, self.codecs.codec, starts):
+            ranges = list(_ranges(live))
+            starts = sorted({start for start, _ in ranges} | self._starts_in(pack.ref))
+            end = max((stop for _, stop in ranges), default=0)
+            for offset, length, problem in scan_frames(backend, pack, self.codecs.codec, starts, end):
                 if problem:
                     pack.damaged.append(FrameDamage(offset, length, problem))
+
+    def _starts_in(self, ref: PackRef) -> set[int]:
+        """Where segments begin in a pack; the trees are read for it once, if a footer is damaged."""
+        if self.starts is None:
+            self.starts = segment_starts(self.found)
+        return self.starts.get(ref, set())
 
     def _run(self, unit: Callable[[FrameCodec], list[FrameDamage]]) -> list[FrameDamage]:
         return unit(self.codecs.codec)
@@ -371,7 +401,7 @@ class _Survey:
         relocations, bad = self.found.standing.relocations, unite(self.bad)
         restored = relocations.with_losses
         by_place: defaultdict[Place, dict[Segment, None]] = defaultdict(dict)
-        for one in self._live_segments() if suspect or restored else ():
+        for one in _live_segments(self.found) if suspect or restored else ():
             place = one.place
             in_part = one.pack in restored and relocations.is_lost(place)
             if in_part or not suspect.isdisjoint(part.pack for part in relocations.places(place) or [place]):
@@ -381,16 +411,6 @@ class _Survey:
             if not extents_of_places(now).touched_by(bad).any():
                 in_part = place.pack in restored and relocations.is_lost(place)
                 self._compare_segments(list(segments), now, in_part=in_part)
-
-    def _live_segments(self) -> Iterator[Segment]:
-        trees = self.found.trees
-        for _, node in trees.nodes(root_of(one.entry.tree).ref for one in self.found.versions()):
-            if isinstance(node, Entries):
-                leaf = trees.with_lists(node)
-                for row in range(len(leaf)):
-                    yield from segments_of(leaf, row)
-        for blob in blobs_of_contents(self.found.catalog):
-            yield from segments_of_blob(blob)
 
     def _compare_segments(self, segments: Sequence[Segment], now: Sequence[Place], *, in_part: bool) -> None:
         """The segments of one place, which is read and decoded once."""

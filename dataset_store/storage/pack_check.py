@@ -132,7 +132,7 @@ def _differing(
 
 
 def scan_frames(
-    backend: Backend, pack: CheckedPack, codec: FrameCodec, known_starts: Sequence[int]
+    backend: Backend, pack: CheckedPack, codec: FrameCodec, known_starts: Sequence[int], known_end: int = 0
 ) -> Iterator[tuple[int, int, str]]:
     """Offset, length and problem, empty where there is none, of the frames of a pack without a usable footer.
 
@@ -143,6 +143,7 @@ def scan_frames(
         pack: Which.
         codec: The calling thread's.
         known_starts: Offsets, ascending, at which frames are known to begin.
+        known_end: Up to where there are known to be frames; what is no frame behind that is not told.
     """
     at, end = PACK_HEADER_SIZE, pack.size - TRAILER_SIZE
     buffer, first = b"", at
@@ -155,8 +156,8 @@ def scan_frames(
         except Corrupt as error:
             following = next((one for one in known_starts if one > at), None)
             if following is None:
-                if any(one == at for one in known_starts):
-                    yield at, end - at, error.what
+                if at < known_end:
+                    yield at, known_end - at, error.what
                 return
             yield at, following - at, error.what
             at = following

@@ -136,6 +136,26 @@ def test_a_damaged_frame_behind_a_damaged_footer_is_found_by_what_trees_say(home
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize("names", ["ab", "a"], ids=["another file follows", "the last file"])
+def test_behind_a_damaged_frame_header_and_without_a_footer_the_rest_of_the_file_is_told(home, names):
+    noise = random.Random(3).randbytes
+    version_of(write(home / "in", {name: noise(2_000_000) for name in names}))
+    ((ref, footer),) = footers().items()
+    path = home / "store/packs" / ref.name.hex()[:2] / ref.name.hex()
+    data = footer.offsets[footer.kinds == 1].tolist()
+    change(path, path.stat().st_size - 70)
+    for at in (
+        header := data[3] + 17,
+        in_a := data[10] + 500,
+        in_b := data[-2] + 500,
+    ):  # the first is how many chunks there are
+        change(path, at)
+    told = [one for one in damage(check()) if one.offset is not None]
+    for at in (header, in_a, in_b):
+        assert any(one.offset <= at < one.offset + one.length for one in told), at
+    assert not any(one.offset <= data[1] < one.offset + one.length for one in told)
+
+
 def test_a_pack_that_was_cut_is_told(home, versions):
     path = packs_there(home)[0]
     data = path.read_bytes()
