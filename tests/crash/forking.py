@@ -18,7 +18,7 @@ def import_everything() -> None:
     for module in pkgutil.walk_packages(dataset_store.__path__, "dataset_store."):
         if not module.name.endswith(("__main__", "fsspec_backend")):
             import_module(module.name)
-    for name in ("numpy.ma", "unicodedata", "tomllib", "difflib"):
+    for name in ("numpy.ma", "unicodedata", "tomllib", "difflib", "zstandard"):
         import_module(name)
 
 
