@@ -41,7 +41,7 @@ def limits_of(home: Home, scratch: Path) -> Mapping[str, Commands]:
 def samples_of(workload: Workload, home: Home, number: int) -> Iterator[Sample]:
     """Each limit that the workload is measured by, once; `home.data` is the workload's folder."""
     for operation, commands in limits_of(home, home.copy("")).items():
-        if operation not in workload.limits:
+        if workload.limits is not None and operation not in workload.limits:
             continue
         if operation.endswith("cold"):
             drop_page_cache()

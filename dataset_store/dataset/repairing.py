@@ -45,7 +45,7 @@ from dataset_store.dataset.store_check import (
     Surveyed,
     affected_versions,
     decoded_frames,
-    segment_starts,
+    frame_starts,
     survey_store,
 )
 from dataset_store.dataset.surviving import SurvivingPacks
@@ -278,9 +278,7 @@ class _Repair:
             return {}
         backend, footer = self.workspace.repository.storages[pack.storage], self.footers[pack]
         if footer is None:
-            begin = [start for ref, rows in self.found.live.by_pack() if ref == pack for start in rows.start.tolist()]
-            starts = sorted(segment_starts(self.found).get(pack, set()).union(begin))
-            scanned = scan_frames(backend, there, self.codec, starts)
+            scanned = scan_frames(backend, there, self.codec, frame_starts(self.found).get(pack, []))
             places = [Place(pack, offset, length, 0) for offset, length, problem in scanned if not problem]
         else:
             columns = zip(footer.offsets.tolist(), footer.stored.tolist(), strict=True)

@@ -37,7 +37,6 @@ from dataset_store.errors import Corrupt, InvalidRequest, ObjectMissing
 from dataset_store.storage.blobs import extents_of_blob, segments_of_blob
 from dataset_store.storage.collecting import ListedPacks, list_packs
 from dataset_store.storage.findings import Finding, Severity, in_order
-from dataset_store.storage.liveness import blobs_of_contents
 from dataset_store.storage.log_check import check_log
 from dataset_store.storage.log_reader import slot_key
 from dataset_store.storage.pack_check import CheckedPack, FrameDamage, check_frames, check_pack_ends, scan_frames
@@ -52,7 +51,7 @@ __all__ = [
     "StoreCheck",
     "Surveyed",
     "affected_versions",
-    "segment_starts",
+    "frame_starts",
     "survey_store",
     "verify_store",
 ]
@@ -240,24 +239,15 @@ def _survey_once(workspace: Workspace, depth: Depth, *, show_progress: bool) -> 
     return found
 
 
-def _live_segments(found: Surveyed) -> Iterator[Segment]:
-    trees = found.trees
-    for _, node in trees.nodes(root_of(one.entry.tree).ref for one in found.versions()):
-        if isinstance(node, Entries):
-            leaf = trees.with_lists(node)
-            for row in range(len(leaf)):
-                yield from segments_of(leaf, row)
-    for blob in blobs_of_contents(found.catalog):
-        yield from segments_of_blob(blob)
-
-
-def segment_starts(found: Surveyed) -> Mapping[PackRef, set[int]]:
-    """Where segments of live contents begin now, by pack: there a frame is known to begin."""
+def frame_starts(found: Surveyed) -> Mapping[PackRef, list[int]]:
+    """Offsets, ascending, at which frames are known to begin, by pack: what is live, and each segment of it, does."""
     starts: defaultdict[PackRef, set[int]] = defaultdict(set)
-    for one in _live_segments(found):
+    for ref, rows in found.live.by_pack():
+        starts[ref].update(rows.start.tolist())
+    for one in found.trees.segments(found.catalog):
         for part in found.standing.relocations.places(one.place) or [one.place]:
             starts[part.pack].add(part.offset)
-    return starts
+    return {ref: sorted(some) for ref, some in starts.items()}
 
 
 def _listed(repository: Repository) -> ListedPacks:
@@ -280,7 +270,7 @@ class _Survey:
         self.share = depth.share if depth.size is None else min(1.0, depth.size / max(total, 1))
         self.codecs = _Codecs()
         self.bad: list[Extents] = []
-        self.starts: Mapping[PackRef, set[int]] | None = None
+        self.starts: Mapping[PackRef, list[int]] | None = None
 
     def run(self, *, show_progress: bool) -> None:
         """Everything, each into `found`."""
@@ -353,18 +343,18 @@ class _Survey:
                 for one in running:
                     pack.damaged += one.result()
         elif self.share:
-            ranges = list(_ranges(live))
-            starts = sorted({start for start, _ in ranges} | self._starts_in(pack.ref))
-            end = max((stop for _, stop in ranges), default=0)
-            for offset, length, problem in scan_frames(backend, pack, self.codecs.codec, starts, end):
+            end = max(live.stop.tolist(), default=0)
+            for offset, length, problem in scan_frames(
+                backend, pack, self.codecs.codec, self._starts_in(pack.ref), end
+            ):
                 if problem:
                     pack.damaged.append(FrameDamage(offset, length, problem))
 
-    def _starts_in(self, ref: PackRef) -> set[int]:
-        """Where segments begin in a pack; the trees are read for it once, if a footer is damaged."""
+    def _starts_in(self, ref: PackRef) -> list[int]:
+        """See `frame_starts`; the trees are read for it once, if a footer is damaged."""
         if self.starts is None:
-            self.starts = segment_starts(self.found)
-        return self.starts.get(ref, set())
+            self.starts = frame_starts(self.found)
+        return self.starts.get(ref, [])
 
     def _run(self, unit: Callable[[FrameCodec], list[FrameDamage]]) -> list[FrameDamage]:
         return unit(self.codecs.codec)
@@ -401,7 +391,7 @@ class _Survey:
         relocations, bad = self.found.standing.relocations, unite(self.bad)
         restored = relocations.with_losses
         by_place: defaultdict[Place, dict[Segment, None]] = defaultdict(dict)
-        for one in _live_segments(self.found) if suspect or restored else ():
+        for one in self.found.trees.segments(self.found.catalog) if suspect or restored else ():
             place = one.place
             in_part = one.pack in restored and relocations.is_lost(place)
             if in_part or not suspect.isdisjoint(part.pack for part in relocations.places(place) or [place]):

@@ -30,7 +30,7 @@ from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.links import as_linked, as_stored
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.outputs import number_of
-from dataset_store.dataset.packing import pack, pack_by
+from dataset_store.dataset.packing import Packed, pack, pack_by
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.rechecking import fallen_rows, has_lost_packs, own_changes
 from dataset_store.dataset.reports import pieces_of
@@ -196,18 +196,20 @@ def _send_contents(own: Entries, sending: _Sending) -> tuple[Entries, int]:
     def earlier(rows: Sequence[int]) -> dict[ChunkId, ChunkHit]:
         return earlier_chunks(workspace, before, pending, rows)
 
+    def take(packed: Packed) -> None:
+        located.add_blocks(packed.blocks)
+        for row, found in packed.several:
+            located.add(row, found)
+
     sources = _sources(draft, pending, missing)
     sizes = pending.sizes[missing].astype(np.int64)
     with progress_bar("uploading", int(sizes.sum()), len(missing), show=sending.show_progress) as advance:
         if sending.executor is None:
-            done = (pack(*one) for one in [(sources, earlier(missing.tolist()), sending.sender, advance)])
+            take(pack(sources, earlier(missing.tolist()), sending.sender, advance))
         else:
-            done = pack_by(sending.executor, sources, sizes, earlier, sending.sender, advance)
-        with closing(done):
-            for packed in done:
-                located.add_blocks(packed.blocks)
-                for row, found in packed.several:
-                    located.add(row, found)
+            with closing(pack_by(sending.executor, sources, sizes, earlier, sending.sender, advance)) as done:
+                for packed in done:
+                    take(packed)
     return as_linked(located.entries(), own), int(pending.sizes.sum())
 
 

@@ -17,11 +17,18 @@ from dataset_store.core.extents import Extents, extents_of_places, extents_of_se
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.nodes import Children, Node, NodeRef, decode_node
 from dataset_store.core.packfile import Place
-from dataset_store.core.segments import FileSegments, decode_segment_list, segment_rows, segments_of, with_segments_at
+from dataset_store.core.segments import (
+    FileSegments,
+    Segment,
+    decode_segment_list,
+    segment_rows,
+    segments_of,
+    with_segments_at,
+)
 from dataset_store.dataset.surviving import SurvivingPacks
 from dataset_store.errors import Corrupt
-from dataset_store.storage.blobs import extents_of_blob
-from dataset_store.storage.liveness import blobs_of_fold
+from dataset_store.storage.blobs import extents_of_blob, segments_of_blob
+from dataset_store.storage.liveness import blobs_of_contents, blobs_of_fold
 from dataset_store.storage.trees import NodeKeeper, place_of, root_of
 
 __all__ = ["LiveTrees", "Unread", "census_ref", "head_ref"]
@@ -103,6 +110,16 @@ class LiveTrees(Struct):
             if plain is not None
         }
         return with_segments_at(leaf, found)
+
+    def segments(self, catalog: Catalog) -> Iterator[Segment]:
+        """Those of all live contents, metadata too, as far as they can be read; some of them several times."""
+        for _, node in self.nodes(root_of(version.entry.tree).ref for version in catalog.live_versions()):
+            if isinstance(node, Entries):
+                leaf = self.with_lists(node)
+                for row in range(len(leaf)):
+                    yield from segments_of(leaf, row)
+        for blob in blobs_of_contents(catalog):
+            yield from segments_of_blob(blob)
 
     def reach(self, catalog: Catalog) -> Extents:
         """All bytes that the fold names, united, as far as it can be read; censuses are read too."""

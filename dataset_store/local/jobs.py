@@ -73,19 +73,20 @@ def results_in_order(
             with _naming_failures():
                 waiting.append(executor.submit(call, job))
             if len(waiting) >= _AT_ONCE:
-                with _naming_failures():
-                    done = waiting.popleft().result()
-                yield done
+                yield _result(waiting.popleft())
         while waiting:
-            with _naming_failures():
-                done = waiting.popleft().result()
-            yield done
+            yield _result(waiting.popleft())
     finally:
         if revoke is None:
             wait([future for future in waiting if not future.cancel()])
         elif waiting:
             revoke()
             wait(waiting, _PATIENCE)
+
+
+def _result(future: Future[_Result]) -> _Result:
+    with _naming_failures():
+        return future.result()
 
 
 @contextmanager

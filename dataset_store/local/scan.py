@@ -13,8 +13,7 @@ Promises:
   sockets and fifos are refused; a link that stays inside the folder is a link; one that leads to a file outside is
   that file's bytes; one to a directory outside is refused, or walked with `follow_links`.
 
-This module never reads a file's bytes, except that `open_file` opens one for whoever does, and never changes
-anything.
+This module never reads a file's bytes (`reading` does), and never changes anything.
 """
 
 import errno
@@ -52,7 +51,7 @@ from dataset_store.local.listing import BLOCK_NAMES, Columns, DirectoryBlock, Li
 from dataset_store.local.os_errors import reading_error, shown
 from dataset_store.local.scan_ahead import Ahead
 
-__all__ = ["BLOCK_NAMES", "EVERYTHING", "USUAL", "DirectoryBlock", "Scope", "open_file", "scan", "stat_one"]
+__all__ = ["BLOCK_NAMES", "EVERYTHING", "USUAL", "DirectoryBlock", "Scope", "scan", "stat_one"]
 
 _MAX_OPEN: Final = 64
 _AHEAD: Final = 8  # directories
@@ -143,35 +142,6 @@ def stat_one(path: bytes | str) -> DirectoryBlock:
     name = to_key(os.path.basename(os.path.abspath(raw)))
     listing = Listing([name], Columns.of([found]))
     return next(listing.blocks(ROOT, ROOT))
-
-
-def open_file(root: bytes, key: PathKey) -> tuple[int, os.stat_result]:
-    """Open a file that a scan found, for reading, whatever the length of its path.
-
-    Args:
-        root: The folder that was scanned.
-        key: Relative to it (without `below`).
-
-    Returns:
-        A descriptor, which the caller closes, and its stat, to be compared with the scan's.
-
-    Raises:
-        FileChanged: It is gone, or is no regular file any more (a fifo does not block).
-        AccessDenied: It cannot be read.
-    """
-    path = os.path.join(root, to_path(key))
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    try:
-        opened = _open_long(root, key, flags) if len(path) >= 4_096 else os.open(path, flags)
-    except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENODEV):  # a socket, or a device without a driver
-            raise _replaced(path) from error
-        raise reading_error(error, path) from error
-    found = os.fstat(opened)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(opened)
-        raise _replaced(path)
-    return opened, found
 
 
 class _Base(Struct, frozen=True):
@@ -455,22 +425,6 @@ def _open_directory(name: bytes, parent: int, followed: bool, path: bytes) -> in
         return os.open(name, _OPEN_DIRECTORY | (0 if followed else os.O_NOFOLLOW), dir_fd=parent)
     except OSError as error:
         raise reading_error(error, path) from error
-
-
-def _open_long(root: bytes, key: PathKey, flags: int) -> int:
-    """Open a path of any length, one directory after another."""
-    *directories, name = key.split(b"\0")
-    parent = os.open(root, _OPEN_DIRECTORY)
-    for directory in directories:
-        try:
-            deeper = os.open(directory, _OPEN_DIRECTORY, dir_fd=parent)
-        finally:
-            os.close(parent)
-        parent = deeper
-    try:
-        return os.open(name, flags, dir_fd=parent)
-    finally:
-        os.close(parent)
 
 
 def _stat_target(name: bytes, parent: int, path: bytes) -> os.stat_result | None:

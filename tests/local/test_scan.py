@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dataset_store.core.kinds import Kind
-from dataset_store.core.paths import ROOT, to_key, to_text
+from dataset_store.core.paths import ROOT, to_key, to_path, to_text
 from dataset_store.errors import (
     AccessDenied,
     FileChanged,
@@ -24,8 +24,9 @@ from dataset_store.errors import (
 )
 from dataset_store.local import batches, listing, scan_ahead
 from dataset_store.local import scan as scan_module
+from dataset_store.local.reading import open_regular
 from dataset_store.local.removal import remove_tree
-from dataset_store.local.scan import EVERYTHING, Scope, open_file, scan, stat_one
+from dataset_store.local.scan import EVERYTHING, Scope, scan, stat_one
 from dataset_store.testing.folders import few_open_files
 
 pytestmark = pytest.mark.usefixtures("both_ways")
@@ -215,7 +216,7 @@ def test_a_tree_deeper_than_any_path_the_kernel_takes_is_scanned_and_opened(deep
     (block,) = scan(deep)
     assert block.names == [b"file", b"link", b"z"]
     assert len(block.directory) == 40 * 201 - 1
-    opened, found = open_file(os.fsencode(deep), block.keys()[0])
+    opened, found = open_regular(os.path.join(os.fsencode(deep), to_path(block.keys()[0])))
     assert os.read(opened, 9) == b"deep"
     assert found.st_ino == block.inode[0]
     os.close(opened)
@@ -441,7 +442,7 @@ def test_what_is_no_file_is_refused_by_name_and_never_blocks(root, tmp_path, kin
     with pytest.raises(UnsupportedFileType, match="odd"):
         stat_one(root / "odd")
     with pytest.raises(FileChanged, match="odd"):
-        open_file(os.fsencode(root), to_key("odd"))
+        open_regular(os.fsencode(root / "odd"))
 
 
 def test_a_missing_root_is_not_found(tmp_path):
@@ -528,13 +529,13 @@ def test_a_directory_swapped_while_its_descriptor_was_at_rest_is_a_change(deep, 
 
 def test_what_is_opened_for_reading_is_the_file_that_was_found(root):
     write(root / "a" / "f", b"123")
-    opened, found = open_file(os.fsencode(root), to_key("a/f"))
+    opened, found = open_regular(os.fsencode(root / "a" / "f"))
     assert os.read(opened, 9) == b"123"
     assert found.st_ino == next(scan(root)).inode[0]
     os.close(opened)
     (root / "a" / "f").unlink()
     with pytest.raises(FileChanged, match="a/f"):
-        open_file(os.fsencode(root), to_key("a/f"))
+        open_regular(os.fsencode(root / "a" / "f"))
 
 
 def test_blocks_of_an_unchanged_folder_are_equal(root):
@@ -559,7 +560,7 @@ def test_a_directory_that_may_not_be_read_is_access_denied(root, monkeypatch):
     (root / "listed").chmod(0o755)
     (root / "listed" / "f").chmod(0o000)
     with ordinary_user(), pytest.raises(AccessDenied, match="listed/f"):
-        open_file(b".", to_key("listed/f"))
+        open_regular(b"./listed/f")
 
 
 def test_a_time_that_no_version_can_hold_is_refused_by_name(root):

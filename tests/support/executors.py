@@ -57,7 +57,7 @@ class Failing(Carrying):
 
 
 class Counting(ThreadPoolExecutor):
-    """Threads, and the most jobs that were begun and not yet handed over."""
+    """Threads, and how many jobs were given to them."""
 
     def __init__(self, workers):
         super().__init__(workers)
