@@ -46,8 +46,9 @@ def run_all(options: argparse.Namespace) -> int:
             for number in range(options.rounds):
                 note(options, run_limits(prepared, Path(folder), number))
                 # Each round begins with another one, so that none always follows the same.
-                turn = number % len(options.system)
-                for system in [*options.system[turn:], *options.system[:turn]]:
+                systems = [one for one in options.system if SYSTEMS[one].reaches_far or not prepared.workload.far]
+                turn = number % len(systems)
+                for system in [*systems[turn:], *systems[:turn]]:
                     failed += note(options, run(SYSTEMS[system], prepared, Path(folder), number))
     return 1 if failed else 0
 

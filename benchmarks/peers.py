@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.systems.base import PEERS
 
-PYTHON = ["borgbackup==1.4.5", "clearml==2.1.12", "dvc==3.67.1", "oxenai==0.65.1"]
+PYTHON = ["borgbackup==1.4.5", "clearml[s3]==2.1.12", "dvc[s3]==3.67.1", "oxenai==0.65.1"]
 RELEASE = ["git", "rsync", "casync", "ostree", "zstd", "e2fsprogs", "xfsprogs", "btrfs-progs"]
 TO_BUILD = ["gcc", "pkg-config", "libacl1-dev", "liblz4-dev", "libzstd-dev", "libxxhash-dev", "libssl-dev"]
 NEWER = ["restic", "git-lfs", "desync"]
@@ -32,7 +32,7 @@ def install() -> None:
     run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *RELEASE, *TO_BUILD], env=quiet)
     install_newer()
     environment("venv", PYTHON)
-    environment("ours", [str(Path(__file__).parents[1])])
+    environment("ours", [f"{Path(__file__).parents[1]}[s3]"])
 
 
 def environment(name: str, packages: Sequence[str]) -> None:

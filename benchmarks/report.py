@@ -4,11 +4,21 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks import limits
 from benchmarks.measuring.samples import Sample, median
+from benchmarks.servers.link import RATE
 from benchmarks.systems import SYSTEMS
 from benchmarks.systems.base import Kind
 
 OURS = "dataset_store"
-WRITES = {"first commit", "no-change commit", "small commit", "cold copy", "next copy", "warm copy", "mutable copy"}
+WRITES = {
+    "chain",
+    "first commit",
+    "no-change commit",
+    "small commit",
+    "cold copy",
+    "next copy",
+    "warm copy",
+    "mutable copy",
+}
 WRITES |= {"link", "tar, zstd -1", "cp -a", "cp -a, cold"}
 """Operations after which something may still have to be written: the `sync` that follows counts."""
 
@@ -45,8 +55,12 @@ def tables(samples: Sequence[Sample]) -> Iterator[str]:
             asked = in_order(one.operation for one in told)
             names = in_order(one.system for one in told)
             yield from table(["", *asked], [[name, *milliseconds(told, name, asked)] for name in names])
+        asked = in_order(one.operation for one in measured if one.requests is not None)
+        if asked:
+            yield "Requests to the object store, and the share of the link's rate.\n"
+            yield from table(["system", *asked], [[name, *requests(some, name, asked)] for name in systems])
         yield "Peak memory in MB, and MB and files in the store after each commit.\n"
-        commits = [one for one in operations if one.endswith("commit")]
+        commits = [one for one in operations if one.endswith("commit") or one == "chain"]
         head = ["system", "memory, commit", "memory, copy", *commits]
         yield from table(head, [[name, *sizes(some, name, commits)] for name in systems])
 
@@ -75,6 +89,14 @@ def milliseconds(samples: Sequence[Sample], system: str, operations: Sequence[st
     for operation in operations:
         middle = median(of(samples, system, operation), lambda one: one.wall)
         yield "-" if middle is None else f"{1000 * middle:.2f}"
+
+
+def requests(samples: Sequence[Sample], system: str, operations: Sequence[str]) -> Iterator[str]:
+    for operation in operations:
+        found = of(samples, system, operation)
+        count = median(found, lambda one: one.requests)
+        share = median(found, lambda one: (one.carried or 0) / RATE / one.wall)
+        yield "-" if count is None or share is None else f"{count:.0f}, {100 * share:.0f} %"
 
 
 def ratio(samples: Sequence[Sample], operation: str, systems: Sequence[str]) -> str:

@@ -5,9 +5,9 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import limits
@@ -15,6 +15,7 @@ from benchmarks.measuring.folders import Contents, contents_of, taken_by
 from benchmarks.measuring.image import drop_page_cache, mounted
 from benchmarks.measuring.process import CommandFailed, Timing, measure
 from benchmarks.measuring.samples import Sample
+from benchmarks.servers.beside import ask, beside
 from benchmarks.systems import Home, System
 from benchmarks.systems.base import Commands
 from benchmarks.workloads import Workload
@@ -54,6 +55,7 @@ class Run:
         self.prepared = prepared
         self.home = home
         self.number = number
+        self.last = f"v{prepared.workload.versions}"
 
     def samples(self) -> Iterator[Sample]:
         try:
@@ -80,14 +82,27 @@ class Run:
         yield self.measured("first commit", self.system.commit(self.home, "v1"), stores=True)
         yield self.measured("no-change commit", self.system.commit(self.home, "v2"), stores=True)
         self.prepared.workload.edit(self.home.data)
-        self.prepared.expect("v3", self.home.data)
         settle()
         yield self.measured("small commit", self.system.commit(self.home, "v3"), stores=True)
+        if self.last != "v3":
+            yield self.chain()
+        self.prepared.expect(self.last, self.home.data)
+
+    def chain(self) -> Sample:
+        """All further versions, as one sample: what they took together, and the store after the last."""
+        workload = self.prepared.workload
+        samples = []
+        for number in range(4, workload.versions + 1):
+            workload.edit(self.home.data, number - 2)
+            os.sync()
+            commands = self.system.commit(self.home, f"v{number}")
+            samples.append(self.measured("chain", commands, stores=number == workload.versions))
+        return together(samples)
 
     def questions(self) -> Iterator[Sample]:
         asked: Mapping[str, Callable[[], Commands | None]] = {
-            "diff": lambda: self.system.diff(self.home, "v1", "v3"),
-            "list": lambda: self.system.list(self.home, "v3"),
+            "diff": lambda: self.system.diff(self.home, "v1", self.last),
+            "list": lambda: self.system.list(self.home, self.last),
             "verify": lambda: self.system.verify(self.home),
         }
         for operation, commands in asked.items():
@@ -97,7 +112,7 @@ class Run:
 
     def copies(self) -> Iterator[Sample]:
         """On a machine that knows nothing: a copy, then the next version's, the same again, and one to change."""
-        home, system = self.home.on("other"), self.system
+        home, system, last = self.home.on("other"), self.system, self.last
         home.caches.mkdir()
         target = home.copy("copy")
         before = system.before_copies(home, "v1")
@@ -105,20 +120,20 @@ class Run:
             measure(before, self.home.root / "home")
         drop_page_cache()
         yield self.measured("cold copy", system.copy(home, "v1", target), copied=("v1", target))
-        commands = system.update(home, "v3", target)
+        commands = system.update(home, last, target)
         if commands is None:
             return
-        yield self.measured("next copy", commands, copied=("v3", system.updated("v3", target)))
-        again = system.again(home, "v3", target)
+        yield self.measured("next copy", commands, copied=(last, system.updated(last, target)))
+        again = system.again(home, last, target)
         if again is not None:
             yield self.measured("warm copy", again)
-        mutable = system.mutable(home, "v3", home.copy("work"))
+        mutable = system.mutable(home, last, home.copy("work"))
         if mutable is not None:
-            yield self.measured("mutable copy", mutable, copied=("v3", home.copy("work")))
+            yield self.measured("mutable copy", mutable, copied=(last, home.copy("work")))
 
     def from_python(self) -> Iterator[Sample]:
         """What a process asks for that has begun already."""
-        commands = self.system.from_python(self.home.on("other"), "v1", "v3")
+        commands = self.system.from_python(self.home.on("other"), "v1", self.last)
         if commands is not None:
             told = json.loads(measure(commands, self.home.root / "home").output)
             for operation, seconds in told.items():
@@ -128,12 +143,16 @@ class Run:
     def measured(
         self, operation: str, commands: Commands, *, stores: bool = False, copied: tuple[str, Path] | None = None
     ) -> Sample:
+        far = self.home.far
+        if far:
+            ask(far, "-", method="DELETE")
         try:
             timing = measure(commands, self.home.root / "home")
             problem = self.difference(*copied) if copied else None
         except CommandFailed as failed:
             timing, problem = Timing(0, 0, 0, 0, ""), str(failed)
-        size, files = taken_by(self.system.stored_in(self.home)) if stores else (None, None)
+        told = ask(far, "-") if far else {}
+        size, files = self.stored(told) if stores else (None, None)
         return Sample(
             self.prepared.workload.name,
             self.system.name,
@@ -145,9 +164,15 @@ class Run:
             timing.peak,
             size,
             files,
+            told.get("requests"),
+            told["sent"] + told["received"] if far else None,
             problem,
             [self.shortened(shlex.join(one.argv)) for one in commands],
         )
+
+    def stored(self, told: Mapping[str, int]) -> tuple[int, int]:
+        """Bytes and files of the store; of objects, where it is far."""
+        return (told["bytes"], told["objects"]) if told else taken_by(self.system.stored_in(self.home))
 
     def difference(self, version: str, target: Path) -> str | None:
         """How a copy differs from what it must hold; None where it does not."""
@@ -183,10 +208,28 @@ def run_limits(prepared: Prepared, scratch: Path, number: int) -> Iterator[Sampl
 
 
 def image(workload: Workload, scratch: Path) -> AbstractContextManager[Path]:
-    return mounted(scratch, max(2 << 30, int(workload.room * min(1.0, workload.scale * 1.5))))
+    size = max(2 << 30, int(workload.room * min(1.0, workload.scale * 1.5)))
+    return mounted(scratch, size, workload.file_system)
+
+
+def together(samples: Sequence[Sample]) -> Sample:
+    """Samples of one operation that was done again and again, as one: sums, the largest memory, the last store."""
+    problem = next((one.problem for one in samples if one.problem), None)
+    last = samples[-1]
+    return replace(
+        last,
+        wall=sum(one.wall for one in samples),
+        cpu=sum(one.cpu or 0.0 for one in samples),
+        sync=sum(one.sync or 0.0 for one in samples),
+        peak=max(one.peak or 0 for one in samples),
+        requests=None if last.requests is None else sum(one.requests or 0 for one in samples),
+        carried=None if last.carried is None else sum(one.carried or 0 for one in samples),
+        problem=problem,
+    )
 
 
 def run(system: System, prepared: Prepared, scratch: Path, number: int) -> Iterator[Sample]:
     """Every operation of a system on a workload, on a new image."""
-    with image(prepared.workload, scratch) as root:
-        yield from Run(system, prepared, Home(root), number).samples()
+    store = beside("far_store") if prepared.workload.far else nullcontext("")
+    with image(prepared.workload, scratch) as root, system.serving() as service, store as far:
+        yield from Run(system, prepared, Home(root, service=service, far=far), number).samples()

@@ -22,6 +22,8 @@ class Sample:
         peak: The largest resident set of a process, in bytes; None where it was not measured.
         bytes: Of the store afterwards; None where nothing is stored.
         files: Of the store afterwards.
+        requests: Sent to the object store; None where the store is a folder.
+        carried: Bytes of the bodies of these requests and of their replies.
         problem: What went wrong, if anything: then the rest is 0.
         commands: As a user would type them, with the folders of the run shortened.
     """
@@ -36,6 +38,8 @@ class Sample:
     peak: int | None = None
     bytes: int | None = None
     files: int | None = None
+    requests: int | None = None
+    carried: int | None = None
     problem: str | None = None
     commands: Sequence[str] = ()
 

@@ -2,6 +2,7 @@
 
 from benchmarks.systems.archivers import Borg, Casync, Desync, Restic
 from benchmarks.systems.base import Home, Kind, System
+from benchmarks.systems.clearml import ClearML
 from benchmarks.systems.dataset_store import DatasetStore
 from benchmarks.systems.plain import Cp, Ostree, Rsync
 from benchmarks.systems.repositories import Dvc, DvcLinks, Git, GitLfs, Oxen
@@ -16,6 +17,7 @@ SYSTEMS: dict[str, System] = {
         Borg(),
         Dvc(),
         Oxen(),
+        ClearML(),
         GitLfs(),
         Casync(),
         Desync(),

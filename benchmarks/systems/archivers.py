@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks.measuring.process import Command
-from benchmarks.systems.base import Commands, Home, System, peer
+from benchmarks.systems.base import BUCKET, KEYS, Commands, Home, System, peer
 
 
 class Restic(System):
     name = "restic"
+    reaches_far = True
 
     def run(self, home: Home, *words: str, cwd: Path | None = None) -> Command:
-        env = {"RESTIC_PASSWORD": "x", "RESTIC_REPOSITORY": str(home.store), "RESTIC_CACHE_DIR": str(home.caches)}
+        store = f"s3:{home.far}/{BUCKET}/store" if home.far else str(home.store)
+        env = {"RESTIC_PASSWORD": "x", "RESTIC_REPOSITORY": store, "RESTIC_CACHE_DIR": str(home.caches), **KEYS}
         return Command([peer("restic"), "-q", *words], cwd or home.root, env)
 
     def version(self) -> Commands:
@@ -85,16 +87,19 @@ class _ChunkStore(System):
     program: ClassVar[str]
 
     def run(self, home: Home, *words: str) -> Command:
-        return Command([peer(self.program), *words], home.root)
+        return Command([peer(self.program), *words], home.root, {"S3_ACCESS_KEY": "key", "S3_SECRET_KEY": "secret"})
+
+    def place(self, home: Home, name: str) -> str:
+        return f"s3+{home.far}/{BUCKET}/{name}?lookup=path" if home.far else str(home.store / name)
 
     def index(self, home: Home, version: str) -> str:
-        return str(home.store / f"{version}.caidx")
+        return self.place(home, f"{version}.caidx")
 
     def chunks(self, home: Home) -> str:
-        return str(home.store / "chunks.castr")
+        return self.place(home, "chunks.castr")
 
     def begin(self, home: Home) -> Commands:
-        return [Command(["mkdir", "-p", self.chunks(home)], home.root)]
+        return [] if home.far else [Command(["mkdir", "-p", self.chunks(home)], home.root)]
 
 
 class Casync(_ChunkStore):
@@ -121,6 +126,7 @@ class Casync(_ChunkStore):
 
 class Desync(_ChunkStore):
     name = "desync"
+    reaches_far = True
     program = "desync"
     makes_second_folder = True
 
@@ -134,5 +140,5 @@ class Desync(_ChunkStore):
         target.mkdir(parents=True, exist_ok=True)
         return [self.run(home, "untar", "-i", "-s", self.chunks(home), self.index(home, version), str(target))]
 
-    def verify(self, home: Home) -> Commands:
-        return [self.run(home, "verify", "-s", self.chunks(home))]
+    def verify(self, home: Home) -> Commands | None:
+        return None if home.far else [self.run(home, "verify", "-s", self.chunks(home))]

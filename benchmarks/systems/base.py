@@ -5,6 +5,7 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import ClassVar, TypeAlias
 from benchmarks.measuring.process import Command
 
 Commands: TypeAlias = Sequence[Command]
+
+BUCKET = "bench"
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+"""What the clients of the object store are told."""
 
 PEERS = Path(os.environ.get("BENCHMARK_PEERS", "build/peers")).absolute()
 """Where `python -m benchmarks install` puts the other systems."""
@@ -36,10 +41,14 @@ class Home:
     Attributes:
         root: The image.
         machine: Whose caches are used: "first" made the versions, others have none of what it knows.
+        service: The address of the server that the system needs beside its store; empty if none.
+        far: The address of the object store that is the store, behind a link; empty where the store is a folder.
     """
 
     root: Path
     machine: str = "first"
+    service: str = ""
+    far: str = ""
 
     @property
     def tree(self) -> Path:
@@ -77,10 +86,16 @@ class System(ABC):
     kind: ClassVar[Kind] = Kind.VERSIONING
     makes_second_folder: ClassVar[bool] = False
     """Whether a copy of the next version is another folder, as the system can't bring one up to date."""
+    reaches_far: ClassVar[bool] = False
+    """Whether its store can be an object store."""
 
     @abstractmethod
     def version(self) -> Commands:
         """Commands that print which version this is."""
+
+    def serving(self) -> AbstractContextManager[str]:
+        """The address of the server that it needs beside its store, while that runs; empty if none."""
+        return nullcontext("")
 
     @abstractmethod
     def begin(self, home: Home) -> Commands:

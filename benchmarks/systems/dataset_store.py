@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.measuring.process import Command
-from benchmarks.systems.base import Commands, Home, Kind, System, ours
+from benchmarks.systems.base import BUCKET, KEYS, Commands, Home, Kind, System, ours
 
 PROGRAM = Path(__file__).parents[1] / "measuring" / "api_program.py"
 
@@ -15,10 +15,15 @@ def numbered(version: str) -> str:
 class DatasetStore(System):
     name = "dataset_store"
     kind = Kind.OURS
+    reaches_far = True
 
     def run(self, home: Home, *words: str) -> Command:
-        caches = {"DATASET_STORE_CACHE": str(home.caches / "cache"), "DATASET_STORE_DATA": str(home.caches / "own")}
-        return Command([ours("dataset-store"), *words], home.root, {"DATASET_STORE_URL": str(home.store), **caches})
+        env = {"DATASET_STORE_CACHE": str(home.caches / "cache"), "DATASET_STORE_DATA": str(home.caches / "own")}
+        if home.far:
+            env |= {"DATASET_STORE_URL": f"s3://{BUCKET}/store", "AWS_ENDPOINT_URL": home.far, **KEYS}
+        else:
+            env |= {"DATASET_STORE_URL": str(home.store)}
+        return Command([ours("dataset-store"), *words], home.root, env)
 
     def version(self) -> Commands:
         return [Command([ours("dataset-store"), "--version"], Path.cwd())]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measuring.process import Command
-from benchmarks.systems.base import PEERS, Commands, Home, Kind, System, peer
+from benchmarks.systems.base import BUCKET, KEYS, PEERS, Commands, Home, Kind, System, peer
 
 WHO = {
     "GIT_AUTHOR_NAME": "b",
@@ -84,9 +84,13 @@ class GitLfs(Git):
 
 
 class Dvc(Git):
-    """A copy is a clone of the Git repository, which is small, whose cache of contents is that of the first."""
+    """A copy is a clone of the Git repository, which is small.
+
+    Its cache of contents is that of the first machine, or empty, where contents are in a far store.
+    """
 
     name = "DVC"
+    reaches_far = True
     kind = Kind.VERSIONING
     link = "copy"
 
@@ -96,6 +100,7 @@ class Dvc(Git):
             "PATH": path_with_peers(),
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(where / ".dvc" / "site"),
+            **KEYS,
         }
         return Command([peer("dvc"), *words], where, env)
 
@@ -114,18 +119,30 @@ class Dvc(Git):
             config("core.autostage", "true"),
             config("cache.dir", str(home.store)),
             config("cache.type", self.link),
+            *(self.to_far(home) if home.far else []),
             self.git(home.tree, "commit", "-q", "-am", "begin"),
         ]
 
+    def to_far(self, home: Home) -> Commands:
+        return [
+            self.dvc(home.tree, "remote", "add", "-q", "-d", "far", f"s3://{BUCKET}/store"),
+            self.dvc(home.tree, "remote", "modify", "far", "endpointurl", home.far),
+        ]
+
     def commit(self, home: Home, version: str) -> Commands:
-        return [self.dvc(home.tree, "add", "-q", "data"), *self.recorded(home, version)]
+        pushed = [self.dvc(home.tree, "push", "-q")] if home.far else []
+        return [self.dvc(home.tree, "add", "-q", "data"), *self.recorded(home, version), *pushed]
 
     def copy(self, home: Home, version: str, target: Path) -> Commands:
         cloned = self.git(home.root, "clone", "-q", "--branch", version, str(home.tree), str(target))
-        return [cloned, self.dvc(target, "checkout", "-q")]
+        own = [self.dvc(target, "config", "--local", "cache.dir", str(home.caches / "dvc"))] if home.far else []
+        return [cloned, *own, *self.contents(home, target)]
 
     def update(self, home: Home, version: str, target: Path) -> Commands:
-        return [*super().update(home, version, target), self.dvc(target, "checkout", "-q")]
+        return [*super().update(home, version, target), *self.contents(home, target)]
+
+    def contents(self, home: Home, target: Path) -> Commands:
+        return [self.dvc(target, "pull" if home.far else "checkout", "-q")]
 
     def diff(self, home: Home, old: str, new: str) -> Commands:
         return [self.dvc(home.tree, "diff", "-q", old, new)]
@@ -146,6 +163,7 @@ class DvcLinks(Dvc):
     name = "DVC (hard links)"
     kind = Kind.OTHER
     link = "hardlink"
+    reaches_far = False
 
 
 class Oxen(System):

@@ -15,6 +15,9 @@ class Workload(ABC):
         about: One sentence, for readers of the tables.
         room: Bytes of the image at scale 1.
         quick_limit: What its first commit is compared with where there is little time.
+        file_system: What the image is formatted as.
+        versions: How many; the first, the same again, and an edit of the one before for each further.
+        far: Whether the store is an object store behind a link.
         limits: Which of the machine's limits are measured beside it; None for all.
     """
 
@@ -22,6 +25,9 @@ class Workload(ABC):
     about: ClassVar[str]
     room: ClassVar[int]
     quick_limit: ClassVar[str] = "compress"
+    file_system: ClassVar[str] = "ext4"
+    versions: ClassVar[int] = 3
+    far: ClassVar[bool] = False
     limits: ClassVar[frozenset[str] | None] = None
 
     def __init__(self, scale: float = 1.0, seed: int = 1) -> None:
@@ -34,7 +40,7 @@ class Workload(ABC):
 
     @abstractmethod
     def edit(self, folder: Path, step: int = 1) -> None:
-        """Change the folder, as step 0 left it if this is step 1, in place.
+        """Change the folder in place: step 1 what was built, step 2 what step 1 left, where there are so many.
 
         A file that changes is made anew: what is written into a hard link changes a store that shares it.
         """

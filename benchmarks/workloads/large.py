@@ -18,13 +18,14 @@ class Noise(Workload):
     )
     room = 12 << 30
     quick_limit = "write and fsync"
+    size = SIZE
 
     def data(self, file: int, size: int) -> bytes:
         return self.rng(0, file).bytes(size)
 
     def build(self, folder: Path) -> None:
         for file in range(FILES):
-            (folder / f"{file}.{self.suffix}").write_bytes(self.data(file, self.count(SIZE)))
+            (folder / f"{file}.{self.suffix}").write_bytes(self.data(file, self.count(self.size)))
 
     suffix = "bin"
 
@@ -35,6 +36,20 @@ class Noise(Workload):
             at = len(data) if file == FILES - 1 else len(data) // 2
             path.unlink()
             path.write_bytes(data[:at] + self.data(FILES * step + file, EDIT) + data[at:])
+
+
+class NoiseFar(Noise):
+    name = "large-noise-far"
+    about = "a quarter of `large-noise`; the store is an object store 30 ms and 100 MB/s away"
+    room = 6 << 30
+    far = True
+    size = SIZE // 4
+
+
+class NoiseXfs(Noise):
+    name = "large-noise-xfs"
+    about = "`large-noise` on xfs"
+    file_system = "xfs"
 
 
 class Digits(Noise):

@@ -20,6 +20,7 @@ class Small(Workload):
     )
     room = 16 << 30
     quick_limit = "cp -a"
+    files = FILES
 
     def data(self, place: int, number: int) -> bytes:
         rng = self.rng(place, number)
@@ -30,11 +31,11 @@ class Small(Workload):
         return f"{number // IN_DIRECTORY:04d}/{number:07d}.{'bin' if number % 2 else 'json'}"
 
     def build(self, folder: Path) -> None:
-        for number in range(self.count(FILES)):
+        for number in range(self.count(self.files)):
             _write(folder, self.path(number), self.data(0, number))
 
     def edit(self, folder: Path, step: int = 1) -> None:
-        files = self.count(FILES)
+        files = self.count(self.files)
         hundredth = max(1, files // 100)
         chosen = self.rng(step).permutation(files)[: 2 * hundredth].tolist()
         for number in chosen[:hundredth]:
@@ -46,6 +47,38 @@ class Small(Workload):
             _write(folder, self.path(number), self.data(step, number))
         first = sorted(one.name for one in folder.iterdir())[files // IN_DIRECTORY // 2]
         (folder / first).rename(folder / f"{first}-renamed")
+
+
+class SmallFar(Small):
+    name = "small-far"
+    about = "a fifth of `small`; the store is an object store 30 ms and 100 MB/s away"
+    room = 6 << 30
+    far = True
+    files = FILES // 5
+
+
+class SmallBtrfs(Small):
+    name = "small-btrfs"
+    about = "a fifth of `small`, on btrfs"
+    room = 6 << 30
+    file_system = "btrfs"
+    files = FILES // 5
+
+
+class Chain(Small):
+    name = "chain"
+    about = "2,000 files of 2 to 20 KiB; 200 versions, in each ten files changed and one added"
+    room = 6 << 30
+    versions = 200
+    limits = frozenset(["hash", "stat", "cp -a", "python -c pass"])
+    files = FILES // 50
+
+    def edit(self, folder: Path, step: int = 1) -> None:
+        files = self.count(self.files)
+        for number in self.rng(step).permutation(files)[:10].tolist():
+            (folder / self.path(number)).unlink()
+            _write(folder, self.path(number), self.data(step, number))
+        _write(folder, self.path(files + step), self.data(step, files + step))
 
 
 class Wide(Workload):
