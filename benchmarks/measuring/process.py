@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+MOST_SECONDS = 3600
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
@@ -50,6 +53,27 @@ def environment(command: Command, home: Path) -> dict[str, str]:
     return base | dict(command.env)
 
 
+def launched(asked: str) -> str:
+    """What the launcher tells. Whatever ends this, and time does, ends all processes that it began.
+
+    Raises:
+        CommandFailed: It took longer than an hour.
+    """
+    words = [sys.executable, "-I", "-S", str(LAUNCHER)]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as launcher:
+        try:
+            told, _ = launcher.communicate(asked, timeout=MOST_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(launcher.pid, signal.SIGKILL)
+            raise CommandFailed(f"{asked[:300]}: not done after {MOST_SECONDS} seconds") from None
+        except BaseException:
+            os.killpg(launcher.pid, signal.SIGKILL)
+            raise
+    return told
+
+
 def measure(commands: Sequence[Command], home: Path) -> Timing:
     """Run commands one after another, each as a process of its own, then `sync`.
 
@@ -63,14 +87,7 @@ def measure(commands: Sequence[Command], home: Path) -> Timing:
         {"argv": list(one.argv), "cwd": str(one.cwd), "env": environment(one, home), "output": str(output)}
         for one in commands
     ]
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(LAUNCHER)],
-        input=json.dumps(asked),
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    results = json.loads(done.stdout)
+    results = json.loads(launched(json.dumps(asked)))
     text = output.read_text(errors="replace") if output.exists() else ""
     if results[-1]["code"]:
         words = " ".join(commands[len(results) - 1].argv)

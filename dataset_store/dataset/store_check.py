@@ -12,6 +12,7 @@ import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from threading import local
 
 from msgspec import Struct, field
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 _WORKERS = 2
+_PACKS_AHEAD = 2
 _MORE_ATTEMPTS = 2
 
 
@@ -257,6 +259,13 @@ def _listed(repository: Repository) -> ListedPacks:
     return listed
 
 
+class _Begun(Struct, frozen=True):
+    """A pack whose frames are being read and compared."""
+
+    pack: CheckedPack
+    units: list[Future[list[FrameDamage]]]
+
+
 class _Survey:
     """One check under way."""
 
@@ -286,8 +295,7 @@ class _Survey:
         needed = dict(found.live.by_pack())
         total = sum(info.size for info in self.listed.packs.values())
         with progress_bar("verifying", total, len(self.listed.packs), show=show_progress) as told:
-            for ref in sorted(self.listed.packs):
-                self._check_pack(ref, needed.get(ref, Extents.none()), told)
+            self._check_packs(needed, told)
         for ref in sorted(needed.keys() - found.packs.keys()):
             self.bad.append(needed[ref])
             if ref not in found.standing.condemned:
@@ -300,15 +308,40 @@ class _Survey:
         length = None if start is None or stop is None else stop - start
         self.found.findings.append(Finding(kind, pack_key(ref.name), problem, ref, start, length))
 
-    def _check_pack(self, ref: PackRef, live: Extents, told: Told) -> None:
+    def _check_packs(self, needed: Mapping[PackRef, Extents], told: Told) -> None:
+        """Every pack, one after another; frames of the next ones are read while one is ended."""
+        begun: deque[_Begun] = deque()
+        with ThreadPoolExecutor(max(_WORKERS, self.found.repository.packs.at_once), "verify") as pool:
+            try:
+                for ref in sorted(self.listed.packs):
+                    with suppress(ObjectMissing):  # deleted since it was listed
+                        begun.append(self._begin_pack(ref, pool))
+                    if len(begun) > _PACKS_AHEAD:
+                        self._end_pack(begun.popleft(), needed, told)
+                while begun:
+                    self._end_pack(begun.popleft(), needed, told)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _begin_pack(self, ref: PackRef, pool: ThreadPoolExecutor) -> _Begun:
         backend, size = self.found.repository.storages[ref.storage], self.listed.packs[ref].size
+        pack = check_pack_ends(backend, self.found.repository.store_id, ref, size)
+        units = () if pack.footer is None else check_frames(backend, pack, pack.footer, self._chosen(pack.footer))
+        return _Begun(pack, [pool.submit(self._run, unit) for unit in units])
+
+    def _end_pack(self, begun: _Begun, needed: Mapping[PackRef, Extents], told: Told) -> None:
+        pack, ref = begun.pack, begun.pack.ref
+        live = needed.get(ref, Extents.none())
         try:
-            pack = check_pack_ends(backend, self.found.repository.store_id, ref, size)
-            self._check_inside(pack, live)
+            for unit in begun.units:
+                pack.damaged += unit.result()
+            if pack.footer is None and self.share:
+                pack.damaged += self._scanned(pack, live)
         except ObjectMissing:
-            return  # deleted since it was listed
+            return  # deleted meanwhile
         self.found.packs[ref] = pack
-        told(1, size)
+        told(1, pack.size)
         if pack.header_problem:
             self._tell("pack-header-damaged", ref, pack.header_problem, 0, 40)
         if pack.footer_problem:
@@ -317,38 +350,20 @@ class _Survey:
             self._tell("pack-condemned", ref, "It was condemned and is still there.")
         elif not len(live):
             self._tell("pack-unnamed", ref, "Nothing that could be read needs it.")
-        damaged = unite([extents_of_places([Place(ref, one.offset, one.length, 0) for one in pack.damaged])])
-        needed = extents_of_places([Place(ref, one.offset, one.length, 0) for one in pack.damaged]).touched_by(live)
-        for one, is_needed in zip(pack.damaged, needed.tolist(), strict=True):
+        damaged_places = extents_of_places([Place(ref, one.offset, one.length, 0) for one in pack.damaged])
+        damaged = unite([damaged_places])
+        matters = damaged_places.touched_by(live)
+        for one, is_needed in zip(pack.damaged, matters.tolist(), strict=True):
             kind = "frame-damaged" if is_needed else "dead-frame-damaged"
             self._tell(kind, ref, one.problem, one.offset, one.offset + one.length)
         self.bad.append(without(live, without(live, damaged)))
         self._check_edges(pack, live, damaged)
 
-    def _check_inside(self, pack: CheckedPack, live: Extents) -> None:
-        """The frames of a pack: those chosen against its footer, or where it has none all as far as they tell."""
-        backend, footer = self.found.repository.storages[pack.ref.storage], pack.footer
-        if footer is not None:
-            chosen = self._chosen(footer)
-            is_data: Bool = footer.kinds == FrameKind.DATA
-            self.found.frames += int(is_data.sum())
-            self.found.frames_read += int((is_data & chosen).sum())
-            units = check_frames(backend, pack, footer, chosen)
-            with ThreadPoolExecutor(_WORKERS, "verify") as pool:
-                running: deque[Future[list[FrameDamage]]] = deque()
-                for unit in units:
-                    running.append(pool.submit(self._run, unit))
-                    if len(running) > 2 * _WORKERS:
-                        pack.damaged += running.popleft().result()
-                for one in running:
-                    pack.damaged += one.result()
-        elif self.share:
-            end = max(live.stop.tolist(), default=0)
-            for offset, length, problem in scan_frames(
-                backend, pack, self.codecs.codec, self._starts_in(pack.ref), end
-            ):
-                if problem:
-                    pack.damaged.append(FrameDamage(offset, length, problem))
+    def _scanned(self, pack: CheckedPack, live: Extents) -> list[FrameDamage]:
+        """What of the frames of a pack without footer is damaged, as far as they tell by themselves."""
+        backend, end = self.found.repository.storages[pack.ref.storage], max(live.stop.tolist(), default=0)
+        frames = scan_frames(backend, pack, self.codecs.codec, self._starts_in(pack.ref), end)
+        return [FrameDamage(offset, length, problem) for offset, length, problem in frames if problem]
 
     def _starts_in(self, ref: PackRef) -> list[int]:
         """See `frame_starts`; the trees are read for it once, if a footer is damaged."""
@@ -360,13 +375,16 @@ class _Survey:
         return unit(self.codecs.codec)
 
     def _chosen(self, footer: Footer) -> Bool:
-        """The frames that are read: of data a share, else all."""
-        chosen: Bool = footer.kinds != FrameKind.DATA
+        """The frames that are read: of data a share, else all. They are counted."""
+        is_data: Bool = footer.kinds == FrameKind.DATA
+        chosen: Bool = ~is_data
         if self.share >= 1:
-            return np.ones(len(chosen), np.bool_)
-        if self.share > 0:
+            chosen = np.ones(len(chosen), np.bool_)
+        elif self.share > 0:
             drawn = np.array([self.rng.random() < self.share for _ in range(len(chosen))], np.bool_)
             chosen = chosen | drawn
+        self.found.frames += int(is_data.sum())
+        self.found.frames_read += int((is_data & chosen).sum())
         return chosen
 
     def _check_edges(self, pack: CheckedPack, live: Extents, damaged: Extents) -> None:

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from threading import Event, local
+from threading import Event, Lock, local
 from typing import Protocol
 
 from dataset_store.core.arrays import Bool, Rows, np
@@ -31,6 +31,10 @@ __all__ = ["Progress", "StoredFrames", "materialise"]
 
 class StoredFrames(Protocol):
     """Where stored frames are read, wherever they are now. Every place is of whole frames."""
+
+    @property
+    def at_once(self) -> int:
+        """How many large reads are worth having under way together."""
 
     def read_ranges(self, places: Sequence[Place]) -> Iterator[memoryview]:
         """The stored bytes of each place, in the order asked."""
@@ -100,10 +104,13 @@ def materialise(
     _write_empty(entries, writer, np.flatnonzero(files & (entries.sizes == 0)))
     copier = _Copier(entries, writer, stored, reuse, progress)
     one_chunk = (entries.kinds & ONE_CHUNK) != 0
-    workers = min(4, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        jobs = _jobs(copier, entries, np.flatnonzero(files & one_chunk), np.flatnonzero(files & ~one_chunk))
-        _run(pool, jobs, 2 * workers, copier.stop)
+    workers = max(stored.at_once, min(4, os.cpu_count() or 1))
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = _jobs(copier, entries, np.flatnonzero(files & one_chunk), np.flatnonzero(files & ~one_chunk))
+            _run(pool, jobs, 2 * workers, copier.stop)
+    finally:
+        copier.give_up()
     _fetch_external(entries, copier, np.flatnonzero((kinds == Kind.EXTERNAL) & ~done), external)
     _write_links(entries, copier, writer, np.flatnonzero((kinds == Kind.SYMLINK) & ~done))
 
@@ -146,7 +153,11 @@ def _jobs(copier: "_Copier", entries: Entries, small: Rows, large: Rows) -> Iter
         yield partial(copier.copy_small, rows)
     for row in large.tolist():
         if entries.sizes[row]:
-            yield partial(copier.copy_large, row)
+            file = _LargeFile(copier, row)
+            target = 0
+            for segment in file.segments:
+                yield partial(file.copy, segment, target)
+                target += segment.plain_length
 
 
 def _units(entries: Entries, rows: Rows) -> Iterator[list[int]]:
@@ -217,8 +228,15 @@ class _Copier:
         self.progress = progress
         self.threads = _Codecs()
         self.stop = Event()
+        self.open: set[int] = set()
+        """Descriptors of files of several chunks that are not whole yet."""
 
-    def _require_wanted(self) -> None:
+    def give_up(self) -> None:
+        """Close what is not whole, without its time, by which whole files are known. Nothing may be in progress."""
+        while self.open:
+            os.close(self.open.pop())
+
+    def require_wanted(self) -> None:
         if self.stop.is_set():
             raise _Stopped
 
@@ -253,32 +271,13 @@ class _Copier:
         )
         self.progress(len(ordered), int(self.entries.sizes[ordered].sum()))
 
-    def copy_large(self, row: int) -> None:
-        """Write one file of several chunks, segment by segment."""
-        entries = self.entries
-        key: PathKey = entries.keys[row]
-        opened = self.writer.create_file(key, executable=bool(entries.kinds[row] & EXECUTABLE))
-        try:
-            target = 0
-            for segment in segments_of(entries, row):
-                self._require_wanted()
-                if not self.reuse(row, segment, opened, target):
-                    self.copy_segment(row, segment, opened, target)
-                target += segment.plain_length
-                self.progress(0, segment.plain_length)
-        except BaseException:
-            os.close(opened)  # without its time, by which whole files are known
-            raise
-        self.writer.close_file(opened, key, int(entries.mtimes[row]))
-        self.progress(1, 0)
-
     def copy_external(self, row: int, external: External) -> None:
         """Write the file that an external link leads to."""
         key: PathKey = self.entries.keys[row]
         with self.writer.writing(key, executable=False, mtime_ns=int(self.entries.mtimes[row])) as write:
 
             def take(piece: bytes) -> None:
-                self._require_wanted()
+                self.require_wanted()
                 write(piece)
                 self.progress(0, len(piece))
 
@@ -310,7 +309,7 @@ class _Copier:
         """The frames of a segment, read some MiB at a time."""
         what = _named(segment.pack, segment.offset)
         for data in whole_frames(self.stored.read_run(segment.place, _READ_BYTES), what=what):
-            self._require_wanted()
+            self.require_wanted()
             yield self.threads.codec.decode_frame(data, what=what)
 
     def _wrong(self, row: int, where: Segment | Place) -> CorruptObject:
@@ -319,6 +318,47 @@ class _Copier:
             f"{where.pack.name.hex()} are not what the version says.",
             NEXT_STEP,
         )
+
+
+class _LargeFile:
+    """A file of several chunks. Each of its segments is one unit of work; the first opens it and the last closes it."""
+
+    def __init__(self, copier: _Copier, row: int) -> None:
+        self.copier = copier
+        self.row = row
+        self.segments = list(segments_of(copier.entries, row))
+        self.left = len(self.segments)
+        self.opened: int | None = None
+        self.lock = Lock()
+
+    def copy(self, segment: Segment, target: int) -> None:
+        """Write one segment at its place."""
+        copier = self.copier
+        copier.require_wanted()
+        opened = self._open()
+        if not copier.reuse(self.row, segment, opened, target):
+            copier.copy_segment(self.row, segment, opened, target)
+        copier.progress(0, segment.plain_length)
+        with self.lock:
+            self.left -= 1
+            whole = not self.left
+        if whole:
+            self._close(opened)
+
+    def _open(self) -> int:
+        entries = self.copier.entries
+        with self.lock:
+            if self.opened is None:
+                executable = bool(entries.kinds[self.row] & EXECUTABLE)
+                self.opened = self.copier.writer.create_file(entries.keys[self.row], executable=executable)
+                self.copier.open.add(self.opened)
+            return self.opened
+
+    def _close(self, opened: int) -> None:
+        entries = self.copier.entries
+        self.copier.open.remove(opened)
+        self.copier.writer.close_file(opened, entries.keys[self.row], int(entries.mtimes[self.row]))
+        self.copier.progress(1, 0)
 
 
 def _named(pack: PackRef, offset: int) -> str:

@@ -102,6 +102,7 @@ class Traits(Struct, frozen=True):
 
     Attributes:
         hole_bytes: Bytes that take about as long to read as one more request; 0 where requests cost nothing.
+        at_once: How many large requests are worth having under way together; one where one alone fills the line.
         create_is_promised: Whether the rules of the storage itself promise one winner. Where they do not, a store
             is made there only after its create was tried.
         asks_once: Whether a request that fails was sent once only, so that it is worth repeating. Other storages do
@@ -109,6 +110,7 @@ class Traits(Struct, frozen=True):
     """
 
     hole_bytes: int = 0
+    at_once: int = 1
     create_is_promised: bool = True
     asks_once: bool = False
 

@@ -2,8 +2,8 @@
 
 Promises: a place is handed out once and never changes, and holds as soon as the pack was put; a put that failed is
 repeated with the same name and the same bytes; whatever is read in one batch takes one round of ranged reads for
-each storage (footers longer than 64 KiB a second one). Memory is bounded by two packs and one batch on writing, by
-the budget on reading.
+each storage (footers longer than 64 KiB a second one). Memory is bounded by the budget on reading; on writing by one
+batch, the pack that fills, and those on their way: one, or some 80 MiB where a storage wants several requests at once.
 
 A reader that is told whereabouts looks for frames where they are now; a pack that is missing all the same is looked for
 again while the log has moved on (docs/format.md §11, Reading).
@@ -36,12 +36,14 @@ from dataset_store.core.packfile import (
 )
 from dataset_store.core.relocation import Moved, moved_footer, sound_packs
 from dataset_store.errors import ObjectMissing
-from dataset_store.storage.backend import Backend, Key, Span, Tail
+from dataset_store.storage.backend import Backend, Key, Span, Tail, Traits
 
 __all__ = ["PackReader", "PackWriter", "Whereabouts"]
 
 _TARGET: Final = 40 << 20
 _WORTH_A_THREAD: Final = 4 << 20
+_UNDER_WAY: Final = 80 << 20
+"""Bytes of packs that may be on their way at once, where that is more than one pack."""
 _TAIL: Final = 64 << 10
 _FOOTERS_AT_ONCE: Final = 256
 _CACHED: Final = 1 << 20
@@ -81,19 +83,20 @@ class PackWriter:
         self._new_name = new_name
         self._on_written = on_written
         self._target = target
+        self._at_once = max(1, min(backend.traits.at_once, _UNDER_WAY // target))
         self._packs: deque[PackBuilder] = deque()
         """Packs not put yet; all but the last are full."""
-        self._putting: _Put | None = None
-        """The put of the first of them, if that was begun."""
+        self._puts: deque[_Put] = deque()
+        """The puts that were begun: of the first of them, in order."""
 
     def append(self, frames: Sequence[EncodedFrame], *, together: bool = False) -> list[Place]:
         """Take frames; the place of each, valid once its pack was put, at the latest by `flush`.
 
         With `together` they come to stand one after another in one pack, which may grow beyond its target for it.
 
-        A full pack is put while the next one fills; once that is full too, this waits. Frames come in the order of
-        their files' keys, and data before segment lists before nodes: a frame of an earlier kind than the one before it
-        begins another pack.
+        Full packs are put while the next one fills; once that is full too, this waits for the first. Frames come in
+        the order of their files' keys, and data before segment lists before nodes: a frame of an earlier kind than the
+        one before it begins another pack.
 
         Raises:
             StorageFailed: A full pack could not be put. None of `frames` was taken; call again.
@@ -108,47 +111,63 @@ class PackWriter:
             StorageFailed: A pack could not be put; call again, it goes under the same name.
         """
         while self._packs:
-            self._finish_put(self._putting or _Put(self._put_first))
+            if self._at_once > 1:
+                self._begin_puts(min(len(self._packs), self._at_once))
+            self._finish_first()
 
     def _place(self, frame: EncodedFrame, *, begin: bool) -> Place:
         """Put a frame behind the others; `begin` a pack for it where the last one is full."""
-        if not self._packs or (begin and self._is_full(self._packs[-1])) or not self._packs[-1].takes(frame):
+        full = self._is_closed() or (begin and self._is_full(self._packs[-1]))
+        if full or not self._packs[-1].takes(frame):
             self._packs.append(PackBuilder(self._store_id, self._new_name()))
         pack = self._packs[-1]
         offset = pack.append(frame)
         return Place(PackRef(self._storage, pack.name), offset, len(frame.data), frame.plain)
 
+    def _is_closed(self) -> bool:
+        """Whether the last pack takes nothing more: its put was begun, and may have been done though it failed."""
+        return len(self._puts) == len(self._packs)
+
     def _is_full(self, pack: PackBuilder) -> bool:
         return pack.size >= self._target
 
     def _put_full(self) -> None:
-        """See to it that no more than one pack that is complete waits, and that it is on its way."""
+        """See to it that no more packs that are complete wait than may be on their way, and that they are."""
         while complete := self._complete():
-            putting = self._putting or _Put(self._put_first)
-            if complete > 1 or self._packs[0].size < _WORTH_A_THREAD:
-                self._finish_put(putting)
-                continue
-            self._putting = putting
-            putting.begin()
-            return
+            if complete <= self._at_once and self._packs[0].size >= _WORTH_A_THREAD:
+                self._begin_puts(complete)
+                return
+            self._finish_first()
 
     def _complete(self) -> int:
         """How many packs take no more frames: all but the last, and that one if it is full."""
-        return len(self._packs) - 1 + self._is_full(self._packs[-1]) if self._packs else 0
+        if not self._packs:
+            return 0
+        return len(self._packs) - 1 + (self._is_closed() or self._is_full(self._packs[-1]))
 
-    def _finish_put(self, putting: "_Put") -> None:
+    def _begin_puts(self, count: int) -> None:
+        """See to it that the first `count` packs are on their way."""
+        while len(self._puts) < count:
+            self._puts.append(self._put_of(self._packs[len(self._puts)]))
+        for put in self._puts:
+            put.begin()
+
+    def _finish_first(self) -> None:
+        """Wait until the first pack was put."""
+        pack = self._packs[0]
+        if not self._puts:
+            self._puts.append(self._put_of(pack))
         try:
-            putting.finish()
+            self._puts[0].finish()
         except Exception:
-            self._putting = None  # the next call puts the same pack again
+            self._puts[0] = self._put_of(pack)  # the next call puts it again
             raise
-        self._putting = None
-        pack = self._packs.popleft()
+        self._puts.popleft()
+        self._packs.popleft()
         self._on_written(PackRef(self._storage, pack.name), pack.footer())
 
-    def _put_first(self) -> None:
-        pack = self._packs[0]
-        self._backend.put(Key(pack_key(pack.name)), pack.finish())
+    def _put_of(self, pack: PackBuilder) -> "_Put":
+        return _Put(lambda: self._backend.put(Key(pack_key(pack.name)), pack.finish()))
 
 
 class _Put:
@@ -205,8 +224,8 @@ class PackReader:
     Args:
         store_id: The store that the packs must belong to.
         resolve: The backend of a storage number.
-        hole_bytes: Bytes that take about as long to read as one more request. Holes up to this size are read
-            and dropped rather than asked around; 0 where requests cost nothing.
+        traits: What is worth knowing of the storages. Holes that cost less than a request are read and dropped
+            rather than asked around.
         whereabouts: Where frames are now; without it they are where their places say.
     """
 
@@ -214,13 +233,14 @@ class PackReader:
         self,
         store_id: StoreId,
         resolve: Callable[[int], Backend],
+        traits: Traits = Traits(),  # noqa: B008  (a value)
         *,
-        hole_bytes: int = 0,
         whereabouts: Whereabouts | None = None,
     ) -> None:
         self._store_id = store_id
         self._resolve = resolve
-        self._hole_bytes = hole_bytes
+        self._hole_bytes = traits.hole_bytes
+        self.at_once = traits.at_once
         self._whereabouts = whereabouts
         self._codec = FrameCodec()
 

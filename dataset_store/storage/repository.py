@@ -134,7 +134,6 @@ def open_repository(
     catalog = CatalogView(Log(backend, object_digest(config_object), looks=cache, is_new=is_new), cache)
     store_id = StoreId(bytes.fromhex(config.store))
     storages = Storages(backend, store_id, lambda: catalog.catalog.storages)
-    hole_bytes = backend.traits.hole_bytes
-    standings = Standings(catalog, PackReader(store_id, storages.__getitem__, hole_bytes=hole_bytes), keeper)
-    packs = PackReader(store_id, storages.__getitem__, hole_bytes=hole_bytes, whereabouts=standings)
+    standings = Standings(catalog, PackReader(store_id, storages.__getitem__, backend.traits), keeper)
+    packs = PackReader(store_id, storages.__getitem__, backend.traits, whereabouts=standings)
     return Repository(backend, config, catalog, packs, StoredNodes(packs, keeper), storages, standings)

@@ -3,11 +3,13 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as program
 from benchmarks import report
+from benchmarks.measuring import process
 from benchmarks.measuring.folders import contents_of, taken_by
 from benchmarks.measuring.process import Command, CommandFailed, measure
 from benchmarks.measuring.samples import Sample, append, load
@@ -115,3 +117,12 @@ def test_a_chain_and_a_far_store_are_measured_and_every_copy_is_right(tmp_path, 
     text = "\n".join(report.tables(samples))
     assert "| chain |" in text
     assert "Requests to the object store" in text
+
+
+def test_a_command_that_does_not_end_is_ended_with_all_that_it_began(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "MOST_SECONDS", 1)
+    endless = Command(["sh", "-c", "sleep 1000 & echo $! > child; wait"], tmp_path)
+    with pytest.raises(CommandFailed, match="not done after 1 seconds"):
+        measure([endless], tmp_path / "home")
+    child = Path("/proc", (tmp_path / "child").read_text().strip(), "status")
+    assert not child.exists() or "zombie" in child.read_text()

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from blake3 import blake3
@@ -13,7 +14,7 @@ from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.packfile import PackRef, Place, check_pack, pack_key
 from dataset_store.errors import CorruptObject, ObjectMissing, StorageFailed
 from dataset_store.storage import packs as writing
-from dataset_store.storage.backend import Key, Span, Tail
+from dataset_store.storage.backend import Key, Span, Tail, Traits
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.packs import PackReader, PackWriter
 from dataset_store.storage.wrappers import Wrapper
@@ -180,6 +181,12 @@ class Held(Wrapper):
         self.inner.put(key, buffers)
 
 
+class Wide(Wrapper):
+    """A storage that wants several large requests at once."""
+
+    traits = Traits(at_once=3)
+
+
 @pytest.fixture
 def beside(monkeypatch):
     monkeypatch.setattr(writing, "_WORTH_A_THREAD", 0)
@@ -205,9 +212,51 @@ def test_a_full_pack_is_put_while_the_next_one_fills_and_never_two_wait(beside):
     assert [bytes(data) for data in reader(backend).read_frames(places)] == frames
 
 
-@pytest.mark.parametrize("failing", [1, 2])
-def test_a_put_beside_the_work_that_failed_is_told_by_the_next_call_and_repeated(beside, failing):
+def test_where_a_storage_wants_it_several_packs_are_on_their_way_and_they_are_told_in_order(beside):
+    backend, written = Held(Wide(MemoryBackend())), []
+    packs = writer(backend, 1_000, written)
+    places = packs.append([encode(DATA, noise(1_000, 0))])
+    for row in range(1, 4):
+        places += packs.append([encode(DATA, noise(1_000, row))])
+    for _ in range(3):
+        assert backend.begun.acquire(timeout=30)
+    assert written == []
+    backend.go_on.release(10)
+    packs.flush()
+    assert [ref for ref, _ in written] == [place.pack for place in places]
+    assert len(reader(backend).read_frames(places)) == 4
+
+
+def test_a_flush_puts_all_that_waits_at_once_where_a_storage_wants_it():
+    backend, written = Held(Wide(MemoryBackend())), []
+    packs = writer(backend, 1_000, written)
+    packs.append([encode(NODE, b"x"), encode(LIST, b"y"), encode(DATA, b"z")])  # each begins a pack
+    with ThreadPoolExecutor(1) as pool:
+        flushing = pool.submit(packs.flush)
+        for _ in range(3):
+            assert backend.begun.acquire(timeout=30)
+        backend.go_on.release(3)
+        flushing.result(30)
+    assert len(written) == 3
+
+
+def test_no_frame_joins_a_pack_whose_put_failed_as_it_may_have_been_put():
     store, written = MemoryBackend(), []
+    packs = writer(FaultyBackend(store, [Fault("put", 1, Effect.ERROR_AFTER)]), written=written)
+    frames = [encode(DATA, b"first"), encode(DATA, b"second")]
+    places = packs.append(frames[:1])
+    with pytest.raises(StorageFailed):
+        packs.flush()
+    places += packs.append(frames[1:])
+    packs.flush()
+    assert [ref for ref, _ in written] == [place.pack for place in places]
+    assert [bytes(data) for data in reader(store).read_frames(places)] == [frame.data for frame in frames]
+
+
+@pytest.mark.parametrize("kind", [MemoryBackend, lambda: Wide(MemoryBackend())], ids=["one", "several"])
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_put_beside_the_work_that_failed_is_told_by_the_next_call_and_repeated(beside, failing, kind):
+    store, written = kind(), []
     packs = writer(FaultyBackend(store, [Fault("put", failing, Effect.ERROR_BEFORE)]), 500, written)
     frames = [encode(DATA, noise(600, row)) for row in range(4)]
     places, failures = [], 0
@@ -283,7 +332,7 @@ def three_packs():
 @given(requests(), st.sampled_from([0, 1, 50, 5000]), st.integers(1, 5000))
 def test_reading_together_gives_what_reading_each_alone_gives(places, hole_bytes, budget):
     backends = three_packs()
-    packs = PackReader(STORE, backends.__getitem__, hole_bytes=hole_bytes)
+    packs = PackReader(STORE, backends.__getitem__, Traits(hole_bytes))
     expected = [contents(place.pack)[place.offset : place.offset + place.stored] for place in places]
     assert [bytes(data) for data in packs.read_ranges(places, budget)] == expected
     assert [bytes(data) for data in packs.read_frames(places)] == expected
@@ -305,7 +354,7 @@ def test_less_than_a_tenth_more_bytes_is_read_than_asked(places):
 @given(requests(), st.sampled_from([0, 50]), st.integers(1, 3000))
 def test_the_budget_bounds_what_is_read_at_once(places, hole_bytes, budget):
     backends = three_packs()
-    packs = PackReader(STORE, backends.__getitem__, hole_bytes=hole_bytes)
+    packs = PackReader(STORE, backends.__getitem__, Traits(hole_bytes))
     largest = max((place.stored for place in places), default=0)
     for _ in packs.read_ranges(places, budget):
         spans = [span for backend in backends.values() for call in backend.calls for span in call]
@@ -321,7 +370,7 @@ def test_each_round_asks_for_as_much_as_the_budget_allows_holes_included():
     list(reader(store).read_ranges(places, 1000))
     assert [len(call) for call in store.calls] == [10] * 10
     store.calls.clear()
-    list(reader(store, hole_bytes=300).read_ranges(places, 4000))
+    list(reader(store, traits=Traits(300)).read_ranges(places, 4000))
     assert [[span.stop - span.start for span in call] for call in store.calls] == [[3700]] * 10
 
 
@@ -338,7 +387,7 @@ def test_a_hole_is_read_where_it_takes_no_longer_than_a_request():
     store, _, places = stored_frames(3)
     backend, size = Spans(store), places[0].stored
     for hole_bytes in (0, size - 1, size):
-        reader(backend, hole_bytes=hole_bytes).read_frames([places[0], places[2]])
+        reader(backend, traits=Traits(hole_bytes)).read_frames([places[0], places[2]])
     assert [len(call) for call in backend.calls] == [2, 2, 1]
 
 

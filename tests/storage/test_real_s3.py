@@ -211,4 +211,4 @@ def _written_frames(backend):
             frame = codec.encode_frame(FrameKind.NODE, [plain], [ChunkId(hash32(plain))])
             written[writer.append([frame])[0]] = plain
         writer.flush()
-    return written, PackReader(store_id, lambda _number: backend, hole_bytes=0)
+    return written, PackReader(store_id, lambda _number: backend)

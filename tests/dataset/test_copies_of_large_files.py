@@ -1,0 +1,55 @@
+"""Copies of large files: their segments are fetched side by side, and a file is whole or has no time of its own."""
+
+import os
+from threading import Barrier
+
+import pytest
+
+from dataset_store import Dataset
+from dataset_store.errors import ObjectMissing
+from dataset_store.local import materialise
+from dataset_store.storage import packs
+from dataset_store.storage.backend import Traits
+from dataset_store.storage.posix_backend import PosixBackend
+from dataset_store.testing.folders import read, write
+
+
+@pytest.fixture
+def version(home, monkeypatch):
+    """A version of one file whose bytes lie in several packs."""
+    monkeypatch.setitem(packs.PackWriter.__init__.__kwdefaults__, "target", 1 << 20)
+    write(home / "data", {"large": os.urandom(6 << 20)})
+    dataset = Dataset.create("d", "p")
+    dataset.sync_folder(home / "data")
+    dataset.finalize(auto_upload=True)
+    return dataset
+
+
+def packs_in(home):
+    return sorted((home / "store" / "packs").rglob("*/*"))
+
+
+def test_segments_of_one_file_are_fetched_by_several_threads(version, home, monkeypatch):
+    both = Barrier(2, timeout=30)
+    copy_segment = materialise._Copier.copy_segment
+
+    def copied(self, row, segment, opened, target):
+        if target < 2 << 20:
+            both.wait()  # would stand still if one thread wrote the whole file
+        copy_segment(self, row, segment, opened, target)
+
+    monkeypatch.setattr(materialise._Copier, "copy_segment", copied)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert read(version.get_local_copy()) == read(home / "data")
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_copy_that_ends_early_leaves_nothing_open(version, home, monkeypatch, at_once):
+    monkeypatch.setattr(PosixBackend, "traits", Traits(at_once=at_once))
+    found = packs_in(home)
+    assert len(found) > 4
+    found[len(found) // 2].unlink()
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(ObjectMissing):
+        version.get_local_copy()
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
