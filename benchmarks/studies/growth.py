@@ -5,8 +5,8 @@
 
 Entries are made up (their contents are nowhere), but stores, trees and logs are real, and so is every operation that is
 measured: each is one call in a process of its own, whose largest resident set is told beside it; the median of five.
-`entries` also prints the exponent of each fit, the slope of a line through the logarithms: 0 where an operation takes as
-long however much there is, 1 where it takes ten times as long for ten times as much. What is expected stands beside it.
+Then the exponent of each fit, the slope of a line through the logarithms: 0 where an operation takes as long however
+much there is, 1 where it takes ten times as long for ten times as much. What is expected stands beside it.
 """
 
 import argparse
@@ -94,7 +94,7 @@ class Series:
             tags=(),
             description=None,
             metadata={},
-            producer="growth",
+            producer=None,
         )
         self.workspace.repository.catalog.commit(lambda _catalog: entry)
         self.parents = (entry.commit,)
@@ -168,7 +168,7 @@ def _merge(home: Path, before, after) -> Callable[[], object]:
 
 OPERATIONS: Mapping[str, Callable[..., Callable[[], object]]] = {
     "diff": lambda _home, before, after: lambda: after.diff(before),
-    "one directory": lambda _home, _before, after: lambda: after.list_files("d0000"),
+    "one directory": lambda _home, _before, after: lambda: after.list_files("d0000/*"),
     "list": lambda _home, _before, after: after.list_files,
     "all versions": lambda _home, _before, after: lambda: type(after).list_datasets("p", "^growth$"),
     "commit": _commit,

@@ -192,7 +192,12 @@ class Entries(Struct, frozen=True, eq=False):
         """The rows `[start, stop)` that lie below `directory`; the empty key is the whole table."""
         if not directory:
             return 0, len(self)
-        return bisect_left(self.keys, directory + b"\0"), bisect_left(self.keys, directory + b"\1")
+        return self.range_between(PathKey(directory + b"\0"), PathKey(directory + b"\1"))
+
+    def range_between(self, first: PathKey, behind: PathKey | None) -> tuple[int, int]:
+        """The rows `[start, stop)` of the keys from `first` on and before `behind`, or to the end."""
+        start = bisect_left(self.keys, first)
+        return start, max(start, len(self) if behind is None else bisect_left(self.keys, behind))
 
     def identities(self) -> Void:
         """(kind, exec, size, content id) of each row as one comparable value, shape (n,)."""

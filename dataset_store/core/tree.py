@@ -164,9 +164,8 @@ def _ranges_by_child(firsts: Sequence[PathKey], ranges: Sequence[KeyRange]) -> d
 def _within(leaf: Entries, ranges: Sequence[KeyRange]) -> Iterable[Entries]:
     """The rows of a leaf that lie in each of the ranges."""
     for start, stop in ranges:
-        first = bisect_left(leaf.keys, start)
-        last = len(leaf) if stop is None else bisect_left(leaf.keys, stop)
-        yield leaf if (first, last) == (0, len(leaf)) else leaf.rows(first, max(first, last))
+        first, last = leaf.range_between(start, stop)
+        yield leaf if (first, last) == (0, len(leaf)) else leaf.rows(first, last)
 
 
 def lookup(root: TreeRoot, keys: Sequence[PathKey], reader: NodeReader) -> Entries:

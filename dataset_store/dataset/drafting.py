@@ -15,13 +15,13 @@ from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import VersionId
 from dataset_store.core.entries import KIND_BITS, Changes, Entries, concat, overlay, same_identity, sort_rows
 from dataset_store.core.kinds import Kind
-from dataset_store.core.log_entries import TreeRootRow
 from dataset_store.core.paths import ROOT, PathKey, directory_key, portability_problems, starts_below, to_text
-from dataset_store.core.tree import lookup, read_all, read_range
+from dataset_store.core.tree import lookup
 from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.links import as_fetched, link_rows, links_of
 from dataset_store.dataset.progress import progress_bar
 from dataset_store.dataset.rechecking import base_is_live, lost_rows
+from dataset_store.dataset.selecting import holds_below, plain_directory, ranges_below, read_at, read_below
 from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import InvalidRequest, PathNotFound
 from dataset_store.local.draft_records import Lost, Source
@@ -48,7 +48,8 @@ _HERE = Way()
 
 def current_entries(workspace: Workspace, draft: Draft, below: PathKey = ROOT) -> Entries:
     """The entries of a draft as they are now, all or those below a directory (and the entry of that key itself)."""
-    base = _base_entries(workspace, draft.opened.base, below)
+    base = draft.opened.base
+    held = read_at(root_of(base), below, workspace.repository.nodes) if base is not None else Entries.empty()
     changes = draft.changes
     if below:
         start, stop = changes.entries.range_of(below)
@@ -56,18 +57,7 @@ def current_entries(workspace: Workspace, draft: Draft, below: PathKey = ROOT) -
         rows = concat([changes.entries.rows(own, own + 1)] if own is not None else [])
         inside = concat([rows, changes.entries.rows(start, stop)])
         changes = Changes(inside, [key for key in changes.removed if key == below or key.startswith(below + b"\0")])
-    return overlay(base, changes)
-
-
-def _base_entries(workspace: Workspace, base: TreeRootRow | None, below: PathKey) -> Entries:
-    if base is None:
-        return Entries.empty()
-    nodes = workspace.repository.nodes
-    if not below:
-        return read_all(root_of(base), nodes)
-    itself = lookup(root_of(base), [below], nodes)
-    inside = read_range(root_of(base), PathKey(below + b"\0"), PathKey(below + b"\1"), nodes)
-    return concat([itself, inside])
+    return overlay(held, changes)
 
 
 def sync(
@@ -157,8 +147,9 @@ def put_rows(workspace: Workspace, draft: Draft, found: Folder, below: PathKey) 
 def _without_held_directories(workspace: Workspace, draft: Draft, rows: Entries) -> Entries:
     """The rows but for empty directories below which the draft holds entries: there they are, and not empty."""
     empty = np.flatnonzero((rows.kinds & KIND_BITS) == Kind.DIRECTORY).tolist()
-    held = set(_existing_directories(workspace, draft, [rows.keys[row] for row in empty]))
-    return rows.take(np.array([key not in held for key in rows.keys], np.bool_)) if held else rows
+    below = _held_below(workspace, draft, [rows.keys[row] for row in empty])
+    held = {row for row in empty if holds_below(below, rows.keys[row])}
+    return rows.take(np.array([row not in held for row in range(len(rows))], np.bool_)) if held else rows
 
 
 def _selected(entries: Entries, below: PathKey, wildcards: Sequence[str], *, recursive: bool) -> Bool:
@@ -184,9 +175,7 @@ def _in_the_way(workspace: Workspace, draft: Draft, added: Sequence[PathKey]) ->
     """Entries that added keys make impossible: files (or empty directories) above them, and entries below them."""
     above = {directory for key in added for directory in _directories_above(key)}
     blocked = set(_entries_at(workspace, draft, sorted(above - set(added))).keys)
-    directories = _existing_directories(workspace, draft, added)
-    for key in directories:
-        blocked.update(current_entries(workspace, draft, key).keys)
+    blocked.update(_held_below(workspace, draft, added).keys)
     return blocked - set(added)
 
 
@@ -196,23 +185,19 @@ def _directories_above(key: PathKey) -> list[PathKey]:
     return [PathKey(b"\0".join(parts[:depth])) for depth in range(1, len(parts))]
 
 
-def _existing_directories(workspace: Workspace, draft: Draft, keys: Sequence[PathKey]) -> list[PathKey]:
-    """Those of the keys below which the draft holds entries."""
-    held = current_entries(workspace, draft) if len(keys) > 32 else None
-    found = []
-    for key in keys:
-        if held is not None:
-            start, stop = held.range_of(key)
-            if stop > start:
-                found.append(key)
-        elif any(other != key for other in current_entries(workspace, draft, key).keys):
-            found.append(key)
-    return found
+def _held_below(workspace: Workspace, draft: Draft, keys: Sequence[PathKey]) -> Entries:
+    """What the draft holds below any of these sorted keys."""
+    base, own = draft.opened.base, draft.changes.entries
+    held = read_below(root_of(base), keys, workspace.repository.nodes) if base is not None else Entries.empty()
+    bounds = [own.range_between(*some) for some in ranges_below(keys)]
+    changed = concat([own.rows(start, stop) for start, stop in bounds if stop > start])
+    return overlay(held, Changes(changed, draft.changes.removed)) if len(held) or len(changed) else held
 
 
 def remove_paths(workspace: Workspace, draft: Draft, pattern: str, *, recursive: bool) -> int:
     """Remove the entries that a wildcard or directory means, or the links whose URL one means; how many."""
-    (keys,) = keys_meant(workspace, draft, current_entries(workspace, draft), [pattern], recursive=recursive)
+    below = ROOT if scheme_of(pattern) else plain_directory(pattern)
+    (keys,) = keys_meant(workspace, draft, current_entries(workspace, draft, below), [pattern], recursive=recursive)
     if keys:
         _record(workspace, draft, Changes(Entries.empty(), keys), None, ROOT)
     lost = sorted(draft.lost)

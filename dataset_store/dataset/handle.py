@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dataset_store.core.catalog import Version
 from dataset_store.core.entries import Entries
-from dataset_store.core.tree import read_all
+from dataset_store.core.paths import ROOT, PathKey
 from dataset_store.dataset.workspace import Workspace, workspace_at
 from dataset_store.errors import NotFinal, VersionIsFinal
 from dataset_store.local.drafts import Draft
@@ -128,12 +128,14 @@ class Handle:
                 self._workspace.version(self.id)  # raises where it was discarded
         return self._held
 
-    def _entries(self) -> Entries:
+    def _entries(self, below: PathKey = ROOT) -> Entries:
+        """All, or those below a directory; the entry of that very name, if it is no directory."""
         from dataset_store.dataset import drafting
+        from dataset_store.dataset.selecting import read_at
 
         if self._draft is not None:
-            return drafting.current_entries(self._workspace, self._draft)
-        return read_all(root_of(self._final().entry.tree), self._workspace.repository.nodes)
+            return drafting.current_entries(self._workspace, self._draft, below)
+        return read_at(root_of(self._final().entry.tree), below, self._workspace.repository.nodes)
 
     def _parents(self) -> Sequence[str]:
         return self._draft.opened.parents if self._draft else self._final().entry.parents

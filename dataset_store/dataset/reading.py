@@ -202,8 +202,11 @@ class Reading(Handle):
             dataset_id: Only files that this version of the lineage introduced.
         """
         from dataset_store.dataset.listing import paths_of
+        from dataset_store.dataset.selecting import plain_directory
 
-        entries = self._introduced_by(dataset_id) if dataset_id else self._entries()
+        if dataset_id:
+            return paths_of(self._introduced_by(dataset_id), dataset_path, recursive=recursive)
+        entries = self._entries(plain_directory(dataset_path or ""))
         return paths_of(entries, dataset_path, recursive=recursive)
 
     @property

@@ -18,10 +18,21 @@ from dataset_store.core.shares import read_share, share_of
 from dataset_store.core.tree import KeyRange, TreeRoot, lookup, read_all, read_ranges
 from dataset_store.core.wildcards import is_wildcard, matching
 from dataset_store.dataset.lists import with_lists
-from dataset_store.errors import InvalidRequest, PathNotFound
+from dataset_store.errors import InvalidPath, InvalidRequest, PathNotFound
 from dataset_store.storage.trees import StoredNodes, root_of
 
-__all__ = ["EVERYTHING", "Selection", "entries_of", "parts_of", "read_below", "selection_of"]
+__all__ = [
+    "EVERYTHING",
+    "Selection",
+    "entries_of",
+    "holds_below",
+    "parts_of",
+    "plain_directory",
+    "ranges_below",
+    "read_at",
+    "read_below",
+    "selection_of",
+]
 
 _PART_BYTES = 512 << 20
 """Bytes of a part where nobody says how many there are; what ClearML puts into one archive by default."""
@@ -89,7 +100,7 @@ def _named(root: TreeRoot, files: Sequence[str], nodes: StoredNodes) -> Entries:
     entries = lookup(root, sorted(named), nodes)
     others = sorted(named.keys() - set(entries.keys))
     inside = read_below(root, others, nodes)
-    neither = [named[key] for key in others if not _holds_below(inside, key)]
+    neither = [named[key] for key in others if not holds_below(inside, key)]
     for path in neither:
         if not is_wildcard(path):
             raise PathNotFound(f"The version has no {path!r}.", "List its files; only a wildcard may find none.")
@@ -99,7 +110,7 @@ def _named(root: TreeRoot, files: Sequence[str], nodes: StoredNodes) -> Entries:
 
 def _matching(root: TreeRoot, patterns: Sequence[str], nodes: StoredNodes) -> Entries:
     """The entries that any of the wildcards means, read from the directories that they begin with."""
-    directories = sorted({_plain_directory(pattern.strip("/")) for pattern in patterns})
+    directories = sorted({plain_directory(pattern) for pattern in patterns})
     rows = read_below(root, directories, nodes)
     texts = [to_text(key) for key in rows.keys]
     meant = np.zeros(len(texts), np.bool_)
@@ -108,12 +119,20 @@ def _matching(root: TreeRoot, patterns: Sequence[str], nodes: StoredNodes) -> En
     return rows.take(meant)
 
 
+def read_at(root: TreeRoot, key: PathKey, nodes: StoredNodes) -> Entries:
+    """The entry of a key, or those below it where it is a directory; all where it is the root."""
+    if not key:
+        return read_all(root, nodes)
+    itself = lookup(root, [key], nodes)
+    return itself if len(itself) else read_below(root, [key], nodes)
+
+
 def read_below(root: TreeRoot, directories: Sequence[PathKey], nodes: StoredNodes) -> Entries:
     """The entries below any of the sorted directories."""
-    return read_ranges(root, _below(directories), nodes)
+    return read_ranges(root, ranges_below(directories), nodes)
 
 
-def _below(directories: Sequence[PathKey]) -> list[KeyRange]:
+def ranges_below(directories: Sequence[PathKey]) -> list[KeyRange]:
     """The ranges of what lies below sorted directories; one that lies below another is in the other's."""
     if ROOT in directories:
         return [(ROOT, None)]
@@ -124,12 +143,17 @@ def _below(directories: Sequence[PathKey]) -> list[KeyRange]:
     return list(ranges)
 
 
-def _holds_below(entries: Entries, directory: PathKey) -> bool:
+def holds_below(entries: Entries, directory: PathKey) -> bool:
+    """Whether any of the entries lies below a directory."""
     start, stop = entries.range_of(directory)
     return stop > start
 
 
-def _plain_directory(pattern: str) -> PathKey:
-    names = pattern.split("/")[:-1]
+def plain_directory(pattern: str) -> PathKey:
+    """The directory that a wildcard begins with, below which all lies that it can mean; the root where it has none."""
+    names = str(pattern).strip("/").split("/")[:-1]  # scripts give path objects too
     wild = next((at for at, name in enumerate(names) if is_wildcard(name)), len(names))
-    return to_key("/".join(names[:wild])) if wild else ROOT
+    try:
+        return to_key("/".join(names[:wild])) if wild else ROOT
+    except InvalidPath:
+        return ROOT

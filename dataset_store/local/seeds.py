@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from threading import Lock
 
 from msgspec import Struct
 
@@ -168,6 +169,7 @@ class ChunkReuse:
         self.footers = footers
         # A file of many segments asks once for each; as many rows are at work at once as there are threads.
         self._held = lru_cache(maxsize=8)(self._chunks_held)
+        self._lock = Lock()  # of two segments that need one footer, one fetches it
 
     def __call__(self, row: int, segment: Segment, opened: int, target: int) -> bool:
         """Write one segment into an open private file, all of it or none of it that counts; whether it is there."""
@@ -179,8 +181,8 @@ class ChunkReuse:
         if not os.path.lexists(self.seed.file(there)):
             return False
         try:
-            wanted = _chunks(segment, self.footers)
-            held = self._held(there)
+            with self._lock:
+                wanted, held = _chunks(segment, self.footers), self._held(there)
         except Corrupt:  # the earlier version has lost a pack that this one may not need
             return False
         if not all(chunk_id in held for chunk_id, _ in wanted):

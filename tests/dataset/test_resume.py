@@ -4,7 +4,7 @@ import os
 import random
 from collections import Counter
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 import pytest
 
@@ -376,15 +376,14 @@ def test_what_runs_beside_a_failure_ends_at_its_next_piece(home, small_packs, an
     dataset.sync_folder(home / "in")
     dataset.finalize(auto_upload=True)
     another_machine()
-    stop, first, later = Event(), [], []
+    stop, first, later = Event(), Lock(), []
     monkeypatch.setattr(materialise, "Event", lambda: stop)
     copy_segment = materialise._Copier.copy_segment
 
     def copied(self, row, segment, opened, target):
-        if target == 0 and not first:
-            first.append(row)
+        if first.acquire(blocking=False):
             assert stop.wait(20)
-        elif row not in first:
+        elif not stop.is_set():
             raise KeyboardInterrupt
         else:
             later.append(target)
