@@ -13,6 +13,7 @@ This module never asks the file system anything: whether a link's target exists 
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import le
 from typing import Final, NewType, cast
 
@@ -20,6 +21,8 @@ from msgspec import Struct
 
 from dataset_store.core.arrays import np
 from dataset_store.errors import CorruptObject, InvalidPath
+
+_SLASHES_FOR_ZEROS: Final = bytes.maketrans(b"/\0", b"\0/")
 
 __all__ = [
     "MAX_COMPONENTS",
@@ -39,6 +42,7 @@ __all__ = [
     "to_key",
     "to_path",
     "to_text",
+    "to_texts",
 ]
 
 PathKey = NewType("PathKey", bytes)
@@ -107,6 +111,13 @@ def to_text(key: PathKey) -> str:
     return to_path(key).decode("utf-8", "surrogateescape")
 
 
+def to_texts(keys: Sequence[PathKey]) -> list[str]:
+    """As `to_text` of each, in a fraction of the time: no key has a slash, so slashes part them."""
+    if not keys:
+        return []
+    return b"/".join(keys).translate(_SLASHES_FOR_ZEROS).decode("utf-8", "surrogateescape").split("\0")
+
+
 def check_key(key: bytes) -> PathKey:
     """Check one stored key by the rules of `to_key`.
 
@@ -133,18 +144,27 @@ def check_keys(keys: Sequence[bytes]) -> Sequence[PathKey]:
     Raises:
         CorruptObject: Any of the rules is broken; the message names the first key that breaks it.
     """
-    if not keys:
-        return cast("Sequence[PathKey]", keys)
-    if not _names_are_valid(keys):
+    check_key_tables([keys])
+    return cast("Sequence[PathKey]", keys)
+
+
+def check_key_tables(tables: Sequence[Sequence[bytes]]) -> None:
+    """As `check_keys` of each: the names of all are looked at together. Raises as it does."""
+    keys = list(chain.from_iterable(tables))
+    if keys and not _names_are_valid(keys):
         for key in keys:
             check_key(key)
+    for some in tables:
+        _check_order(some)
+
+
+def _check_order(keys: Sequence[bytes]) -> None:
     # A key and everything below it sort before key + 1, so one comparison tests order and ancestry.
     floors = [key + b"\1" for key in keys]
     if not all(map(le, floors, keys[1:])):
         place = next(i for i, (floor, key) in enumerate(zip(floors, keys[1:], strict=False)) if key < floor)
         pair = f"{_shown(keys[place])} and {_shown(keys[place + 1])}"
         raise CorruptObject(f"The stored keys {pair} are out of order or one lies below the other.", _NOT_OURS)
-    return cast("Sequence[PathKey]", keys)
 
 
 def parent_key(key: PathKey) -> PathKey:

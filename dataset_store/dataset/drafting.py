@@ -15,7 +15,7 @@ from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import VersionId
 from dataset_store.core.entries import KIND_BITS, Changes, Entries, concat, overlay, same_identity, sort_rows
 from dataset_store.core.kinds import Kind
-from dataset_store.core.paths import ROOT, PathKey, directory_key, portability_problems, starts_below, to_text
+from dataset_store.core.paths import ROOT, PathKey, directory_key, portability_problems, starts_below, to_texts
 from dataset_store.core.tree import lookup
 from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.links import as_fetched, link_rows, links_of
@@ -154,7 +154,7 @@ def _without_held_directories(workspace: Workspace, draft: Draft, rows: Entries)
 
 def _selected(entries: Entries, below: PathKey, wildcards: Sequence[str], *, recursive: bool) -> Bool:
     skip = len(below) + 1 if below else 0
-    texts = [to_text(PathKey(key[skip:])) for key in entries.keys]
+    texts = to_texts([PathKey(key[skip:]) for key in entries.keys])
     meant = np.zeros(len(texts), np.bool_) if wildcards else np.ones(len(texts), np.bool_)
     for wildcard in wildcards:
         meant |= np.array(globbed(texts, wildcard, recursive=recursive), np.bool_)
@@ -201,7 +201,7 @@ def remove_paths(workspace: Workspace, draft: Draft, pattern: str, *, recursive:
     if keys:
         _record(workspace, draft, Changes(Entries.empty(), keys), None, ROOT)
     lost = sorted(draft.lost)
-    given_up = list(compress(lost, matching([to_text(key) for key in lost], pattern, recursive=recursive)))
+    given_up = list(compress(lost, matching(to_texts(lost), pattern, recursive=recursive)))
     _give_up(draft, given_up)
     return len(keys) + len(given_up)
 
@@ -210,7 +210,7 @@ def keys_meant(
     workspace: Workspace, draft: Draft, entries: Entries, patterns: Sequence[str], *, recursive: bool
 ) -> list[list[PathKey]]:
     """For each wildcard, directory or URL of links the keys of the draft's entries that it means."""
-    texts = [to_text(key) for key in entries.keys]
+    texts = to_texts(entries.keys)
     rows = link_rows(entries).tolist() if any(map(scheme_of, patterns)) else []
     urls = [link.url for link in links_of(workspace, entries, rows, draft)]
 

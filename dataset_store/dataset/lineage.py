@@ -6,7 +6,8 @@ from dataset_store.core.catalog import Catalog
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import Changes, Entries, compose, overlay
 from dataset_store.core.merge import common_bases, merge
-from dataset_store.core.nodes import Node, NodeRef, decode_node
+from dataset_store.core.node_decoding import decode_node
+from dataset_store.core.nodes import Node, NodeRef
 from dataset_store.core.packfile import PACK_HEADER_SIZE, PackRef, Place
 from dataset_store.core.tree import NodeReader, TreeRoot, edit, read_all
 from dataset_store.dataset.workspace import Workspace

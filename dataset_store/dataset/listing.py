@@ -1,12 +1,13 @@
 """What users see of entries: file entries and lists of paths."""
 
+from itertools import compress
 from typing import Any, ClassVar
 
 from msgspec import Struct
 
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, Entries
 from dataset_store.core.kinds import Kind
-from dataset_store.core.paths import to_text
+from dataset_store.core.paths import to_texts
 from dataset_store.core.shares import share_numbers
 from dataset_store.core.wildcards import matching
 from dataset_store.dataset.selecting import parts_of
@@ -82,10 +83,10 @@ def file_entries(entries: Entries) -> list[FileEntry]:
     entries = entries.take(is_file)
     origins = [origin.hex() for origin in entries.origin_ids]
     columns = (entries.kinds, entries.sizes, entries.mtimes, entries.origins, numbers)
-    rows = zip(entries.keys, entries.content_ids, *(column.tolist() for column in columns), strict=True)
+    rows = zip(to_texts(entries.keys), entries.content_ids, *(column.tolist() for column in columns), strict=True)
     return [
         FileEntry(
-            to_text(key),
+            path,
             content_id.tobytes().hex(),
             size,
             origins[origin],
@@ -94,16 +95,12 @@ def file_entries(entries: Entries) -> list[FileEntry]:
             Kind(kind & KIND_BITS).name.lower(),
             artifacts[part],
         )
-        for key, content_id, kind, size, mtime, origin, part in rows
+        for path, content_id, kind, size, mtime, origin, part in rows
     ]
 
 
 def paths_of(entries: Entries, pattern: str | None = None, *, recursive: bool = True) -> list[str]:
     """The paths of the files that a wildcard means, sorted as text. Empty directories are no files."""
-    texts = [
-        to_text(key)
-        for key, kind in zip(entries.keys, (entries.kinds & KIND_BITS).tolist(), strict=True)
-        if kind != Kind.DIRECTORY
-    ]
-    meant = matching(texts, pattern, recursive=recursive)
-    return sorted(text for text, is_meant in zip(texts, meant, strict=True) if is_meant)
+    is_file = (entries.kinds & KIND_BITS) != Kind.DIRECTORY
+    texts = list(compress(to_texts(entries.keys), is_file.tolist()))
+    return sorted(compress(texts, matching(texts, pattern, recursive=recursive)))

@@ -10,7 +10,7 @@ from dataset_store.core.arrays import Bool, np
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, LISTED, Entries
 from dataset_store.core.frames import FrameCodec
 from dataset_store.core.kinds import Kind
-from dataset_store.core.paths import PathKey, to_text
+from dataset_store.core.paths import PathKey, to_texts
 from dataset_store.core.segments import FileSegments, segments_of, with_segments_at
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.sending import Sender
@@ -57,7 +57,7 @@ def require_nothing_lost(draft: Draft) -> None:
         ChunksLost: There are some.
     """
     if draft.lost:
-        lost = [to_text(key) for key in sorted(draft.lost)]
+        lost = to_texts(sorted(draft.lost))
         more = len(lost) - _TOLD_AT_MOST
         told = ", ".join(lost[:_TOLD_AT_MOST]) + (f" and {more} more" if more > 0 else "")
         raise ChunksLost(

@@ -13,7 +13,7 @@ from dataset_store.core.arrays import np
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Changes, Entries, overlay
 from dataset_store.core.log_entries import TreeRootRow
-from dataset_store.core.paths import ROOT, PathKey, to_key, to_text
+from dataset_store.core.paths import ROOT, PathKey, to_key, to_texts
 from dataset_store.core.shares import read_share, share_of
 from dataset_store.core.tree import KeyRange, TreeRoot, lookup, read_all, read_ranges
 from dataset_store.core.wildcards import is_wildcard, matching
@@ -112,7 +112,7 @@ def _matching(root: TreeRoot, patterns: Sequence[str], nodes: StoredNodes) -> En
     """The entries that any of the wildcards means, read from the directories that they begin with."""
     directories = sorted({plain_directory(pattern) for pattern in patterns})
     rows = read_below(root, directories, nodes)
-    texts = [to_text(key) for key in rows.keys]
+    texts = to_texts(rows.keys)
     meant = np.zeros(len(texts), np.bool_)
     for pattern in patterns:
         meant |= np.array(matching(texts, pattern), np.bool_)

@@ -25,7 +25,7 @@ from dataset_store.core.frames import Frame, FrameCodec, FrameKind, require
 from dataset_store.core.kinds import Kind
 from dataset_store.core.log_entries import Blob, TreeRootRow
 from dataset_store.core.packfile import PackRef, Place, pack_key
-from dataset_store.core.paths import ROOT, to_text
+from dataset_store.core.paths import ROOT, to_text, to_texts
 from dataset_store.core.segments import Segment, decode_segment_list, segments_of
 from dataset_store.core.tree import read_all
 from dataset_store.dataset.asking import BrokenLink, broken_links
@@ -163,7 +163,7 @@ def _contents(entries: Entries) -> Entries:
 
 
 def _paths(entries: Entries) -> tuple[str, ...]:
-    return tuple(to_text(key) for key in entries.keys)
+    return tuple(to_texts(entries.keys))
 
 
 def _read_folder(folder: str) -> Entries:

@@ -15,7 +15,8 @@ from dataset_store.core.digest import NodeId
 from dataset_store.core.entries import LISTED, Entries
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite
 from dataset_store.core.frames import FrameKind
-from dataset_store.core.nodes import Children, Node, NodeRef, decode_node
+from dataset_store.core.node_decoding import decode_node
+from dataset_store.core.nodes import Children, Node, NodeRef
 from dataset_store.core.packfile import Place
 from dataset_store.core.segments import (
     FileSegments,

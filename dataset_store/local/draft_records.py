@@ -15,7 +15,8 @@ from msgspec import Struct
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import Changes, Entries
 from dataset_store.core.log_entries import Blob, Producer, Statistics, TreeRootRow
-from dataset_store.core.nodes import decode_node, encode_node
+from dataset_store.core.node_decoding import decode_node
+from dataset_store.core.nodes import encode_node
 from dataset_store.core.paths import ROOT, PathKey, to_path
 from dataset_store.errors import CorruptObject
 from dataset_store.local.os_errors import reading_error

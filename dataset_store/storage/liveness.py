@@ -17,7 +17,8 @@ from dataset_store.core.entries import LISTED, Entries
 from dataset_store.core.extents import Extents, extents_of_places, extents_of_segments, unite
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.log_entries import Blob, TreeRootRow
-from dataset_store.core.nodes import Children, NodeRef, decode_node
+from dataset_store.core.node_decoding import decode_node
+from dataset_store.core.nodes import Children, NodeRef
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.segments import decode_segment_list, segments_of
 from dataset_store.storage.blobs import extents_of_blob

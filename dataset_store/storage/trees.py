@@ -22,7 +22,8 @@ from dataset_store.core.entries import Changes, Entries
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.log_entries import Census as CensusRow
 from dataset_store.core.log_entries import PlaceRow, TreeRootRow
-from dataset_store.core.nodes import Children, Node, NodeRef, decode_node, level_of
+from dataset_store.core.node_decoding import decode_nodes
+from dataset_store.core.nodes import Children, Node, NodeRef, level_of
 from dataset_store.core.packfile import Footer, PackRef, Place
 from dataset_store.core.paths import PathKey
 from dataset_store.core.tree import TreeRoot, build, edit, still_there
@@ -98,8 +99,9 @@ class StoredNodes:
         found = self._recent.get_many([ref.node_id for ref in refs])
         missing = [row for row, node in enumerate(found) if node is None]
         plains = self.read(FrameKind.NODE, [refs[row] for row in missing]) if missing else []
-        for row, plain in zip(missing, plains, strict=True):
-            found[row] = node = decode_node(plain, f"pack {refs[row].place.pack.name.hex()}")
+        nodes = decode_nodes(plains, [f"pack {refs[row].place.pack.name.hex()}" for row in missing])
+        for row, plain, node in zip(missing, plains, nodes, strict=True):
+            found[row] = node
             self._recent.put(refs[row].node_id, node, len(plain))
         return [node for node in found if node is not None]
 

@@ -8,7 +8,8 @@ from msgspec import Struct, field
 from dataset_store.core.arrays import np
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import EXECUTABLE, ONE_CHUNK, Entries, Segments
-from dataset_store.core.nodes import Node, NodeRef, decode_node
+from dataset_store.core.node_decoding import decode_node
+from dataset_store.core.nodes import Node, NodeRef
 from dataset_store.core.packfile import PACK_HEADER_SIZE, PackRef, Place
 from dataset_store.core.paths import PathKey
 

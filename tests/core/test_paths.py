@@ -13,6 +13,7 @@ from dataset_store.core.paths import (
     ROOT,
     PathKey,
     check_key,
+    check_key_tables,
     check_keys,
     child_key,
     directory_key,
@@ -23,6 +24,7 @@ from dataset_store.core.paths import (
     to_key,
     to_path,
     to_text,
+    to_texts,
 )
 from dataset_store.errors import CorruptObject, InvalidPath
 
@@ -255,3 +257,22 @@ def test_usual_names_are_looked_at_together():
     assert path_rules._is_portable(keys)
     assert path_rules._is_portable([])
     assert not path_rules._is_portable([*keys, to_key("train/x")])
+
+
+@given(st.lists(paths.map(to_key)))
+def test_texts_of_many_keys_are_those_of_each(many):
+    assert to_texts(many) == [to_text(key) for key in many]
+
+
+@given(st.lists(st.lists(st.binary(min_size=1, max_size=4).map(lambda name: name.replace(b"/", b"x")), max_size=4)))
+def test_key_tables_are_right_where_each_is(tables):
+    def broken(check, *given):
+        try:
+            check(*given)
+        except CorruptObject as error:
+            return str(error)
+        return None
+
+    alone = [problem for table in tables if (problem := broken(check_keys, table))]
+    together = broken(check_key_tables, tables)
+    assert bool(together) == bool(alone)

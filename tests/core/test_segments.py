@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from dataset_store.core.digest import ChunkId, PackName, hash32, rows_digest
 from dataset_store.core.entries import LISTED, ONE_CHUNK, make_entries
-from dataset_store.core.nodes import decode_node, encode_node
+from dataset_store.core.node_decoding import decode_node
+from dataset_store.core.nodes import encode_node
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.paths import PathKey
 from dataset_store.core.segments import (

@@ -13,7 +13,8 @@ from dataset_store.core.census import MOST_PACKS, Census, census_after, packs_to
 from dataset_store.core.diff import changes_between, diff, diff_entries
 from dataset_store.core.digest import ContentDigest
 from dataset_store.core.entries import LISTED, Changes, Entries, overlay, same_identity
-from dataset_store.core.nodes import Children, concat_children, decode_node, encode_node, level_of
+from dataset_store.core.node_decoding import decode_node, decode_nodes
+from dataset_store.core.nodes import Children, concat_children, encode_node, level_of
 from dataset_store.core.paths import PathKey
 from dataset_store.core.shares import read_share
 from dataset_store.core.tree import TreeRoot, _Writes, build, edit, lookup, read_all, read_range, read_ranges
@@ -186,6 +187,41 @@ def test_hostile_nodes_raise_only_corrupt_object(data):
             decode_node(hostile, "memory")
         except CorruptObject:
             continue
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_nodes_that_are_decoded_together_are_those_that_are_decoded_alone_and_the_broken_one_is_named(data):
+    nodes = MemoryNodes()
+    for size in (0, 3, 700):
+        build(entries_of({key(n): n for n in range(size)}), nodes)
+    plains = data.draw(st.lists(st.sampled_from(list(nodes.plains.values())), max_size=6))
+    row = data.draw(st.integers(0, 5))
+    if row < len(plains):
+        hostile = bytearray(plains[row])
+        hostile[data.draw(st.integers(0, len(hostile) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+        plains[row] = bytes(hostile)
+    whats = [f"pack {number}" for number in range(len(plains))]
+    alone, problem = [], None
+    try:
+        alone = [decode_node(plain, what) for plain, what in zip(plains, whats, strict=True)]
+    except CorruptObject as error:
+        problem = str(error)
+    if problem is None:
+        together = decode_nodes(plains, whats)
+        assert [encode_node(node) for node in together] == [encode_node(node) for node in alone]
+        for one, other in zip(together, alone, strict=True):
+            assert [column.tolist() for column in numbers_in(one)] == [column.tolist() for column in numbers_in(other)]
+    else:
+        with pytest.raises(CorruptObject) as told:
+            decode_nodes(plains, whats)
+        assert str(told.value) == problem
+
+
+def numbers_in(rows):
+    """All columns of a node."""
+    fields = [getattr(rows, name) for name in rows.__struct_fields__]
+    return [one for one in fields if isinstance(one, np.ndarray)]
 
 
 @pytest.mark.parametrize(("offset", "stored"), [(39, 50), (100, 0), (2**32 - 50, 50), (2**32 - 1, 2**32 - 1)])

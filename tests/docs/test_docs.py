@@ -65,7 +65,8 @@ def test_the_worked_example_of_the_format_is_true():
 
     from dataset_store.core.entries import Entries
     from dataset_store.core.frames import FrameCodec
-    from dataset_store.core.nodes import content_digest, decode_node, encode_node
+    from dataset_store.core.node_decoding import decode_node
+    from dataset_store.core.nodes import content_digest, encode_node
     from dataset_store.core.paths import to_text
 
     page = (ROOT / "docs" / "format.md").read_text()

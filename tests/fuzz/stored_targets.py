@@ -28,7 +28,8 @@ from dataset_store.core.graph_lines import graph_lines
 from dataset_store.core.links import Link, decode_link, encode_link
 from dataset_store.core.log_entries import decode_entry, decode_pack_list
 from dataset_store.core.merge import common_bases
-from dataset_store.core.nodes import Children, NodeRef, content_digest, decode_node, encode_node
+from dataset_store.core.node_decoding import decode_node
+from dataset_store.core.nodes import Children, NodeRef, content_digest, encode_node
 from dataset_store.core.packfile import (
     PackRef,
     Place,

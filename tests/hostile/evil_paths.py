@@ -14,7 +14,8 @@ from random import Random
 import numpy as np
 
 from dataset_store.core.entries import make_entries
-from dataset_store.core.nodes import decode_node, encode_node
+from dataset_store.core.node_decoding import decode_node
+from dataset_store.core.nodes import encode_node
 from dataset_store.core.paths import PathKey, link_stays_inside, portability_problems, to_key, to_path
 from dataset_store.errors import CorruptObject, DatasetStoreError, InvalidPath
 from dataset_store.local.folder_writer import FolderWriter

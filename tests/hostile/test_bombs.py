@@ -26,7 +26,7 @@ from pathlib import Path
 from dataset_store.core.checkpoints import decode_checkpoint
 from dataset_store.core.envelope import CHECKPOINT, seal
 from dataset_store.core.frames import FrameCodec
-from dataset_store.core.nodes import decode_node
+from dataset_store.core.node_decoding import decode_node
 from dataset_store.core.segments import decode_segment_list
 from dataset_store.core.packfile import Footer
 from dataset_store.errors import CorruptObject

@@ -23,7 +23,8 @@ from dataset_store.core.log_entries import (
     decode_entry,
     decode_pack_list,
 )
-from dataset_store.core.nodes import Children, decode_node
+from dataset_store.core.node_decoding import decode_node
+from dataset_store.core.nodes import Children
 from dataset_store.core.packfile import PACK_HEADER_SIZE, pack_key
 from dataset_store.core.segments import decode_segment_list, segment_rows, segments_of
 from dataset_store.storage.memory_backend import MemoryBackend
