@@ -66,17 +66,18 @@ def age(time_ns: int) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Rows in columns, as lines. The columns numbered in `right` are flush right; the last is never padded."""
-    cells = [[shown(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return [_line(row, widths, right) for row in cells]
+    columns = [_shown_all(column) for column in zip(header, *rows, strict=True)]
+    padded = [_padded(column, to_right=number in right) for number, column in enumerate(columns[:-1])]
+    return ["  ".join(row).rstrip() for row in zip(*padded, columns[-1], strict=True)]
 
 
-def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
-    padded = (
-        cell.rjust(width) if column in right else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    )
-    return "  ".join(padded).rstrip()
+def _shown_all(cells: Sequence[str]) -> Sequence[str]:
+    return cells if "".join(cells).isprintable() else [shown(cell) for cell in cells]
+
+
+def _padded(cells: Sequence[str], *, to_right: bool) -> list[str]:
+    width = max(map(len, cells))
+    return [cell.rjust(width) if to_right else cell.ljust(width) for cell in cells]
 
 
 def lines_out(lines: Sequence[str]) -> None:

@@ -130,11 +130,12 @@ class Handle:
 
     def _entries(self, below: PathKey = ROOT) -> Entries:
         """All, or those below a directory; the entry of that very name, if it is no directory."""
-        from dataset_store.dataset import drafting
+        if self._draft is not None:
+            from dataset_store.dataset import drafting
+
+            return drafting.current_entries(self._workspace, self._draft, below)
         from dataset_store.dataset.selecting import read_at
 
-        if self._draft is not None:
-            return drafting.current_entries(self._workspace, self._draft, below)
         return read_at(root_of(self._final().entry.tree), below, self._workspace.repository.nodes)
 
     def _parents(self) -> Sequence[str]:

@@ -368,7 +368,69 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(link_files_doc,
+"link_files(descriptor, names, sources, told, /) -> bytes\n\n"
+"Give files other names in an open directory: tuples of names and of paths, and of each two native int64, the size and\n"
+"the time of modification in ns that it must have. A byte for each: 1 where that was done, 0 where it was not.");
+
+static int
+link_one(int directory, const char *name, const char *source, const int64_t *told)
+{
+    struct stat now;
+    int64_t modified;
+
+    return lstat(source, &now) == 0 && S_ISREG(now.st_mode) && (int64_t)now.st_size == told[0] &&
+           nanoseconds(MTIME_OF(now), &modified) && modified == told[1] &&
+           linkat(AT_FDCWD, source, directory, name, 0) == 0;
+}
+
+static PyObject *
+link_files(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *names, *sources, *result = NULL;
+    Py_buffer told;
+    const char **texts = NULL;
+    Py_ssize_t count;
+    int directory;
+
+    if (!PyArg_ParseTuple(args, "iO!O!y*:link_files", &directory, &PyTuple_Type, &names, &PyTuple_Type, &sources, &told))
+        return NULL;
+    count = PyTuple_Size(names);
+    if (PyTuple_Size(sources) != count || told.len != count * 2 * (Py_ssize_t)sizeof(int64_t)) {
+        PyErr_SetString(PyExc_ValueError, "link_files: names, sources and rows do not go together");
+        goto done;
+    }
+    texts = PyMem_Malloc((size_t)(2 * count + 1) * sizeof *texts);
+    if (texts == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        char *text;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(names, i), &text, NULL) < 0)
+            goto done;
+        texts[2 * i] = text;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(sources, i), &text, NULL) < 0)
+            goto done;
+        texts[2 * i + 1] = text;
+    }
+    result = PyBytes_FromStringAndSize(NULL, count);
+    if (result == NULL)
+        goto done;
+    char *linked = PyBytes_AsString(result);
+    const int64_t *rows = told.buf;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++)
+        linked[i] = (char)link_one(directory, texts[2 * i], texts[2 * i + 1], rows + 2 * i);
+    Py_END_ALLOW_THREADS
+done:
+    PyMem_Free(texts);
+    PyBuffer_Release(&told);
+    return result;
+}
+
 static PyMethodDef methods[] = {
+    {"link_files", link_files, METH_VARARGS, link_files_doc},
     {"write_files", write_files, METH_VARARGS, write_files_doc},
     {"read_files", read_files, METH_VARARGS, read_files_doc},
     {"list_directory", list_directory, METH_VARARGS, list_directory_doc},

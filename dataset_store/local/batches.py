@@ -15,7 +15,7 @@ try:
 except ImportError:
     _files = None
 
-__all__ = ["compiled", "list_directory", "read_unchanged", "write_files"]
+__all__ = ["compiled", "link_files", "list_directory", "read_unchanged", "write_files"]
 
 _LISTED: Final = 6  # columns of a row of `list_directory`
 
@@ -55,6 +55,24 @@ def write_files(
         return 0
     told = np.stack([np.array(modes, np.int64), mtimes_ns], axis=1)
     done: int = _files.write_files(directory, tuple(names), tuple(contents), told)
+    return done
+
+
+def link_files(directory: int, names: Sequence[bytes], sources: Sequence[bytes], expected: I64) -> bytes:
+    """Give files other names in an open directory.
+
+    Args:
+        directory: Its descriptor.
+        names: n of them.
+        sources: The paths of the files.
+        expected: The size and the time of modification, in ns, that each must have; shape (n, 2).
+
+    Returns:
+        A byte for each: 1 where it was done, 0 where it has to be done, or refused, otherwise.
+    """
+    if _files is None:
+        return bytes(len(names))
+    done: bytes = _files.link_files(directory, tuple(names), tuple(sources), np.ascontiguousarray(expected))
     return done
 
 

@@ -16,6 +16,7 @@ the folder is incomplete, and the owner removes it.
 
 import errno
 import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from typing import Final, Self
 
 from msgspec import Struct
 
-from dataset_store.core.arrays import np
+from dataset_store.core.arrays import I64, Bool, np
 from dataset_store.core.paths import ROOT, PathKey, link_stays_inside, parent_key, to_path
 from dataset_store.errors import (
     DatasetStoreError,
@@ -35,7 +36,7 @@ from dataset_store.errors import (
     TargetNotEmpty,
     UnsupportedFileType,
 )
-from dataset_store.local.batches import write_files
+from dataset_store.local.batches import link_files, write_files
 from dataset_store.local.os_errors import shown, writing_error
 
 __all__ = ["FolderWriter", "clone"]
@@ -44,6 +45,9 @@ _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLO
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_OPEN: Final = 64
 _COPY_BYTES: Final = 1 << 20
+
+_TIME_UNITS: Final = (100, 1_000, 1_000_000, 10**9, 2 * 10**9)
+"""Of times of modification on file systems, in ns."""
 
 # A link that the file system, the kernel's protection of links or the place of the source does not allow.
 _NO_LINK: Final = frozenset(
@@ -187,26 +191,39 @@ class FolderWriter:
             raise
         self.close_file(opened, key, mtime_ns)
 
-    def hard_links(self, sources: Sequence[bytes], keys: Sequence[PathKey]) -> list[bool]:
+    def hard_links(self, sources: Sequence[bytes], keys: Sequence[PathKey], expected: I64) -> Bool:
         """Let files of the folder be other names of files that lie outside it; fastest where keys ascend.
 
         Args:
             sources: n paths.
             keys: The name that each gets.
+            expected: The size of each, and the time of modification that it was given, in ns; shape (n, 2).
 
         Returns:
-            For each False if that is not possible (too many names, another file system, forbidden, no such source):
-            the caller makes the file in another way. Nothing was made then.
+            For each False if that is not possible (too many names, another file system, forbidden, no such source, or
+            not of this size and time, as finely as its file system keeps times): the caller makes the file in another
+            way. Nothing was made then. Shape (n,).
 
         Raises:
             TargetNotEmpty: Something of that name is there.
             DiskFull, StorageFailed: The disk refused.
         """
-        linked = []
+        linked: Bool = np.zeros(len(keys), np.bool_)
+        names = [key.rpartition(b"\0")[2] for key in keys]
         with _Cursor(self._directories) as cursor:
-            for source, key in zip(sources, keys, strict=True):
-                with self._naming(key):
-                    linked.append(_link(source, key.rpartition(b"\0")[2], cursor.at(key)))
+            for start, stop in _runs_in_one_directory(keys):
+                with self._naming(keys[start]):
+                    directory = cursor.at(keys[start])
+                rows = slice(start, stop)
+                linked[rows] = np.frombuffer(
+                    link_files(directory, names[rows], sources[rows], expected[rows]), np.bool_
+                )
+                for at in (start + np.flatnonzero(~linked[rows])).tolist():
+                    with self._naming(keys[at]):
+                        size, mtime_ns = expected[at].tolist()
+                        linked[at] = _is_as_made(sources[at], size, mtime_ns) and _link(
+                            sources[at], names[at], directory
+                        )
         return linked
 
     def make_directory(self, key: PathKey) -> None:
@@ -258,6 +275,17 @@ class FolderWriter:
 
     def _naming(self, key: PathKey) -> "_Naming":
         return _Naming(self._root, key)
+
+
+def _is_as_made(path: bytes, size: int, mtime_ns: int) -> bool:
+    """Whether a file still has the size and time that it was given, as finely as its file system keeps times."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    if found.st_size != size or not stat.S_ISREG(found.st_mode):
+        return False
+    return found.st_mtime_ns == mtime_ns or found.st_mtime_ns in [mtime_ns - mtime_ns % unit for unit in _TIME_UNITS]
 
 
 def _link(source: bytes, name: bytes, directory: int) -> bool:

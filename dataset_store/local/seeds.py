@@ -7,9 +7,10 @@ with the size and time that it was given is linked: whoever writes into one chan
 """
 
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from threading import Lock
 
 from msgspec import Struct
@@ -23,15 +24,14 @@ from dataset_store.core.paths import PathKey, to_path
 from dataset_store.core.segments import Segment, segment_chunks, segments_of
 from dataset_store.errors import Corrupt
 from dataset_store.local.folder_writer import FolderWriter
+from dataset_store.local.jobs import results_in_order
 
 __all__ = ["ChunkReuse", "Seed", "copy_unchanged", "link_unchanged"]
 
-_TIME_UNITS = (100, 1_000, 1_000_000, 10**9, 2 * 10**9)
-"""Of times of modification on file systems, in ns."""
-
 _SMALL = 256 * 1024
 _BATCH = 256
-_LINKS = 4_096
+_LINKS = 1_024
+_LINKERS = 2
 _SLICE = 65_536
 """Rows that are Python numbers at a time."""
 
@@ -86,30 +86,19 @@ def _moved(entries: Entries, seed: Entries, rows: Sequence[int]) -> list[tuple[i
 
 def link_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:
     """Link what the seed has unchanged; the rows that are done now, shape (n,)."""
+
+    def link(pairs: Sequence[tuple[int, int]]) -> tuple[list[int], Bool]:
+        rows = [row for row, _ in pairs]
+        expected = np.stack([entries.sizes[rows].astype(np.int64), entries.mtimes[rows]], axis=1)
+        sources = [seed.file(there) for _, there in pairs]
+        return rows, writer.hard_links(sources, [entries.keys[row] for row in rows], expected)
+
     done = done.copy()
-    rows: list[int] = []
-    sources: list[bytes] = []
-    for row, there in _matches(entries, seed.entries, ~done):
-        source = seed.file(there)
-        if _is_as_made(source, entries.sizes.item(row), entries.mtimes.item(row)):
-            rows.append(row)
-            sources.append(source)
-        if len(rows) == _LINKS:
-            done[rows] = writer.hard_links(sources, [entries.keys[row] for row in rows])
-            rows, sources = [], []
-    done[rows] = writer.hard_links(sources, [entries.keys[row] for row in rows])
+    matches = _matches(entries, seed.entries, ~done)
+    with ThreadPoolExecutor(_LINKERS, "link") as pool:
+        for rows, linked in results_in_order(pool, link, iter(lambda: list(islice(matches, _LINKS)), [])):
+            done[rows] = linked
     return done
-
-
-def _is_as_made(path: bytes, size: int, mtime_ns: int) -> bool:
-    """Whether a file still has the size and time that it was given, as finely as its file system keeps times."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    if found.st_size != size or not stat.S_ISREG(found.st_mode):
-        return False
-    return found.st_mtime_ns == mtime_ns or found.st_mtime_ns in [mtime_ns - mtime_ns % unit for unit in _TIME_UNITS]
 
 
 def copy_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:

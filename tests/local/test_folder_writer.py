@@ -7,6 +7,7 @@ import stat
 import threading
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -182,7 +183,7 @@ def test_a_file_is_never_overwritten(root, writer):
     with pytest.raises(TargetNotEmpty):
         writer.create_file(to_key("a/f"), executable=False)
     with pytest.raises(TargetNotEmpty):
-        writer.hard_links([os.fsencode(root / "a" / "f")], [to_key("a/f")])
+        linked(writer, [root / "a" / "f"], ["a/f"])
     with pytest.raises(TargetNotEmpty):
         writer.symlinks([to_key("a/f")], [b"g"])
     assert (root / "a" / "f").read_bytes() == b"first"
@@ -228,20 +229,56 @@ def test_several_threads_write_different_files(root, writer):
 # Hard links
 
 
-def test_a_hard_link_shares_the_file(root, writer, outside):
-    assert writer.hard_links([os.fsencode(outside / "precious")], [to_key("a/f")]) == [True]
+@pytest.fixture(params=["compiled", "plain"])
+def either_way(request, monkeypatch):
+    if request.param == "plain":
+        monkeypatch.setattr(batches, "_files", None)
+
+
+def linked(writer, sources, paths, size=None, mtime_ns=None):
+    """Links to sources as they are, or as they should be."""
+    found = [os.stat(source) if os.path.exists(source) else os.stat("/") for source in sources]
+    expected = np.array([[one.st_size, one.st_mtime_ns] if size is None else [size, mtime_ns] for one in found])
+    return writer.hard_links([os.fsencode(one) for one in sources], [to_key(path) for path in paths], expected).tolist()
+
+
+def test_a_hard_link_shares_the_file(root, writer, outside, either_way):
+    assert linked(writer, [outside / "precious"], ["a/f"]) == [True]
     assert os.path.samefile(root / "a" / "f", outside / "precious")
 
 
+def test_many_links_are_made_and_those_that_cannot_be_are_told(root, writer, outside, either_way):
+    sources = [outside / f"{number}" for number in range(30)]
+    for number, source in enumerate(sources):
+        source.write_text(str(number))
+    sources[7].unlink()
+    sources[12].unlink()
+    sources[12].symlink_to("11")
+    paths = [f"{number // 10}/{number:02}" for number in range(30)]
+    assert linked(writer, sources, paths) == [number not in {7, 12} for number in range(30)]
+    assert files_below(root) == {os.fsencode(path) for number, path in enumerate(paths) if number not in {7, 12}}
+    assert all((root / path).read_text() == str(int(path[2:])) for path in map(os.fsdecode, files_below(root)))
+
+
+def test_only_a_file_of_the_size_and_time_that_it_was_given_is_linked(root, writer, outside, either_way):
+    precious = outside / "precious"
+    size = precious.stat().st_size
+    os.utime(precious, ns=(0, 1_700_000_000_000_000_000))
+    assert linked(writer, [precious], ["f"], size + 1, 1_700_000_000_000_000_000) == [False]
+    assert linked(writer, [precious], ["f"], size, 1_600_000_000_000_000_000) == [False]
+    assert linked(writer, [precious], ["f"], size, 1_700_000_000_123_456_789) == [True]  # kept to the second there
+
+
 def test_a_link_that_cannot_be_made_is_left_to_the_caller(root, writer, outside, monkeypatch):
-    assert writer.hard_links([os.fsencode(outside / "nothing")], [to_key("a/f")]) == [False]
+    monkeypatch.setattr(batches, "_files", None)
+    assert linked(writer, [outside / "nothing"], ["a/f"]) == [False]
     for number in (errno.EMLINK, errno.EXDEV, errno.EPERM):
 
         def refuse(*_, number=number, **__):
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(folder_writer.os, "link", refuse)
-        assert writer.hard_links([os.fsencode(outside / "precious")], [to_key("a/f")]) == [False]
+        assert linked(writer, [outside / "precious"], ["a/f"]) == [False]
     assert files_below(root) == set()
     write_one(writer, "a/f")
 
@@ -255,9 +292,9 @@ def test_the_limit_of_names_of_one_file_is_met_without_an_error(root, writer, ou
         made.append(real(*args, **options))
 
     monkeypatch.setattr(folder_writer.os, "link", limited)
-    source = os.fsencode(outside / "precious")
-    keys = [to_key(f"{number}") for number in range(5)]
-    assert writer.hard_links([source] * 5, keys) == [True] * 3 + [False] * 2
+    monkeypatch.setattr(batches, "_files", None)
+    paths = [f"{number}" for number in range(5)]
+    assert linked(writer, [outside / "precious"] * 5, paths) == [True] * 3 + [False] * 2
 
 
 # Symbolic links
@@ -291,7 +328,7 @@ def test_nothing_is_written_below_a_link(root, writer, outside):
         with pytest.raises(StorageFailed):
             writer.make_directory(to_key(path))
         with pytest.raises(StorageFailed):
-            writer.hard_links([os.fsencode(outside / "precious")], [to_key(f"{path}/f")])
+            linked(writer, [outside / "precious"], [f"{path}/f"])
         with pytest.raises(StorageFailed):
             writer.symlinks([to_key(f"{path}/f")], [b"g"])
     assert os.listdir(outside) == ["precious"]
