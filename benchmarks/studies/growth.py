@@ -51,20 +51,26 @@ EXPECTED = {
 
 
 class Series:
-    """A dataset whose versions are made from trees alone, as `finalize` makes them."""
+    """A dataset whose versions are made from trees alone, as `finalize` makes them; each of the one before."""
 
     def __init__(self) -> None:
         from dataset_store import Dataset
         from dataset_store.dataset.workspace import workspace_for
         from dataset_store.local.settings import load_settings
 
-        first = Dataset.create(dataset_project="p", dataset_name="growth", dataset_version="0.0.1")
-        first.finalize()
-        self.rng = np.random.default_rng(1)
+        versions = Dataset.list_datasets("p", "^growth$", only_completed=True)
+        if versions:
+            last = max(versions, key=lambda one: tuple(map(int, one["version"].split("."))))["id"]
+        else:
+            first = Dataset.create(dataset_project="p", dataset_name="growth", dataset_version="0.0.1")
+            first.finalize()
+            last = first.id
+        self.rng = np.random.default_rng(len(versions))
         self.workspace = workspace_for(load_settings())
-        self.series = self.workspace.live_version(first.id).entry.series
-        self.parents: tuple[str, ...] = ()
-        self.tree = None
+        entry = self.workspace.live_version(last).entry
+        self.series = entry.series
+        self.parents: tuple[str, ...] = (last,) if versions else ()
+        self.tree = entry.tree if versions else None
 
     def edit(self, numbers: np.ndarray) -> None:
         """Give these entries new contents."""
@@ -111,8 +117,10 @@ def store_of_entries(home: Path, size: int) -> None:
     made.commit("1.0.1")
 
 
-def more_versions(made: Series, first: int, last: int) -> None:
+def more_versions(home: Path, first: int, last: int) -> None:
     """Versions 1.0.`first` to `last` of 10,000 entries, each with ten changed."""
+    use(home, "writer")
+    made = Series()
     for number in range(first, last + 1):
         made.edit(np.arange(10_000) if number == 1 else np.unique(made.rng.integers(0, 10_000, 10)))
         made.commit(f"1.0.{number}")
@@ -208,7 +216,7 @@ def by_entries(options: argparse.Namespace) -> None:
         home = Path(tempfile.mkdtemp(prefix="growth-", dir=options.scratch))
         try:
             began = time.perf_counter()
-            peak = made_apart(home, size)
+            peak = apart("build", str(home), str(size))
             row = {"build": {"seconds": time.perf_counter() - began, "MB": peak}}
             row["store bytes"] = {"bytes": taken(home / "store")}
             for name in ("get", "one directory", "diff", "commit", "merge", "list"):
@@ -221,10 +229,9 @@ def by_entries(options: argparse.Namespace) -> None:
     fits(rows)
 
 
-def made_apart(home: Path, size: int) -> float:
-    """Build in a process of its own; the largest resident set of it, in MB."""
-    words = [sys.executable, __file__, "build", str(home), str(size)]
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+def apart(*words: str) -> float:
+    """Build in a process of its own, as memory of this one would be counted as its children's; its largest, in MB."""
+    done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout)
 
 
@@ -232,12 +239,11 @@ def by_versions(options: argparse.Namespace) -> None:
     rows: dict[int, dict[str, dict[str, float]]] = {}
     home = Path(tempfile.mkdtemp(prefix="growth-", dir=options.scratch))
     try:
-        use(home, "writer")
-        made, done = Series(), 0
+        done = 0
         for count in options.counts:
             began = time.perf_counter()
-            more_versions(made, done + 1, count)
-            row = {"build": {"seconds": time.perf_counter() - began}}
+            peak = apart("more", str(home), str(done + 1), str(count))
+            row = {"build": {"seconds": time.perf_counter() - began, "MB": peak}}
             done = count
             row["store bytes"] = {"bytes": taken(home / "store")}
             row["log objects"] = {"count": sum(1 for one in (home / "store" / "log").rglob("*") if one.is_file())}
@@ -288,6 +294,10 @@ def main() -> None:
     building = commands.add_parser("build")
     building.add_argument("home", type=Path)
     building.add_argument("size", type=int)
+    more = commands.add_parser("more")
+    more.add_argument("home", type=Path)
+    more.add_argument("first", type=int)
+    more.add_argument("last", type=int)
     one = commands.add_parser("one")
     for name in ("name", "home", "machine", "old", "new"):
         one.add_argument(name)
@@ -296,8 +306,11 @@ def main() -> None:
         by_entries(options)
     elif options.command == "versions":
         by_versions(options)
-    elif options.command == "build":
-        store_of_entries(options.home, options.size)
+    elif options.command in {"build", "more"}:
+        if options.command == "build":
+            store_of_entries(options.home, options.size)
+        else:
+            more_versions(options.home, options.first, options.last)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     else:
         took = operation(options.name, Path(options.home), options.machine, options.old, options.new)

@@ -201,3 +201,26 @@ def test_what_cannot_be_made_into_files_is_refused(tmp_path):
     finally:
         os.close(opened)
     assert os.listdir(tmp_path) == []
+
+
+def test_what_cannot_be_linked_together_is_refused_and_what_is_wrong_with_one_file_is_left(tmp_path):
+    (tmp_path / "there").write_bytes(b"x")
+    opened = os.open(tmp_path, os.O_RDONLY)
+    source = os.fsencode(tmp_path / "there")
+    told = np.array([[1, (tmp_path / "there").stat().st_mtime_ns]] * 2)
+    try:
+        for names, sources, error in [
+            ((b"a",), (source, source), ValueError),
+            ((b"a", b"b"), (source,), ValueError),
+            ((b"a", b"b\0"), (source, source), ValueError),
+            ((b"a", "b"), (source, source), TypeError),
+            ((b"a", b"b"), (source, "there"), TypeError),
+            ((b"a", b"b"), [source, source], TypeError),
+        ]:
+            with pytest.raises(error):
+                _files.link_files(opened, names, sources, told)
+        assert os.listdir(tmp_path) == ["there"]
+        assert _files.link_files(opened, (b"there", b"a"), (source, source), told) == b"\0\1"
+    finally:
+        os.close(opened)
+    assert os.path.samefile(tmp_path / "a", tmp_path / "there")
