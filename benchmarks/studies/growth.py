@@ -10,6 +10,7 @@ much there is, 1 where it takes ten times as long for ten times as much. What is
 """
 
 import argparse
+import ctypes
 import json
 import math
 import os
@@ -112,6 +113,7 @@ def store_of_entries(home: Path, size: int) -> None:
     made = Series()
     for start in range(0, size, PART):
         made.edit(np.arange(start, min(start + PART, size)))
+        ctypes.CDLL(None).malloc_trim(0)  # the C library keeps what many short lives have left full of holes
     made.commit("1.0.0")
     made.edit(np.unique(made.rng.integers(0, size, EDITS)))
     made.commit("1.0.1")
