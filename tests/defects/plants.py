@@ -61,7 +61,7 @@ from dataset_store.errors import (
     UnsupportedFileType,
     VersionIsFinal,
 )
-from dataset_store.local import current_draft, folder_writer
+from dataset_store.local import batches, current_draft, folder_writer
 from dataset_store.local.chunk_index import ChunkIndex
 from dataset_store.local.draft_records import Batch, Labels, Opened, Output
 from dataset_store.local.drafts import Draft
@@ -566,6 +566,7 @@ def a_copy_points_into_that_of_its_parent(monkeypatch):
         os.symlink(source, name, dir_fd=directory)
         return True
 
+    monkeypatch.setattr(batches, "_files", None)
     monkeypatch.setattr(folder_writer, "_link", link)
 
 
