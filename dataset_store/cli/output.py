@@ -67,8 +67,8 @@ def age(time_ns: int) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Rows in columns, as lines. The columns numbered in `right` are flush right; the last is never padded."""
     columns = [_shown_all(column) for column in zip(header, *rows, strict=True)]
-    padded = [_padded(column, to_right=number in right) for number, column in enumerate(columns[:-1])]
-    return ["  ".join(row).rstrip() for row in zip(*padded, columns[-1], strict=True)]
+    padded = [_padded(column, to_right=number in right) for number, column in enumerate(columns)]
+    return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
 
 
 def _shown_all(cells: Sequence[str]) -> Sequence[str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from threading import Lock
 
 from msgspec import Struct
 
@@ -211,10 +212,12 @@ def _series(workspace: Workspace, version_id: str) -> str | None:
 
 def _reuse(workspace: Workspace, entries: Entries, seeds: Sequence[Seed]) -> Reuse:
     footers: dict[PackRef, Footer] = {}
+    asking = Lock()  # of two segments that need one footer, one fetches it
 
     def footer(pack: PackRef) -> Footer:
-        if pack not in footers:
-            footers[pack] = workspace.footers([pack])[pack]
+        with asking:
+            if pack not in footers:
+                footers[pack] = workspace.footers([pack])[pack]
         return footers[pack]
 
     sources = [ChunkReuse(entries, seed, footer) for seed in seeds]

@@ -379,7 +379,7 @@ link_one(int directory, const char *name, const char *source, const int64_t *tol
     struct stat now;
     int64_t modified;
 
-    return lstat(source, &now) == 0 && S_ISREG(now.st_mode) && (int64_t)now.st_size == told[0] &&
+    return strchr(name, '/') == NULL && lstat(source, &now) == 0 && S_ISREG(now.st_mode) && (int64_t)now.st_size == told[0] &&
            nanoseconds(MTIME_OF(now), &modified) && modified == told[1] &&
            linkat(AT_FDCWD, source, directory, name, 0) == 0;
 }

@@ -337,17 +337,20 @@ class _Directory(Struct, eq=False):
 
 
 class _Directories:
-    """Open directories by key, least recently used first; one in use is never closed."""
+    """Open directories by key, least recently used first; one in use is never closed, whatever ends."""
 
     def __init__(self, root: int) -> None:
         self._root = _Directory(root, 1)  # always in use
         self._open: OrderedDict[PathKey, _Directory] = OrderedDict()
         self._lock = threading.Lock()
+        self._closed = False
         self.made: list[PathKey] = []
 
     def borrow(self, key: PathKey) -> _Directory:
         """A directory, made where missing; to be given back."""
         with self._lock:
+            if self._closed:
+                raise OSError(errno.EBADF, "the folder is written no more")
             found = self._find(key) or self._make(key)
             found.users += 1
             self._shrink()
@@ -356,6 +359,8 @@ class _Directories:
     def give_back(self, directory: _Directory) -> None:
         with self._lock:
             directory.users -= 1
+            if self._closed and not directory.users:
+                os.close(directory.opened)
 
     @contextmanager
     def borrowed(self, key: PathKey) -> Iterator[int]:
@@ -367,13 +372,16 @@ class _Directories:
             self.give_back(directory)
 
     def close(self) -> None:
+        """Close what nobody uses; of the rest the last user does it."""
         with self._lock:
-            for directory in self._open.values():
-                os.close(directory.opened)
+            if self._closed:
+                return
+            self._closed = True
+            self._root.users -= 1
+            for directory in (self._root, *self._open.values()):
+                if not directory.users:
+                    os.close(directory.opened)
             self._open.clear()
-            if self._root.users:
-                self._root.users = 0
-                os.close(self._root.opened)
 
     def _find(self, key: PathKey) -> _Directory | None:
         if key == ROOT:

@@ -228,13 +228,13 @@ class _Copier:
         self.progress = progress
         self.threads = _Codecs()
         self.stop = Event()
-        self.open: set[int] = set()
-        """Descriptors of files of several chunks that are not whole yet."""
+        self.open: set[_LargeFile] = set()
+        """Files of several chunks that were begun and are not whole yet."""
 
     def give_up(self) -> None:
-        """Close what is not whole, without its time, by which whole files are known. Nothing may be in progress."""
-        while self.open:
-            os.close(self.open.pop())
+        """Close what is not whole; what a thread is still at, that closes."""
+        for file in list(self.open):
+            file.give_up()
 
     def require_wanted(self) -> None:
         if self.stop.is_set():
@@ -321,13 +321,18 @@ class _Copier:
 
 
 class _LargeFile:
-    """A file of several chunks. Each of its segments is one unit of work; the first opens it and the last closes it."""
+    """A file of several chunks. Each of its segments is one unit of work; the first opens it and the last closes it.
+
+    Nobody closes a descriptor that another thread may write to: its number could be that of another file by then.
+    """
 
     def __init__(self, copier: _Copier, row: int) -> None:
         self.copier = copier
         self.row = row
         self.segments = list(segments_of(copier.entries, row))
         self.left = len(self.segments)
+        self.users = 0
+        self.given_up = False
         self.opened: int | None = None
         self.lock = Lock()
 
@@ -335,30 +340,54 @@ class _LargeFile:
         """Write one segment at its place."""
         copier = self.copier
         copier.require_wanted()
-        opened = self._open()
-        if not copier.reuse(self.row, segment, opened, target):
-            copier.copy_segment(self.row, segment, opened, target)
-        copier.progress(0, segment.plain_length)
-        with self.lock:
-            self.left -= 1
-            whole = not self.left
-        if whole:
-            self._close(opened)
+        opened = self._enter()
+        try:
+            if not copier.reuse(self.row, segment, opened, target):
+                copier.copy_segment(self.row, segment, opened, target)
+            copier.progress(0, segment.plain_length)
+        except BaseException:
+            self._leave(done=False)
+            raise
+        self._leave(done=True)
 
-    def _open(self) -> int:
+    def give_up(self) -> None:
+        """Close it without its time, by which whole files are known, or have the last who is at it do that."""
+        with self.lock:
+            self.given_up = True
+            if not self.users:
+                self._close_unfinished()
+
+    def _enter(self) -> int:
         entries = self.copier.entries
         with self.lock:
+            if self.given_up:
+                raise _Stopped
             if self.opened is None:
                 executable = bool(entries.kinds[self.row] & EXECUTABLE)
                 self.opened = self.copier.writer.create_file(entries.keys[self.row], executable=executable)
-                self.copier.open.add(self.opened)
+                self.copier.open.add(self)
+            self.users += 1
             return self.opened
 
-    def _close(self, opened: int) -> None:
-        entries = self.copier.entries
-        self.copier.open.remove(opened)
-        self.copier.writer.close_file(opened, entries.keys[self.row], int(entries.mtimes[self.row]))
-        self.copier.progress(1, 0)
+    def _leave(self, *, done: bool) -> None:
+        entries, opened = self.copier.entries, None
+        with self.lock:
+            self.users -= 1
+            self.left -= done
+            if not self.left:
+                opened, self.opened = self.opened, None
+                self.copier.open.discard(self)
+            elif self.given_up and not self.users:
+                self._close_unfinished()
+        if opened is not None:
+            self.copier.writer.close_file(opened, entries.keys[self.row], int(entries.mtimes[self.row]))
+            self.copier.progress(1, 0)
+
+    def _close_unfinished(self) -> None:
+        if self.opened is not None:
+            os.close(self.opened)
+            self.opened = None
+            self.copier.open.discard(self)
 
 
 def _named(pack: PackRef, offset: int) -> str:

@@ -7,11 +7,11 @@ with the size and time that it was given is linked: whoever writes into one chan
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
-from threading import Lock
 
 from msgspec import Struct
 
@@ -24,7 +24,6 @@ from dataset_store.core.paths import PathKey, to_path
 from dataset_store.core.segments import Segment, segment_chunks, segments_of
 from dataset_store.errors import Corrupt
 from dataset_store.local.folder_writer import FolderWriter
-from dataset_store.local.jobs import results_in_order
 
 __all__ = ["ChunkReuse", "Seed", "copy_unchanged", "link_unchanged"]
 
@@ -93,11 +92,20 @@ def link_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Boo
         sources = [seed.file(there) for _, there in pairs]
         return rows, writer.hard_links(sources, [entries.keys[row] for row in rows], expected)
 
+    def take(future: Future[tuple[list[int], Bool]]) -> None:
+        rows, linked = future.result()
+        done[rows] = linked
+
     done = done.copy()
     matches = _matches(entries, seed.entries, ~done)
     with ThreadPoolExecutor(_LINKERS, "link") as pool:
-        for rows, linked in results_in_order(pool, link, iter(lambda: list(islice(matches, _LINKS)), [])):
-            done[rows] = linked
+        waiting: deque[Future[tuple[list[int], Bool]]] = deque()
+        for pairs in iter(lambda: list(islice(matches, _LINKS)), []):
+            waiting.append(pool.submit(link, pairs))
+            if len(waiting) > 2 * _LINKERS:
+                take(waiting.popleft())
+        for one in waiting:
+            take(one)
     return done
 
 
@@ -158,7 +166,6 @@ class ChunkReuse:
         self.footers = footers
         # A file of many segments asks once for each; as many rows are at work at once as there are threads.
         self._held = lru_cache(maxsize=8)(self._chunks_held)
-        self._lock = Lock()  # of two segments that need one footer, one fetches it
 
     def __call__(self, row: int, segment: Segment, opened: int, target: int) -> bool:
         """Write one segment into an open private file, all of it or none of it that counts; whether it is there."""
@@ -170,8 +177,7 @@ class ChunkReuse:
         if not os.path.lexists(self.seed.file(there)):
             return False
         try:
-            with self._lock:
-                wanted, held = _chunks(segment, self.footers), self._held(there)
+            wanted, held = _chunks(segment, self.footers), self._held(there)
         except Corrupt:  # the earlier version has lost a pack that this one may not need
             return False
         if not all(chunk_id in held for chunk_id, _ in wanted):

@@ -84,3 +84,14 @@ def test_what_is_no_terminal_gets_no_colour(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     problem("Error", "a\x1b[31mb", "next")
     assert stream.getvalue() == "Error: a\\x1b[31mb\nnext\n"
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_flush_as_asked():
+    rows = [("1", "a", "20"), ("30", "b\n", "3")]
+    assert table(("N", "NAME", "SIZE"), rows, right=(0, 2)) == [
+        " N  NAME  SIZE",
+        " 1  a       20",
+        "30  b\\n      3",
+    ]
+    assert table(("N", "NAME"), [("1", "a"), ("2", "")]) == ["N  NAME", "1  a", "2"]
+    assert table(("N",), []) == ["N"]

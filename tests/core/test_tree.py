@@ -255,6 +255,26 @@ def test_a_leaf_whose_lengths_add_up_only_by_wrapping_is_refused(kind):
         decode_node(encode_node(hostile), "memory")
 
 
+def test_a_leaf_that_has_too_many_bytes_alone_has_them_in_company_too():
+    def leaf(*lengths):
+        one = entries_of({key(n): n for n in range(len(lengths))})
+        whole = np.array([sum(lengths) % 2**64], np.uint64)
+        return encode_node(
+            replace(
+                one.take(np.array([0])),
+                kinds=np.array([1], np.uint8),
+                sizes=whole,
+                segments=replace(one.segments, plain_length=np.array(lengths, np.uint64)),
+                segment_ends=np.array([len(lengths)]),
+            )
+        )
+
+    few, many = leaf(1024, 1), leaf(1024, 1, 2**63)
+    with pytest.raises(CorruptObject, match="pack 1 has more bytes"):
+        decode_nodes([few, many, few], ["pack 0", "pack 1", "pack 2"])
+    assert len(decode_nodes([few, few], ["pack 0", "pack 1"])) == 2
+
+
 def test_a_long_chain_of_edits_keeps_few_packs_and_copies_less_than_it_writes():
     """200 commits of 10 edits: the bound on packs holds, and copying at most doubles the node bytes written."""
     rng = random.Random(3)

@@ -1,13 +1,16 @@
 """Copies of large files: their segments are fetched side by side, and a file is whole or has no time of its own."""
 
 import os
-from threading import Barrier
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event
 
 import pytest
 
 from dataset_store import Dataset
+from dataset_store.dataset.lists import with_lists
 from dataset_store.errors import ObjectMissing
 from dataset_store.local import materialise
+from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.storage import packs
 from dataset_store.storage.backend import Traits
 from dataset_store.storage.posix_backend import PosixBackend
@@ -53,3 +56,34 @@ def test_a_copy_that_ends_early_leaves_nothing_open(version, home, monkeypatch, 
     with pytest.raises(ObjectMissing):
         version.get_local_copy()
     assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+def test_a_descriptor_is_not_closed_while_a_thread_may_write_to_it(version, tmp_path, monkeypatch):
+    entries = with_lists(version._entries(), version._workspace.repository.nodes)
+    begun, go_on, seen = Event(), Event(), []
+
+    def reuse(_row, _segment, opened, _target):
+        seen.append(opened)
+        begun.set()
+        assert go_on.wait(30)
+        os.fstat(opened)  # its number is still this file's
+        return False
+
+    (tmp_path / "copy").mkdir()
+    with FolderWriter(str(tmp_path / "copy")) as writer, ThreadPoolExecutor(1) as pool:
+        copier = materialise._Copier(entries, writer, version._workspace.repository.packs, reuse, lambda *_: None)
+        file = materialise._LargeFile(copier, 0)
+        assert len(file.segments) > 1
+        writing = pool.submit(file.copy, file.segments[0], 0)
+        assert begun.wait(30)
+        copier.stop.set()
+        copier.give_up()  # as where Ctrl-C ends the wait for the threads
+        with pytest.raises(materialise._Stopped):
+            file.copy(file.segments[1], file.segments[0].plain_length)
+        go_on.set()
+        with pytest.raises(materialise._Stopped):
+            writing.result(30)
+    assert copier.open == set()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(seen[0])
+    assert os.stat(tmp_path / "copy" / "large").st_mtime_ns != entries.mtimes[0]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset_store.core.paths import to_key, to_text
+from dataset_store.core.paths import ROOT, to_key, to_text
 from dataset_store.errors import (
     AccessDenied,
     DatasetStoreError,
@@ -595,3 +595,18 @@ def test_what_may_not_be_removed_is_access_denied(tmp_path, monkeypatch):
     with ordinary_user(), pytest.raises(AccessDenied, match="others"):
         remove_tree("others/d")
     assert os.listdir("others") == ["d"]
+
+
+def test_a_directory_in_use_is_closed_by_its_last_user(root):
+    writer = FolderWriter(os.fsencode(root))
+    directories = writer._directories
+    with directories.borrowed(to_key("a")) as opened, directories.borrowed(ROOT) as top:
+        writer.close()
+        writer.close()
+        assert os.path.samestat(os.fstat(opened), (root / "a").stat())
+        assert os.path.samestat(os.fstat(top), root.stat())
+        with pytest.raises(StorageFailed):
+            writer.make_directory(to_key("b"))
+    for one in (opened, top):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(one)
