@@ -71,6 +71,8 @@ def launched(asked: str) -> str:
         except BaseException:
             os.killpg(launcher.pid, signal.SIGKILL)
             raise
+    if launcher.returncode:
+        raise subprocess.CalledProcessError(launcher.returncode, words)
     return told
 
 

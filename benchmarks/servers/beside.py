@@ -13,9 +13,9 @@ _ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def beside(name: str, *words: str) -> Iterator[str]:
+def beside(name: str) -> Iterator[str]:
     """The address of a server of this folder while it runs, as `http://127.0.0.1:8000`."""
-    argv = [sys.executable, "-m", f"benchmarks.servers.{name}", *words]
+    argv = [sys.executable, "-m", f"benchmarks.servers.{name}"]
     with subprocess.Popen(argv, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None

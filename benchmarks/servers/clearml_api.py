@@ -41,7 +41,7 @@ def token() -> str:
 def picked(document: Document, fields: Iterable[str]) -> Document:
     """The fields that were asked for, by the first part of their names; all where none were."""
     wanted = {one.split(".")[0] for one in fields}
-    return {key: value for key, value in document.items() if not wanted or key in wanted | {"id"}}
+    return {key: value for key, value in document.items() if not wanted or key == "id" or key in wanted}
 
 
 def matches(document: Document, asked: Mapping[str, Any]) -> bool:
@@ -71,23 +71,15 @@ class Api:
             "projects.create": self.create_project,
             "projects.get_by_id": lambda asked: {"project": self.projects[asked["project"]]},
             "projects.get_all": lambda asked: {"projects": self.found(self.projects, asked)},
-            "projects.get_all_ex": lambda asked: {"projects": self.found(self.projects, asked)},
             "projects.update": lambda asked: self.change(self.projects[asked.pop("project")], asked),
             "tasks.create": self.create_task,
             "tasks.get_by_id": lambda asked: {"task": self.task(asked)},
             "tasks.get_all": lambda asked: {"tasks": self.found(self.tasks, asked)},
-            "tasks.get_all_ex": lambda asked: {"tasks": self.found(self.tasks, asked)},
             "tasks.edit": lambda asked: self.change(self.task(asked), asked),
-            "tasks.update": lambda asked: self.change(self.task(asked), asked),
             "tasks.started": lambda asked: self.change(self.task(asked), {"status": "in_progress"}),
-            "tasks.stopped": lambda asked: self.change(self.task(asked), {"status": "stopped"}),
             "tasks.completed": lambda asked: self.change(self.task(asked), {"status": "completed"}),
-            "tasks.publish": lambda asked: self.change(self.task(asked), {"status": "published"}),
-            "tasks.delete": self.delete_task,
             "tasks.add_or_update_artifacts": self.add_artifacts,
-            "tasks.edit_configuration": lambda asked: self.edit_parts(asked, "configuration"),
             "tasks.edit_hyper_params": self.edit_parameters,
-            "tasks.get_configurations": self.configurations,
             "events.add_batch": lambda asked: {"added": 1, "errors": 0},
         }
 
@@ -135,34 +127,16 @@ class Api:
         document.update(given, last_update=now())
         return {"updated": 1, "fields": given}
 
-    def delete_task(self, asked: Document) -> Document:
-        del self.tasks[asked["task"]]
-        return {"deleted": True, "updated_children": 0, "updated_models": 0}
-
     def add_artifacts(self, asked: Document) -> Document:
         execution = self.task(asked)["execution"]
         kept = {one["key"]: one for one in execution.get("artifacts", [])}
         execution["artifacts"] = [*(kept | {one["key"]: one for one in asked["artifacts"]}).values()]
         return {"updated": 1}
 
-    def edit_parts(self, asked: Document, field: str) -> Document:
-        self.task(asked)[field].update({one["name"]: one for one in asked[field]})
-        return {"updated": 1}
-
     def edit_parameters(self, asked: Document) -> Document:
         for one in asked["hyperparams"]:
             self.task(asked)["hyperparams"].setdefault(one["section"], {})[one["name"]] = one
         return {"updated": 1}
-
-    def configurations(self, asked: Document) -> Document:
-        some = [(one, self.tasks[one]["configuration"]) for one in asked["tasks"]]
-        wanted = asked.get("names")
-        return {
-            "configurations": [
-                {"task": task, "configuration": [part for part in parts.values() if part["name"] in (wanted or parts)]}
-                for task, parts in some
-            ]
-        }
 
 
 class Handler(BaseHTTPRequestHandler):

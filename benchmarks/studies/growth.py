@@ -201,7 +201,6 @@ def measured(name: str, home: Path, old: str, new: str) -> dict[str, float]:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         found.append(json.loads(done.stdout))
-        shutil.rmtree(home / "fresh", ignore_errors=True)
     return {key: statistics.median(one[key] for one in found) for key in ("seconds", "MB")}
 
 

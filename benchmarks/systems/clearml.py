@@ -5,10 +5,11 @@ from pathlib import Path
 
 from benchmarks.measuring.process import Command
 from benchmarks.servers.beside import ask, beside
-from benchmarks.systems.base import BUCKET, KEYS, Commands, Home, System, peer
+from benchmarks.systems.base import BUCKET, KEYS, Commands, Home, peer
+from benchmarks.systems.dataset_commands import DatasetCommands, numbered
 
 
-class ClearML(System):
+class ClearML(DatasetCommands):
     name = "ClearML"
     reaches_far = True
 
@@ -60,19 +61,6 @@ class ClearML(System):
     def get(self, home: Home, version: str, *words: str) -> Commands:
         return [self.run(home, "get", "--id", self.identities(home)[numbered(version)], *words)]
 
-    def copy(self, home: Home, version: str, target: Path) -> Commands:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return self.get(home, version, "--link", str(target))
-
-    def update(self, home: Home, version: str, target: Path) -> Commands:
-        return self.get(home, version, "--link", str(target), "--overwrite")
-
-    def again(self, home: Home, version: str, target: Path) -> Commands:
-        return self.get(home, version)
-
-    def mutable(self, home: Home, version: str, target: Path) -> Commands:
-        return self.get(home, version, "--copy", str(target))
-
     def diff(self, home: Home, old: str, new: str) -> Commands:
         found = self.identities(home)
         return [self.run(home, "compare", "--source", found[numbered(old)], "--target", found[numbered(new)])]
@@ -82,7 +70,3 @@ class ClearML(System):
 
     def verify(self, home: Home) -> Commands:
         return [self.run(home, "verify", "--id", [*self.identities(home).values()][-1])]
-
-
-def numbered(version: str) -> str:
-    return f"1.0.{version.removeprefix('v')}"

@@ -3,16 +3,13 @@
 from pathlib import Path
 
 from benchmarks.measuring.process import Command
-from benchmarks.systems.base import BUCKET, KEYS, Commands, Home, Kind, System, ours
+from benchmarks.systems.base import BUCKET, KEYS, Commands, Home, Kind, ours
+from benchmarks.systems.dataset_commands import DatasetCommands, numbered
 
 PROGRAM = Path(__file__).parents[1] / "measuring" / "api_program.py"
 
 
-def numbered(version: str) -> str:
-    return f"1.0.{version.removeprefix('v')}"
-
-
-class DatasetStore(System):
+class DatasetStore(DatasetCommands):
     name = "dataset_store"
     kind = Kind.OURS
     reaches_far = True
@@ -38,18 +35,6 @@ class DatasetStore(System):
 
     def get(self, home: Home, version: str, *words: str) -> Commands:
         return [self.run(home, "get", "--project", "p", "--name", "n", "--version", numbered(version), *words)]
-
-    def copy(self, home: Home, version: str, target: Path) -> Commands:
-        return self.get(home, version, "--link", str(target))
-
-    def update(self, home: Home, version: str, target: Path) -> Commands:
-        return self.get(home, version, "--link", str(target), "--overwrite")
-
-    def again(self, home: Home, version: str, target: Path) -> Commands:
-        return self.get(home, version)
-
-    def mutable(self, home: Home, version: str, target: Path) -> Commands:
-        return self.get(home, version, "--copy", str(target))
 
     def diff(self, home: Home, old: str, new: str) -> Commands:
         words = ["--project", "p", "--name", "n", "--version", numbered(new)]

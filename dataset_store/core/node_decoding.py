@@ -14,7 +14,7 @@ from dataset_store.core.arrays import I64, U8, U32, U64, Array, np
 from dataset_store.core.digest import PackName, VersionId
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, LISTED, ONE_CHUNK, Entries, Segments
 from dataset_store.core.frames import NEXT_STEP, PLAIN_LIMITS, FrameKind
-from dataset_store.core.nodes import HEADER, MAGIC, Children, Node
+from dataset_store.core.nodes import HEADER, MAGIC, Children, Node, digest_rows
 from dataset_store.core.packfile import PackRef, are_inside
 from dataset_store.core.paths import PathKey, check_key_tables
 from dataset_store.errors import CorruptObject
@@ -166,14 +166,10 @@ class _Leaf(Struct, frozen=True, eq=False):
     def node(self, keys: list[PathKey]) -> Entries:
         ends = self.segment_ends.astype(np.int64)
         digest = np.zeros((len(self.pack), 32), np.uint8)
-        if len(self.digests):
-            counts = ends.copy()
-            counts[1:] -= ends[:-1]
-            digest[np.repeat((self.kinds & ONE_CHUNK) == 0, counts)] = self.digests
         segments = Segments(
             self.packs, self.pack, self.offset, self.stored, self.plain_offset, self.plain_length, digest
         )
-        return Entries(
+        entries = Entries(
             keys,
             self.kinds,
             self.sizes,
@@ -184,6 +180,9 @@ class _Leaf(Struct, frozen=True, eq=False):
             ends,
             segments,
         )
+        if len(self.digests):
+            digest[digest_rows(entries)] = self.digests
+        return entries
 
 
 def _columns(data: bytes | memoryview, what: str) -> _Leaf | _Inner:
@@ -324,11 +323,11 @@ def _segment_counts(joined: _Joined) -> I64:
     return counts
 
 
-def _sums(values: Array, counts: I64) -> I64:
+def _sums(values: Array, counts: I64) -> Array:
     """Sums of consecutive values, so many for each."""
-    below = np.concatenate((np.zeros(1, np.int64), np.cumsum(values)))
+    below = np.concatenate((np.zeros(1, values.dtype), np.cumsum(values)))
     ends = np.cumsum(counts)
-    sums: I64 = below[ends] - below[ends - counts]
+    sums: Array = below[ends] - below[ends - counts]
     return sums
 
 
@@ -338,16 +337,14 @@ def _check_contents(joined: _Joined, kinds: U8, counts: I64) -> None:
     # So no sum wraps. How sums of several are rounded is not how each one's is; so far from the bound that is the same.
     most = _MOST_BYTES if len(joined.nodes) == 1 else _MOST_BYTES / 2
     joined.require(lengths.sum(dtype=np.float64) <= most, "has more bytes than a tree may have")
-    below = np.concatenate((np.zeros(1, np.uint64), np.cumsum(lengths, dtype=np.uint64)))
-    ends = np.cumsum(counts)
-    sums = below[ends] - below[ends - counts]
+    sums = _sums(lengths, counts)
     plain = ((kinds & KIND_BITS) <= 2) & ((kinds & LISTED) == 0)
     sizes = joined.column("sizes")
     joined.require((sums[plain] == sizes[plain]).all(), "has segments that do not add up to a size")
     one, listed = (kinds & ONE_CHUNK) != 0, (kinds & LISTED) != 0
     joined.require((counts[one] == 1).all(), "has a one-chunk entry of several segments")
     joined.require((counts[listed] == 1).all(), "has a segment list of several places")
-    of_lists = lengths[ends[listed] - 1]
+    of_lists = lengths[np.cumsum(counts)[listed] - 1]
     joined.require((of_lists <= PLAIN_LIMITS[FrameKind.LIST]).all(), "has a segment list longer than any")
 
 

@@ -23,6 +23,7 @@ from dataset_store.dataset.links import open_link
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import CorruptObject, InvalidRequest, PathNotFound
+from dataset_store.storage.raw_files import SeekableFile
 from dataset_store.storage.trees import root_of
 
 if TYPE_CHECKING:
@@ -64,15 +65,14 @@ def open_file(
     return binary if mode == "rb" else io.TextIOWrapper(binary, encoding=encoding)
 
 
-class _StoredFile(io.RawIOBase):
+class _StoredFile(SeekableFile):
     """One file, unbuffered. Memory: what one read asks for, and the tables of the segments that were read from."""
 
     def __init__(self, workspace: Workspace, entries: Entries, path: str) -> None:
-        super().__init__()
+        super().__init__(int(entries.sizes[0]))
         self.name = path
         self._workspace = workspace
         self._codec = FrameCodec()
-        self._size = int(entries.sizes[0])
         self._segments: Sequence[Segment] = segments_of(entries, 0)
         self._starts = list(accumulate((one.plain_length for one in self._segments), initial=0))
         self._tables: dict[int, _Chunks] = {}
@@ -80,23 +80,6 @@ class _StoredFile(io.RawIOBase):
             (only,) = self._segments
             hit = ChunkHit(only.pack, only.offset, only.stored, only.plain_offset, only.plain_length, alone=False)
             self._tables[0] = [(ChunkId(entries.content_ids[0].tobytes()), hit)]
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"negative seek position {base + offset}")
-        self._at = base + offset
-        return self._at
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         view = memoryview(buffer).cast("B")

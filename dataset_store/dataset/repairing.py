@@ -45,7 +45,6 @@ from dataset_store.dataset.store_check import (
     Surveyed,
     affected_versions,
     decoded_frames,
-    frame_starts,
     survey_store,
 )
 from dataset_store.dataset.surviving import SurvivingPacks
@@ -278,7 +277,7 @@ class _Repair:
             return {}
         backend, footer = self.workspace.repository.storages[pack.storage], self.footers[pack]
         if footer is None:
-            scanned = scan_frames(backend, there, self.codec, frame_starts(self.found).get(pack, []))
+            scanned = scan_frames(backend, there, self.codec, self.found.starts_in(pack))
             places = [Place(pack, offset, length, 0) for offset, length, problem in scanned if not problem]
         else:
             columns = zip(footer.offsets.tolist(), footer.stored.tolist(), strict=True)

@@ -52,7 +52,6 @@ __all__ = [
     "StoreCheck",
     "Surveyed",
     "affected_versions",
-    "frame_starts",
     "survey_store",
     "verify_store",
 ]
@@ -140,6 +139,7 @@ class Surveyed(Struct):
         bad: Of these, what is damaged or missing.
         hollow: Segments in frames that a repair restored in part, of whose own bytes something is lost.
         whole: Whether the log and all trees could be read, so that nothing else is live.
+        starts: See `starts_in`; None until it is asked.
     """
 
     repository: Repository
@@ -154,6 +154,7 @@ class Surveyed(Struct):
     listed: ListedPacks | None = None
     frames: int = 0
     frames_read: int = 0
+    starts: Mapping[PackRef, list[int]] | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -163,6 +164,24 @@ class Surveyed(Struct):
     def versions(self) -> list[Version]:
         """The live ones."""
         return list(self.catalog.live_versions())
+
+    def starts_in(self, pack: PackRef) -> list[int]:
+        """Offsets, ascending, at which frames are known to begin: what is live, and each segment of it, does.
+
+        The trees are read for it once, when a footer is found damaged; `live` must be known by then.
+        """
+        if self.starts is None:
+            self.starts = self._starts()
+        return self.starts.get(pack, [])
+
+    def _starts(self) -> Mapping[PackRef, list[int]]:
+        starts: defaultdict[PackRef, set[int]] = defaultdict(set)
+        for ref, rows in self.live.by_pack():
+            starts[ref].update(rows.start.tolist())
+        for one in self.trees.segments(self.catalog):
+            for part in self.standing.relocations.places(one.place) or [one.place]:
+                starts[part.pack].add(part.offset)
+        return {ref: sorted(some) for ref, some in starts.items()}
 
     def touched(self, also: Extents | None = None) -> tuple[dict[NodeId, Entries], Mapping[str, frozenset[NodeId]]]:
         """See `LiveTrees.touched`: of what is bad or hollow, and what names other united extents."""
@@ -241,17 +260,6 @@ def _survey_once(workspace: Workspace, depth: Depth, *, show_progress: bool) -> 
     return found
 
 
-def frame_starts(found: Surveyed) -> Mapping[PackRef, list[int]]:
-    """Offsets, ascending, at which frames are known to begin, by pack: what is live, and each segment of it, does."""
-    starts: defaultdict[PackRef, set[int]] = defaultdict(set)
-    for ref, rows in found.live.by_pack():
-        starts[ref].update(rows.start.tolist())
-    for one in found.trees.segments(found.catalog):
-        for part in found.standing.relocations.places(one.place) or [one.place]:
-            starts[part.pack].add(part.offset)
-    return {ref: sorted(some) for ref, some in starts.items()}
-
-
 def _listed(repository: Repository) -> ListedPacks:
     listed = list_packs(repository)
     for error in listed.silent.values():
@@ -279,7 +287,6 @@ class _Survey:
         self.share = depth.share if depth.size is None else min(1.0, depth.size / max(total, 1))
         self.codecs = _Codecs()
         self.bad: list[Extents] = []
-        self.starts: Mapping[PackRef, list[int]] | None = None
 
     def run(self, *, show_progress: bool) -> None:
         """Everything, each into `found`."""
@@ -362,14 +369,8 @@ class _Survey:
     def _scanned(self, pack: CheckedPack, live: Extents) -> list[FrameDamage]:
         """What of the frames of a pack without footer is damaged, as far as they tell by themselves."""
         backend, end = self.found.repository.storages[pack.ref.storage], max(live.stop.tolist(), default=0)
-        frames = scan_frames(backend, pack, self.codecs.codec, self._starts_in(pack.ref), end)
+        frames = scan_frames(backend, pack, self.codecs.codec, self.found.starts_in(pack.ref), end)
         return [FrameDamage(offset, length, problem) for offset, length, problem in frames if problem]
-
-    def _starts_in(self, ref: PackRef) -> list[int]:
-        """See `frame_starts`; the trees are read for it once, if a footer is damaged."""
-        if self.starts is None:
-            self.starts = frame_starts(self.found)
-        return self.starts.get(ref, [])
 
     def _run(self, unit: Callable[[FrameCodec], list[FrameDamage]]) -> list[FrameDamage]:
         return unit(self.codecs.codec)

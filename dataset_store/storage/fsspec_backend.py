@@ -10,14 +10,11 @@ more for each 64 KiB. Never: overwrites an object, retries on its own, keeps a l
 """
 
 import errno
-import io
 import os
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime
-from itertools import accumulate
 from threading import Lock
 from typing import Any, Final
 
@@ -45,6 +42,7 @@ from dataset_store.storage.filesystems import (
     scheme_of,
     turn_of,
 )
+from dataset_store.storage.raw_files import PiecesFile
 
 __all__ = ["FsspecBackend"]
 
@@ -122,7 +120,8 @@ class FsspecBackend:
         path = self._path(key)
         self._require_writable(f"write '{key}'")
         try:
-            self._write(path, _Body(buffers) if self._scheme in S3 else b"".join(buffers))
+            # S3's client reads a file piece by piece, where it would copy bytes whole.
+            self._write(path, PiecesFile(buffers) if self._scheme in S3 else b"".join(buffers))
         except Exception as error:
             raise self._failure(error, f"write '{key}' to") from cause(error, self._url)
 
@@ -354,7 +353,7 @@ class FsspecBackend:
                 "Reading is safe. If you are its only writer, say so with DATASET_STORE_SINGLE_WRITER=1.",
             )
 
-    def _write(self, path: str, data: "bytes | _Body") -> None:
+    def _write(self, path: str, data: bytes | PiecesFile) -> None:
         """Write a whole object under a name that holds none, or holds this."""
         if self._is_shared:
             self._fs.pipe_file(path, data, **self._one_request(len(data)))
@@ -433,42 +432,6 @@ class FsspecBackend:
             return ObjectInfo(validate_key(path[len(self._root) + 1 :]), int(info["size"]), _modified(info))
         except InvalidRequest:
             return None
-
-
-class _Body(io.RawIOBase):
-    """An object as a file over its pieces: clients of S3 read it piece by piece, where they would copy bytes whole."""
-
-    def __init__(self, buffers: Buffers) -> None:
-        self._pieces = [memoryview(piece).cast("B") for piece in buffers]
-        self._ends = list(accumulate(len(piece) for piece in self._pieces))
-        self._at = 0
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self)}[whence])
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        target, filled = memoryview(buffer).cast("B"), 0
-        while filled < len(target) and self._at < len(self):
-            row = bisect_right(self._ends, self._at)
-            start = self._at - (self._ends[row] - len(self._pieces[row]))
-            some = self._pieces[row][start : start + len(target) - filled]
-            target[filled : filled + len(some)] = some
-            filled += len(some)
-            self._at += len(some)
-        return filled
 
 
 def _read_file(file: Any, start: int, stop: int | None) -> bytes:

@@ -85,7 +85,7 @@ class PackWriter:
         self._target = target
         self._at_once = max(1, min(backend.traits.at_once, _UNDER_WAY // target))
         self._packs: deque[PackBuilder] = deque()
-        """Packs not put yet; all but the last are full."""
+        """Packs not put yet; all but the last take no more frames."""
         self._puts: deque[_Put] = deque()
         """The puts that were begun: of the first of them, in order."""
 

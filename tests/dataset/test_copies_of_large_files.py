@@ -58,7 +58,7 @@ def test_a_copy_that_ends_early_leaves_nothing_open(version, home, monkeypatch, 
     assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
-def test_a_descriptor_is_not_closed_while_a_thread_may_write_to_it(version, tmp_path, monkeypatch):
+def test_a_descriptor_is_not_closed_while_a_thread_may_write_to_it(version, tmp_path):
     entries = with_lists(version._entries(), version._workspace.repository.nodes)
     begun, go_on, seen = Event(), Event(), []
 

@@ -1,7 +1,6 @@
 """Stores by URL keep the promises of the port on memory, an S3 API, SFTP and HTTP, and say what they cannot do."""
 
 import importlib
-import io
 import os
 import secrets
 import subprocess
@@ -10,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from http_server import http_server
-from hypothesis import given
-from hypothesis import strategies as st
 from sftp_server import sftp_server
 
 from dataset_store.errors import (
@@ -28,7 +25,7 @@ from dataset_store.errors import (
 )
 from dataset_store.storage.backend import Backend, Key, Span, Tail, Traits
 from dataset_store.storage.create_probe import require_create_if_absent
-from dataset_store.storage.fsspec_backend import FsspecBackend, _Body
+from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.storage.storages import normal_url
@@ -264,7 +261,7 @@ def test_a_forked_process_opens_its_own_connection(s3_bucket):
     script = (
         "import os, sys\n"
         "from dataset_store.storage.backend import Key\n"
-        "from dataset_store.storage.fsspec_backend import FsspecBackend, _Body\n"
+        "from dataset_store.storage.fsspec_backend import FsspecBackend\n"
         "backend = FsspecBackend(sys.argv[1])\n"
         "assert backend.get_many([Key('a')]) == [b'content']\n"
         "child = os.fork()\n"
@@ -284,15 +281,3 @@ def test_opening_a_folder_loads_no_driver(home):
         "assert not {'fsspec', 'aiohttp', 's3fs', 'pyarrow'} & set(sys.modules), sys.modules\n"
     )
     assert subprocess.run([sys.executable, "-c", script], env=os.environ).returncode == 0
-
-
-@given(st.lists(st.binary(max_size=20)), st.lists(st.tuples(st.integers(0, 99), st.integers(0, 30)), max_size=9))
-def test_an_object_that_is_sent_as_a_file_reads_as_its_pieces_joined(pieces, reads):
-    body, whole = _Body(pieces), b"".join(pieces)
-    assert len(body) == len(whole)
-    assert body.read() == whole
-    for at, count in reads:
-        assert body.seek(at) == at
-        assert body.read(count) == whole[at : at + count]
-        assert body.tell() == at + len(whole[at : at + count])
-    assert body.seek(0, io.SEEK_END) == len(whole)
