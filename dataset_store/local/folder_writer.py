@@ -17,18 +17,14 @@ the folder is incomplete, and the owner removes it.
 import errno
 import os
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from types import TracebackType
 from typing import Final, Self
 
-from msgspec import Struct
-
 from dataset_store.core.arrays import I64, Bool, np
-from dataset_store.core.paths import ROOT, PathKey, link_stays_inside, parent_key, to_path
+from dataset_store.core.paths import PathKey, link_stays_inside, parent_key, to_path
 from dataset_store.errors import (
     DatasetStoreError,
     FileChanged,
@@ -37,13 +33,12 @@ from dataset_store.errors import (
     UnsupportedFileType,
 )
 from dataset_store.local.batches import link_files, write_files
+from dataset_store.local.open_directories import OPEN_DIRECTORY, Cursor, OpenDirectories
 from dataset_store.local.os_errors import shown, writing_error
 
 __all__ = ["FolderWriter", "clone"]
 
-_OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAX_OPEN: Final = 64
 _COPY_BYTES: Final = 1 << 20
 
 _TIME_UNITS: Final = (100, 1_000, 1_000_000, 10**9, 2 * 10**9)
@@ -73,7 +68,7 @@ class FolderWriter:
         self._root = os.fsencode(root)
         self._modes = (0o444, 0o555) if read_only else (0o644, 0o755)
         try:
-            self._directories = _Directories(os.open(self._root, _OPEN_DIRECTORY))
+            self._directories = OpenDirectories(os.open(self._root, OPEN_DIRECTORY))
         except FileNotFoundError as error:
             raise PathNotFound(f"There is no folder {shown(self._root)}.", "Make it first.") from error
         except OSError as error:
@@ -126,7 +121,7 @@ class FolderWriter:
         modes = [self._modes[run] for run in executable]
         names = [key.rpartition(b"\0")[2] for key in keys]
         times = np.array(mtimes_ns, np.int64)
-        with _Cursor(self._directories) as cursor:
+        with Cursor(self._directories) as cursor:
             for start, stop in _runs_in_one_directory(keys):
                 with self._naming(keys[start]):
                     directory = cursor.at(keys[start])
@@ -144,7 +139,7 @@ class FolderWriter:
             TargetNotEmpty: Something of that name is there.
             DiskFull, AccessDenied, StorageFailed: The disk refused.
         """
-        with self._naming(key), _Cursor(self._directories) as cursor:
+        with self._naming(key), Cursor(self._directories) as cursor:
             return os.open(key.rpartition(b"\0")[2], _CREATE, self._modes[executable], dir_fd=cursor.at(key))
 
     def write_at(self, opened: int, key: PathKey, data: memoryview, offset: int) -> None:
@@ -210,7 +205,7 @@ class FolderWriter:
         """
         linked: Bool = np.zeros(len(keys), np.bool_)
         names = [key.rpartition(b"\0")[2] for key in keys]
-        with _Cursor(self._directories) as cursor:
+        with Cursor(self._directories) as cursor:
             for start, stop in _runs_in_one_directory(keys):
                 with self._naming(keys[start]):
                     directory = cursor.at(keys[start])
@@ -241,7 +236,7 @@ class FolderWriter:
         Raises:
             AccessDenied, StorageFailed: The disk refused; some may have been moved.
         """
-        with _Cursor(other._directories) as theirs, _Cursor(self._directories) as ours:
+        with Cursor(other._directories) as theirs, Cursor(self._directories) as ours:
             for key in keys:
                 name = key.rpartition(b"\0")[2]
                 with self._naming(key):
@@ -265,7 +260,7 @@ class FolderWriter:
                     f"The link {shown(to_path(key))} leads to {shown(target)}, which may lie outside the folder.",
                     "It was not made; remove it from the dataset.",
                 )
-        with _Cursor(self._directories) as cursor:
+        with Cursor(self._directories) as cursor:
             for key, target in zip(keys, targets, strict=True):
                 with self._naming(key):
                     os.symlink(target, key.rpartition(b"\0")[2], dir_fd=cursor.at(key))
@@ -327,126 +322,6 @@ def _named(error: OSError, path: bytes) -> DatasetStoreError:
             "Write into an empty folder, on a file system that tells letter case apart.",
         )
     return writing_error(error, path)
-
-
-class _Directory(Struct, eq=False):
-    """An open directory and how many are using it now."""
-
-    opened: int
-    users: int
-
-
-class _Directories:
-    """Open directories by key, least recently used first; one in use is never closed, whatever ends."""
-
-    def __init__(self, root: int) -> None:
-        self._root = _Directory(root, 1)  # always in use
-        self._open: OrderedDict[PathKey, _Directory] = OrderedDict()
-        self._lock = threading.Lock()
-        self._closed = False
-        self.made: list[PathKey] = []
-
-    def borrow(self, key: PathKey) -> _Directory:
-        """A directory, made where missing; to be given back."""
-        with self._lock:
-            if self._closed:
-                raise OSError(errno.EBADF, "the folder is written no more")
-            found = self._find(key) or self._make(key)
-            found.users += 1
-            self._shrink()
-            return found
-
-    def give_back(self, directory: _Directory) -> None:
-        with self._lock:
-            directory.users -= 1
-            if self._closed and not directory.users:
-                os.close(directory.opened)
-
-    @contextmanager
-    def borrowed(self, key: PathKey) -> Iterator[int]:
-        """A directory's descriptor for a while."""
-        directory = self.borrow(key)
-        try:
-            yield directory.opened
-        finally:
-            self.give_back(directory)
-
-    def close(self) -> None:
-        """Close what nobody uses; of the rest the last user does it."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._root.users -= 1
-            for directory in (self._root, *self._open.values()):
-                if not directory.users:
-                    os.close(directory.opened)
-            self._open.clear()
-
-    def _find(self, key: PathKey) -> _Directory | None:
-        if key == ROOT:
-            return self._root
-        found = self._open.get(key)
-        if found:
-            self._open.move_to_end(key)
-        return found
-
-    def _make(self, key: PathKey) -> _Directory:
-        """Open a directory from the nearest open one above it."""
-        missing = []
-        while (found := self._find(key)) is None:
-            missing.append(key)
-            key = parent_key(key)
-        for below in reversed(missing):
-            name = below.rpartition(b"\0")[2]
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=found.opened)
-                self.made.append(below)
-            found = self._open[below] = _Directory(os.open(name, _OPEN_DIRECTORY, dir_fd=found.opened), 0)
-        return found
-
-    def _shrink(self) -> None:
-        if len(self._open) <= _MAX_OPEN:
-            return
-        idle = [key for key, directory in self._open.items() if not directory.users]
-        for key in idle[: len(self._open) - _MAX_OPEN]:
-            os.close(self._open.pop(key).opened)
-
-
-class _Cursor:
-    """The directory of the key at hand, kept as long as keys stay in it."""
-
-    __slots__ = ("_directories", "_held", "_key")
-
-    def __init__(self, directories: _Directories) -> None:
-        self._directories = directories
-        self._key = ROOT
-        self._held: _Directory | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._release()
-
-    def at(self, key: PathKey) -> int:
-        """The descriptor of the directory that holds `key`."""
-        directory = parent_key(key)
-        if self._held is None or directory != self._key:
-            self._release()
-            self._held = self._directories.borrow(directory)
-            self._key = directory
-        return self._held.opened
-
-    def _release(self) -> None:
-        if self._held is not None:
-            self._directories.give_back(self._held)
-            self._held = None
 
 
 def clone(source: int, target: int, ranges: Sequence[tuple[int, int, int]]) -> None:

@@ -11,7 +11,7 @@ from evil_paths import run as run_evil_paths
 
 from dataset_store.core import envelope, packfile, paths
 from dataset_store.core.digest import hash32
-from dataset_store.local import folder_writer, materialise, removal, settings
+from dataset_store.local import folder_writer, materialise, open_directories, removal, settings
 from dataset_store.storage import log
 
 HERE = Path(__file__).parent
@@ -65,7 +65,7 @@ def links_not_looked_at(patch: Patch) -> None:
 
 
 def links_followed(patch: Patch) -> None:
-    patch.setattr(folder_writer, "_OPEN_DIRECTORY", folder_writer._OPEN_DIRECTORY & ~os.O_NOFOLLOW)
+    patch.setattr(open_directories, "OPEN_DIRECTORY", open_directories.OPEN_DIRECTORY & ~os.O_NOFOLLOW)
 
 
 def links_followed_in_removal(patch: Patch) -> None:
