@@ -11,6 +11,7 @@ lies below.
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import local
@@ -415,11 +416,22 @@ class _Survey:
             in_part = one.pack in restored and relocations.is_lost(place)
             if in_part or not suspect.isdisjoint(part.pack for part in relocations.places(place) or [place]):
                 by_place[place][one] = None
+        unverified: list[Extents] = []
         for place, segments in by_place.items():
             now = relocations.places(place) or [place]
-            if not extents_of_places(now).touched_by(bad).any():
+            rows = extents_of_places(now)
+            if rows.touched_by(bad).any():
+                unverified.append(rows)
+            else:
                 in_part = place.pack in restored and relocations.is_lost(place)
                 self._compare_segments(list(segments), now, in_part=in_part)
+        self._tell_unverified(without(unite(unverified), unite(self.bad)), suspect)
+
+    def _tell_unverified(self, rows: Extents, suspect: AbstractSet[PackRef]) -> None:
+        """What of runs that are damaged elsewhere nothing tells about, as the footer is damaged too."""
+        for ref, some in rows.by_pack():
+            for start, stop in _ranges(some) if ref in suspect else ():
+                self._tell("frame-unverified", ref, "Its run is damaged elsewhere, and the footer too.", start, stop)
 
     def _compare_segments(self, segments: Sequence[Segment], now: Sequence[Place], *, in_part: bool) -> None:
         """The segments of one place, which is read and decoded once."""

@@ -62,6 +62,12 @@ FINDINGS: Final[Mapping[str, Kind]] = MappingProxyType(
             _RESTORE,
         ),
         "frame-damaged": Kind(Severity.MUST, "A frame that something live needs is not what it must be.", _RESTORE),
+        "frame-unverified": Kind(
+            Severity.MUST,
+            "Frames that something live needs can be compared with nothing, as their pack's footer and other frames of "
+            "their run are damaged.",
+            _RESTORE,
+        ),
         "dead-frame-damaged": Kind(
             Severity.SHOULD, "A frame that nothing live needs is not what it must be.", "`dataset-store repair`"
         ),

@@ -153,7 +153,27 @@ def test_behind_a_damaged_frame_header_and_without_a_footer_the_rest_of_the_file
     told = [one for one in damage(check()) if one.offset is not None]
     for at in (header, in_a, in_b):
         assert any(one.offset <= at < one.offset + one.length for one in told), at
-    assert not any(one.offset <= data[1] < one.offset + one.length for one in told)
+    in_front = [one.id for one in told if one.offset <= data[1] < one.offset + one.length]
+    assert in_front == ["frame-unverified"], "it may be whole, and only the digest of the whole run could tell"
+
+
+def test_what_cannot_be_compared_as_its_run_is_damaged_elsewhere_is_told_beside_it(home):
+    version_of(write(home / "in", {"a": random.Random(4).randbytes(2_000_000), "b": b"b" * 100}))
+    ((ref, footer),) = footers().items()
+    path = home / "store/packs" / ref.name.hex()[:2] / ref.name.hex()
+    data = footer.offsets[footer.kinds == 1].tolist()
+    for at in (path.stat().st_size - 70, header := data[5] + 17):
+        change(path, at)
+    for damaged_too in (False, True):
+        if damaged_too:
+            change(path, data[2] + 500)
+        rows = [one for one in damage(check()) if one.offset is not None]
+        damaged = [(one.offset, one.offset + one.length) for one in rows if one.id == "frame-damaged"]
+        unverified = [(one.offset, one.offset + one.length) for one in rows if one.id == "frame-unverified"]
+        assert min(damaged)[0] == data[5]
+        assert any(start <= header < stop for start, stop in damaged)
+        assert unverified == [(data[1], data[5])], "from behind the small file to the damage"
+    assert [one.paths for one in check().affected] == [("a",)]
 
 
 def test_a_pack_that_was_cut_is_told(home, versions):
