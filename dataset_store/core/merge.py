@@ -4,7 +4,7 @@ The result is stated as changes to the first parent's tree, so that making a ver
 differs between them.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from dataset_store.core.arrays import Bool, np
 from dataset_store.core.diff import diff
@@ -59,10 +59,10 @@ def _above(key: PathKey) -> list[PathKey]:
     return [PathKey(b"\0".join(parts[:depth])) for depth in range(1, len(parts))]
 
 
-def ancestors(version: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
-    """`version` and all versions that it comes from. Versions that `parents` lacks have none."""
-    seen = {version}
-    waiting = [version]
+def ancestors(versions: Iterable[str], parents: Mapping[str, Sequence[str]]) -> set[str]:
+    """These versions and all that they come from. Versions that `parents` lacks have none."""
+    seen = set(versions)
+    waiting = list(seen)
     while waiting:
         fresh = [parent for parent in parents.get(waiting.pop(), ()) if parent not in seen]
         seen.update(fresh)
@@ -81,11 +81,10 @@ def common_bases(
         parents: Of each version that is known.
         live: Only these count, and others let their own ancestors through; by default all that are known.
     """
-    mine = set().union(*(ancestors(version, parents) for version in one))
     usable = parents if live is None else live
-    common = {version for version in mine & ancestors(other, parents) if version in usable}
-    lower = {below for version in common for below in ancestors(version, parents) - {version}}
-    return common - lower
+    common = {version for version in ancestors(one, parents) & ancestors([other], parents) if version in usable}
+    above = {parent for version in common for parent in parents.get(version, ()) if parent != version}
+    return common - ancestors(above, parents)
 
 
 def parents_first(versions: Sequence[str], parents: Mapping[str, Sequence[str]]) -> list[str]:

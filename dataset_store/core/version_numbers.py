@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["FIRST", "Rank", "increment", "is_semantic", "rank", "title_of"]
+__all__ = ["FIRST", "Rank", "increment", "is_semantic", "rank", "rank_key", "title_of"]
 
 FIRST: Final = "1.0.0"
 """The number of a series' first version, where none is chosen."""
@@ -28,6 +28,7 @@ _SEMANTIC = re.compile(
 )
 _LAST_DIGITS = re.compile(r"([0-9]+)(?=[^0-9]*\Z)")
 _NOT_SEMANTIC: Final[Rank] = (0, (), 0, ())
+_MORE, _END = b"\1", b"\0"
 
 
 def is_semantic(number: str) -> bool:
@@ -50,6 +51,24 @@ def rank(number: str) -> Rank:
     return 1, tuple(parts), 0, tuple(_identifier(text) for text in pre.split("."))
 
 
+@lru_cache(maxsize=4096)
+def rank_key(number: str) -> bytes:
+    """Bytes that compare as the ranks of numbers do; none begins with another that differs."""
+    semantic, parts, is_release, identifiers = rank(number)
+    return b"".join(
+        (
+            bytes([semantic]),
+            *(_MORE + _uint64(part) for part in parts),
+            _END + bytes([is_release]),
+            *(
+                _MORE + bytes([is_word]) + (_text(word) if is_word else _uint64(value))
+                for is_word, value, word in identifiers
+            ),
+            _END,
+        )
+    )
+
+
 def increment(number: str) -> str:
     """The number after a semantic one: its last numeric component plus 1, as wide as before, no build part.
 
@@ -65,6 +84,14 @@ def increment(number: str) -> str:
 
 def _plus_one(digits: re.Match[str]) -> str:
     return str(int(digits[1]) + 1).zfill(len(digits[1]))
+
+
+def _uint64(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def _text(word: str) -> bytes:
+    return word.encode() + _END
 
 
 def _identifier(text: str) -> _Identifier:

@@ -59,7 +59,7 @@ def arrival(source: Catalog, target: Catalog, version: Version, naming: Naming) 
         Conflict: Another dataset there has the name.
     """
     series, opens = _series_there(source, target, version, naming)
-    other = next((one for one in target.versions_of(series) if one.number == version.number), None)
+    other = target.numbered(series, version.number)
     if other is None:
         return Arrival(series, opens, version.number)
     if naming.renumber:

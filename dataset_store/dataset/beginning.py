@@ -132,8 +132,7 @@ def require_free(workspace: Workspace, series: Series | None, number: str, proje
     Raises:
         VersionExists: A version of the series has it.
     """
-    taken = workspace.catalog.versions_of(series.id) if series else ()
-    if any(version.number == number for version in taken):
+    if series is not None and workspace.catalog.numbered(series.id, number):
         raise VersionExists(
             f"The dataset {project}/{name} already has a version {number}.",
             "Choose another number, or leave it out to get the next one.",

@@ -90,9 +90,8 @@ def _entry(catalog: Catalog, draft: Draft, sent: Sent, new_series: str, time: in
     opened = draft.opened
     series = catalog.series(opened.series) if opened.series else None
     series = series or catalog.series_named(opened.project, opened.name)
-    taken = {version.number for version in catalog.versions_of(series.id)} if series else set()
     number = draft.labels.number
-    if number is not None and number in taken:
+    if number is not None and series is not None and catalog.numbered(series.id, number):
         raise VersionExists(
             f"The dataset {opened.project}/{opened.name} already has a version {number}.",
             "Make a draft with another number, or without one; what was uploaded is found again.",

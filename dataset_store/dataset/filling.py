@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from itertools import islice
 from threading import Lock
 
 from msgspec import Struct
@@ -21,7 +22,7 @@ from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.paths import parent_key
 from dataset_store.core.tree import lookup, read_all
-from dataset_store.dataset.lineage import dependency_graph
+from dataset_store.dataset.lineage import nearest_ancestors
 from dataset_store.dataset.links import fetcher
 from dataset_store.dataset.lists import with_lists
 from dataset_store.dataset.progress import progress_bar
@@ -43,6 +44,7 @@ from dataset_store.storage.trees import root_of
 __all__ = ["fill", "remember_copy"]
 
 _MOST_SEEDS = 2
+_NEAR = 256
 _JOB_BYTES = 64 << 20
 _JOB_FILES = 16_384
 _TRIES, _PAUSE = 100, 0.05  # seconds
@@ -181,14 +183,14 @@ def _fill_job(target: _Target, entries: Entries) -> U64:
 
 
 def _seeds(workspace: Workspace, version: Version, entries: Entries, stack: ExitStack) -> list[Seed]:
-    """The copies most like this version: itself, then its ancestors, then its series; locked until the stack ends.
+    """The copies most like this version: itself, then near ancestors, then its series; locked until the stack ends.
 
     A copy whose version cannot be read any more is no seed. Of a seed's entries those are read that can help: all, or
     where few are wanted those under the same paths.
     """
-    lineage = dependency_graph(workspace.catalog, version.id, version.entry.parents)
-    nearness = {version_id: at for at, version_id in enumerate(lineage)}
     copies = workspace.copies.all()
+    lineage = islice(nearest_ancestors(workspace.catalog, version), _NEAR if copies else 0)
+    nearness = {one.id: at for at, one in enumerate(lineage)}
     near = [copy for copy in copies if copy.version_id in nearness]
     near.sort(key=lambda copy: (not copy.is_whole, nearness[copy.version_id]))
     series = [copy for copy in copies if copy not in near and _series(workspace, copy.version_id) == version.series]

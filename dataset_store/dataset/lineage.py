@@ -1,8 +1,9 @@
 """What versions come from: merging a draft's parents, and comparing a version with its parents."""
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 
-from dataset_store.core.catalog import Catalog
+from dataset_store.core.catalog import Catalog, Version
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import Changes, Entries, compose, overlay
 from dataset_store.core.merge import common_bases, merge
@@ -13,7 +14,14 @@ from dataset_store.core.tree import NodeReader, TreeRoot, edit, read_all
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.storage.trees import root_of
 
-__all__ = ["ancestors_of", "dependency_graph", "merged_entries", "merged_parents", "tree_of_version"]
+__all__ = [
+    "ancestors_of",
+    "dependency_graph",
+    "merged_entries",
+    "merged_parents",
+    "nearest_ancestors",
+    "tree_of_version",
+]
 
 _SCRATCH = PackRef(2**32 - 1, PackName(bytes(16)))
 
@@ -77,6 +85,17 @@ def dependency_graph(catalog: Catalog, version_id: str, parents: Sequence[str]) 
 def ancestors_of(catalog: Catalog, version_ids: Sequence[str]) -> list[str]:
     """These versions and all their ancestors, deleted ones too."""
     return list(_known_parents(catalog, version_ids))
+
+
+def nearest_ancestors(catalog: Catalog, version: Version) -> Iterator[Version]:
+    """A version, its parents, theirs, and so on, as far as the store has had them; deleted ones too, each once."""
+    waiting, seen = deque([version]), {version.id}
+    while waiting:
+        version = waiting.popleft()
+        yield version
+        fresh = [parent for parent in version.entry.parents if parent not in seen]
+        seen.update(fresh)
+        waiting.extend(found for parent in fresh if (found := catalog.version(parent)) is not None)
 
 
 def tree_of_version(workspace: Workspace, version_id: str) -> TreeRoot:

@@ -8,6 +8,7 @@ that version lives.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from msgspec import Struct
 
@@ -139,5 +140,9 @@ def _in_lists(are_meant: Callable[[Entries], Bool], workspace: Workspace, listed
 
 def base_is_live(workspace: Workspace, draft: Draft) -> bool:
     """Whether the tree that the draft changes is that of a live version, or of none."""
-    base = draft.opened.base
-    return base is None or any(version.entry.tree == base for version in workspace.catalog.live_versions())
+    base, catalog = draft.opened.base, workspace.catalog
+    if base is None:
+        return True
+    parents = (catalog.version(parent) for parent in draft.opened.parents)  # one of which it mostly is
+    live_parents = (version for version in parents if version is not None and not version.deleted)
+    return any(version.entry.tree == base for version in chain(live_parents, catalog.live_versions()))

@@ -1,9 +1,13 @@
-"""The catalog on this machine: the log objects read so far, kept in a file, and the fold of them.
+"""The catalog on this machine: the log objects read so far, kept in a file, and the fold of them, kept in another.
 
-The file is a prefix of the log, one record after another (u32 length, then the whole object), perhaps with a
+The first file is a prefix of the log, one record after another (u32 length, then the whole object), perhaps with a
 torn end. What does not follow the store's config, record by record, is not used and gives way to what does; so
 a file of another store, a torn or rotten one, or none costs requests and nothing else. Several processes may
 use one file: what one appends is what every other would have appended there.
+
+The second file is the state that the first entries amount to, as a base of `Catalog`: where it is of this log, and
+whole, only what came after it is folded. It is replaced when that has become much, so that opening a catalog costs the
+same however long its log is.
 
 The cache is never needed: where its folder can't be read or written, everything works without. The view never
 takes an entry that it did not read from the log or the cache.
@@ -14,23 +18,49 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Final
+from typing import BinaryIO, Final
 
-from dataset_store.core.catalog import Catalog
+import msgspec
+from msgspec import Struct
+
+from dataset_store.core.catalog import STATE, Catalog
 from dataset_store.core.log_entries import MAX_ENTRY_BYTES, LogEntry
 from dataset_store.errors import Corrupt, DatasetStoreError, FormatTooNew
 from dataset_store.storage.log import Log
 from dataset_store.storage.log_reader import LogRecord, Position, chained
+from dataset_store.storage.sorted_file import SortedFile, write_sorted
 
 __all__ = ["CatalogCache", "CatalogView"]
 
 _LENGTH: Final = struct.Struct("<I")
 _FILE: Final = "catalog.records"
+_FOLD: Final = "catalog.fold"
 _LOOKED: Final = "catalog.looked"
 _FLUSH: Final = 4096
 """Entries after which what was read is written, so that a long first read that is broken off is not lost."""
+
+_FOLD_AFTER: Final = 512
+"""Entries behind the kept fold after which it is made anew; or a share of all, if that is more."""
+
+_FOLD_SHARE: Final = 64
+
+
+class _About(Struct, array_like=True, frozen=True):
+    """What a kept fold is: its `STATE`, the log's start, where it ends, and where in the file of records that is."""
+
+    state: int
+    start: str
+    end: Position
+    records: int
+
+
+class Kept(Struct, frozen=True):
+    """A catalog and the position up to which it is folded."""
+
+    catalog: Catalog
+    position: Position
 
 
 class CatalogCache:
@@ -43,7 +73,9 @@ class CatalogCache:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._path = os.path.join(folder, _FILE)
+        self._fold_path = os.path.join(folder, _FOLD)
         self._end = 0  # bytes of the file that this object has read or written
+        self._folded = 0  # entries that the kept fold has
         self._usable = True
 
     def looked(self) -> int | None:
@@ -56,19 +88,46 @@ class CatalogCache:
         """Remember behind which slot this machine has looked."""
         with suppress(OSError):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            temporary = os.path.join(self._folder, f"{_LOOKED}.{os.urandom(4).hex()}")
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with replacing(os.path.join(self._folder, _LOOKED)) as file:
                 file.write(b"%d" % slot)
-            os.replace(temporary, os.path.join(self._folder, _LOOKED))
+
+    def fold(self, start: Position) -> Kept:
+        """The kept fold of the log that begins so; an empty one where none can be used. `load` goes on from there."""
+        self._end = 0
+        try:
+            base = SortedFile(self._fold_path)
+            about = msgspec.msgpack.decode(base.about, type=_About)
+            is_ours = (about.state, about.start) == (STATE, start.prev)
+            if is_ours and os.stat(self._path).st_size >= about.records:
+                kept = Kept(Catalog(base=base, head=about.end.slot), about.end)
+                self._end, self._folded = about.records, about.end.slot
+                return kept
+        except (OSError, Corrupt, msgspec.MsgspecError):
+            pass
+        self._folded = 0
+        return Kept(Catalog(), start)
+
+    def keep_fold(self, start: Position, kept: Kept) -> None:
+        """Keep the state of all entries that were loaded and appended, if there are many that no fold has."""
+        behind = kept.position.slot - self._folded
+        if behind < max(_FOLD_AFTER, kept.position.slot // _FOLD_SHARE) or not self._usable:
+            return
+        about = _About(STATE, start.prev, kept.position, self._end)
+        with suppress(OSError, Corrupt):  # what is damaged is told by whoever needs it
+            with replacing(self._fold_path) as file:
+                write_sorted(file, kept.catalog.rows(), msgspec.msgpack.encode(about))
+                file.flush()
+                os.fsync(file.fileno())
+            self._folded = kept.position.slot
 
     def load(self, start: Position) -> Iterator[LogRecord]:
-        """The entries in the file that follow one another from the beginning of the log."""
+        """The entries in the file that follow one another from what `fold` gave, or the beginning of the log."""
         try:
             with open(self._path, "rb") as file:
+                file.seek(self._end)
                 data = file.read()
         except OSError:
             data = b""
-        self._end = 0
         position = start
         for each in _objects(data):
             try:
@@ -127,11 +186,12 @@ class CatalogView:
     def __init__(self, log: Log, cache: CatalogCache | None = None) -> None:
         self._log = log
         self._cache = cache
-        self._catalog = Catalog()
-        self._position = log.start
+        kept = cache.fold(log.start) if cache else Kept(Catalog(), log.start)
+        self._catalog, self._position = kept.catalog, kept.position
         self._lock = threading.RLock()
         if cache is not None:
-            self._fold(cache.load(log.start))
+            self._fold(cache.load(self._position))
+            self._keep_fold()
 
     @property
     def catalog(self) -> Catalog:
@@ -207,6 +267,7 @@ class CatalogView:
             following = iter(records)
             while self._take_some(following):
                 pass
+            self._keep_fold()
 
     def _take_some(self, records: Iterator[LogRecord]) -> int:
         """Take up to `_FLUSH` entries; those that came before an error are taken too."""
@@ -220,10 +281,28 @@ class CatalogView:
                 self._cache.append(taken)
         return len(taken)
 
+    def _keep_fold(self) -> None:
+        if self._cache is not None:
+            self._cache.keep_fold(self._log.start, Kept(self._catalog, self._position))
+
     def _fold(self, records: Iterable[LogRecord]) -> None:
         for record in records:
             self._catalog.apply(record.slot, record.entry)
             self._position = record.after
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[BinaryIO]:
+    """A new file, for nobody else to read, that takes the place of another when it is whole."""
+    temporary = f"{path}.{os.urandom(4).hex()}"
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def _objects(data: bytes) -> Iterator[bytes]:

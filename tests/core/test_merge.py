@@ -82,7 +82,20 @@ def test_the_bases_are_all_maximal_common_ancestors():
     assert common_bases(["a"], "b", parents) == {"r"}
     assert common_bases(["a", "b"], "n", parents) == {"a", "b"}
     assert common_bases(["a"], "unrelated", parents) == set()
-    assert ancestors("x", parents) == {"x", "m", "a", "b", "r"}
+    assert ancestors(["x"], parents) == {"x", "m", "a", "b", "r"}
+
+
+def test_the_bases_in_a_long_lineage_are_found_by_a_few_looks_at_each_version():
+    looks = []
+
+    class Parents(dict):
+        def get(self, version, default=()):
+            looks.append(version)
+            return super().get(version, default)
+
+    parents = Parents({str(number): [str(number - 1)] for number in range(1, 3_000)} | {"a": ["2990"], "b": ["2980"]})
+    assert common_bases(["a"], "b", parents) == {"2980"}
+    assert len(looks) < 4 * len(parents)
 
 
 def test_an_ancestor_that_is_not_live_lets_its_own_ancestors_through():
@@ -110,8 +123,8 @@ def test_parents_come_first_whatever_the_order_and_cycles_end(drawn, random):
     assert sorted(order) == sorted(parents)
     for version, above in parents.items():
         for parent in above:
-            if parent in parents and version not in ancestors(parent, parents):
+            if parent in parents and version not in ancestors([parent], parents):
                 assert order.index(parent) < order.index(version)
     assert parents_first(order, parents) == order or any(
-        version in ancestors(parent, parents) for version, above in parents.items() for parent in above
+        version in ancestors([parent], parents) for version, above in parents.items() for parent in above
     )

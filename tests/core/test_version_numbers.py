@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_store.core.version_numbers import increment, is_semantic, rank
+from dataset_store.core.version_numbers import increment, is_semantic, rank, rank_key
 
 ASCENDING = [
     "anything",
@@ -50,6 +50,17 @@ def test_some_different_numbers_are_equally_high(one, other):
 def test_any_texts_can_be_sorted(texts):
     ranks = sorted(map(rank, texts))
     assert all(one <= other for one, other in pairwise(ranks))
+
+
+@given(numbers, numbers)
+def test_the_bytes_of_ranks_compare_as_they_do(one, other):
+    assert (rank_key(one) < rank_key(other)) == (rank(one) < rank(other))
+    assert rank_key(one) == rank_key(other) or not rank_key(one).startswith(rank_key(other))
+
+
+def test_the_bytes_of_the_ranks_of_known_numbers_ascend():
+    keys = [rank_key(number) for number in ASCENDING]
+    assert keys == sorted(set(keys))
 
 
 @pytest.mark.parametrize("text", ["", "final", "1.", ".1", "1..2", "1 ", "1\n", "-1", "1.0.0-", "¹", "1" * 19])

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_store import Dataset
+from dataset_store.core.catalog import Catalog
+from dataset_store.core.log_entries import SeriesName
 from dataset_store.dataset import catalog_changes
 from dataset_store.dataset import workspace as workspaces
 from dataset_store.errors import (
@@ -20,6 +22,7 @@ from dataset_store.errors import (
     VersionIsFinal,
 )
 from dataset_store.testing.folders import read, write
+from dataset_store.testing.log_entries import id_hex, version_entry
 
 
 def version(home, files=None, **create) -> Dataset:
@@ -461,13 +464,12 @@ def test_an_argument_that_get_does_not_know_is_refused(home):
 )
 @settings(max_examples=200)
 def test_looking_for_plain_text_finds_what_the_expression_means(names, text, frame, escaped):
-    from dataset_store.core.catalog import Catalog
     from dataset_store.dataset.searching import _names
 
     catalog = Catalog()
     for number, name in enumerate(names):
-        catalog._named.setdefault(name, {})[str(number)] = None
-        catalog._families[str(number)] = type("Family", (), {"value": name})()
+        opens = SeriesName(project="p", name=name)
+        catalog.apply(number, version_entry(number, series=id_hex(number), opens=opens))
     pattern = re.compile(frame.format(re.escape(text) if escaped else text))
     assert sorted(_names(catalog, pattern)) == sorted(name for name in names if pattern.search(name))
 

@@ -155,9 +155,9 @@ def every_draft_takes_the_number_that_was_free_when_it_began(monkeypatch):
     monkeypatch.setattr(Catalog, "next_version", lambda *_: "1.0.0")
 
     def fold(catalog, slot, entry):
-        if entry.opens is not None and catalog._family(entry.series) is None:
+        if entry.opens is not None and catalog.series(entry.series) is None:
             catalog._open(slot, entry.series, entry.opens)
-        catalog._admit(slot, entry, catalog._family(entry.series))
+        catalog._admit(slot, entry, catalog.series(entry.series))
 
     monkeypatch.setitem(core_catalog._EFFECTS, VersionEntry, fold)
 

@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataset_store.core.catalog import Catalog, Query
 from dataset_store.core.envelope import HEADER_SIZE, LOG_ENTRY, object_digest, seal
-from dataset_store.core.log_entries import LogEntry, PublishEntry, encode_entry, with_prev
+from dataset_store.core.log_entries import LogEntry, PublishEntry, SeriesName, encode_entry, with_prev
 from dataset_store.errors import CorruptObject, FormatTooNew, HistoryRewound
+from dataset_store.storage import catalog_cache
 from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.catalog_cache import CatalogCache, CatalogView
 from dataset_store.storage.log import Log, Pacing
@@ -20,7 +23,7 @@ from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.storage.wrappers import CountingBackend
 from dataset_store.testing.faults import Effect, Fault, FaultyBackend
-from dataset_store.testing.log_entries import hash_hex, id_hex
+from dataset_store.testing.log_entries import hash_hex, id_hex, version_entry
 
 ANCHOR = hash_hex(7)
 PACING = Pacing(sleep=lambda _: None, jitter=lambda: 0.5)
@@ -273,3 +276,142 @@ def test_queries_see_what_was_folded(tmp_path):
     view.commit(make)
     assert seen == [0, 1]
     assert view.catalog.head == view.position.slot == 2
+
+
+# The kept fold
+
+
+@pytest.fixture
+def folded_soon(monkeypatch):
+    """The fold is kept after eight entries."""
+    monkeypatch.setattr(catalog_cache, "_FOLD_AFTER", 8)
+
+
+def grown(count: int) -> MemoryBackend:
+    """A log of versions."""
+    backend, prev = MemoryBackend(), ANCHOR
+    for number in range(count):
+        opens = {} if number else {"opens": SeriesName(project="p", name="n")}
+        data = encode_entry(with_prev(version_entry(number, f"1.0.{number}", **opens), prev))
+        backend.create(Key(f"log/catalog/{number:012d}"), [data])
+        prev = object_digest(data)
+    return backend
+
+
+def applied_by(opening, monkeypatch) -> int:
+    """How many entries are folded meanwhile."""
+    count, apply = [0], Catalog.apply
+
+    def counted(catalog, slot, entry):
+        count[0] += 1
+        apply(catalog, slot, entry)
+
+    monkeypatch.setattr(Catalog, "apply", counted)
+    opening()
+    monkeypatch.setattr(Catalog, "apply", apply)
+    return count[0]
+
+
+def fold_in(folder: Path) -> Path:
+    return folder / "catalog.fold"
+
+
+def test_a_catalog_is_opened_from_the_kept_fold_and_what_came_after_it(tmp_path, folded_soon, monkeypatch):
+    backend = grown(20)
+    view = view_of(backend, tmp_path)
+    view.refresh()
+    for number in range(20, 23):
+        view.commit(lambda _, number=number: version_entry(number, f"1.0.{number}"))
+    counted = CountingBackend(backend)
+    assert applied_by(lambda: view_of(counted, tmp_path), monkeypatch) == 3
+    again = view_of(counted, tmp_path)
+    assert counted.snapshot().total_calls == 0
+    assert again.position == view.position
+    assert again.catalog.resolve(Query(project="p", name="n")).number == "1.0.22"
+    assert list(again.catalog.rows()) == list(view.catalog.rows())
+    assert again.refresh() == 0
+
+
+def test_the_fold_is_kept_anew_when_much_came_after_it_and_not_each_time(tmp_path, folded_soon):
+    backend = grown(9)
+    view = view_of(backend, tmp_path)
+    view.refresh()
+    kept = []
+    for number in range(9, 30):
+        view.commit(lambda _, number=number: version_entry(number, f"1.0.{number}"))
+        kept.append(fold_in(tmp_path).stat().st_ino)
+    assert [at for at, (one, next_one) in enumerate(pairwise(kept), 10) if one != next_one] == [16, 24]
+    assert [file.name for file in tmp_path.iterdir() if "fold" in file.name] == ["catalog.fold"]
+
+
+def test_many_entries_that_an_earlier_process_read_are_folded_by_the_next_that_opens(tmp_path, monkeypatch):
+    backend = grown(20)
+    view_of(backend, tmp_path).refresh()
+    assert not fold_in(tmp_path).exists(), "so few are folded as quickly as a file is opened"
+    monkeypatch.setattr(catalog_cache, "_FOLD_AFTER", 8)
+    assert applied_by(lambda: view_of(backend, tmp_path), monkeypatch) == 20
+    assert applied_by(lambda: view_of(backend, tmp_path), monkeypatch) == 0
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_damaged_fold_is_told_at_most_once_and_never_answers_wrongly(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("cache")
+    backend = grown(300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog_cache, "_FOLD_AFTER", 8)
+        right = view_of(backend, folder)
+        right.refresh()
+        octets = bytearray(fold_in(folder).read_bytes())
+        start = data.draw(st.integers(0, len(octets) - 1))
+        stop = data.draw(st.sampled_from([start, start + 1, start + 5_000, len(octets)]))
+        octets[start:stop] = data.draw(st.sampled_from([b"", bytes(50), b"\xff" * 5, b"x"]))
+        fold_in(folder).unlink()
+        fold_in(folder).write_bytes(octets)
+        for attempt in range(2):
+            try:
+                view = view_of(backend, folder)
+                assert list(view.catalog.rows()) == list(right.catalog.rows())
+                assert view.position == right.position
+            except CorruptObject as error:
+                assert attempt == 0
+                assert "run it again" in str(error)
+
+
+def test_a_fold_of_another_log_or_state_or_without_its_records_is_not_used(tmp_path, folded_soon, monkeypatch):
+    backend = grown(20)
+    view_of(backend, tmp_path).refresh()
+    other = CatalogView(make_log(MemoryBackend(), hash_hex(8)), CatalogCache(str(tmp_path)))
+    assert other.catalog.head == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog_cache, "STATE", 0)
+        assert applied_by(lambda: view_of(backend, tmp_path), monkeypatch) == 20
+    records = tmp_path / "catalog.records"
+    os.truncate(records, records.stat().st_size - 1)
+    assert view_of(backend, tmp_path).catalog.head == 19
+    records.unlink()
+    assert view_of(backend, tmp_path).catalog.head == 0
+
+
+def test_a_fold_that_cannot_be_written_is_done_without(tmp_path, folded_soon, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    backend = grown(20)
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog_cache.os, "fsync", refuse)
+        assert view_of(backend, tmp_path).refresh() == 20
+        assert view_of(backend, tmp_path).catalog.head == 20
+    assert [file.name for file in tmp_path.iterdir()] == ["catalog.records"]
+
+
+def test_entries_that_do_not_follow_the_kept_fold_give_way(tmp_path, folded_soon):
+    backend = grown(20)
+    view = view_of(backend, tmp_path)
+    view.refresh()
+    with (tmp_path / "catalog.records").open("ab") as file:
+        file.write(b"\x20\0\0\0" + bytes(32))
+    view = view_of(backend, tmp_path)
+    assert view.catalog.head == 20
+    view.commit(lambda _: version_entry(20, "1.0.20"))
+    assert view_of(backend, tmp_path).catalog.head == 21
