@@ -161,7 +161,7 @@ class Catalog:
 
     def names(self) -> Collection[str]:
         """Every name of a series, in any project, each once."""
-        return dict.fromkeys(_text(name) for name, _, _ in self._named.everything())
+        return {_text(name) for name in self._named.owners()}
 
     def series_called(self, name: str) -> list[Series]:
         """Every series of a name, in any project, by slot."""

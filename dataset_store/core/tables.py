@@ -138,20 +138,32 @@ class Table(Generic[V]):
             keys.reverse()
         return self._layered(keys, owned.values, below, backwards=backwards)
 
+    def owners(self) -> set[bytes]:
+        """Every owner of a row."""
+        changed = list(self._changed.items())
+        found = {owner for owner, owned in changed if any(value is not _GONE for value in list(owned.values.values()))}
+        for full, _ in self._base.scan(self.tag):
+            owner, key = self._split(full)
+            if owner not in found and self.get(owner, key) is not None:
+                found.add(owner)
+        return found
+
     def everything(self) -> Iterator[tuple[bytes, bytes, V]]:
         """Every row: owner, key, value."""
-        for key, data in self.rows():
-            owner, rest = self._split(key)
-            yield owner, rest, self._decode(data)
+        above = self._above()
+        for full, data in self._merged(above):
+            owner, key = self._split(full)
+            yield owner, key, above[full] if data is None else self._decode(data)
 
     def rows(self) -> Iterator[Row]:
         """All rows, ascending, as a base holds them."""
         above = self._above()
+        return ((key, _encode(above[key]) if data is None else data) for key, data in self._merged(above))
+
+    def _merged(self, above: dict[bytes, V]) -> Iterator[tuple[bytes, bytes | None]]:
+        """Keys of all rows, ascending, with what the base has where nothing is above that."""
         for key, data in merge(self._base.scan(self.tag), ((key, None) for key in sorted(above)), key=_first):
-            if data is None:
-                if above[key] is not _GONE:
-                    yield key, _encode(above[key])
-            elif key not in above:
+            if above[key] is not _GONE if data is None else key not in above:
                 yield key, data
 
     def _layered(

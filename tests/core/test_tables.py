@@ -34,6 +34,7 @@ def test_a_table_over_a_base_is_the_map_of_all_changes(earlier, later):
     applied(table, model, later)
     for read in (table, Table(b"t", int, RowsBase(table.rows()))):
         assert sorted(read.everything()) == sorted((owner, key, value) for (owner, key), value in model.items())
+        assert read.owners() == {owner for owner, _ in model}
         for owner in OWNERS:
             mine = sorted((key, value) for (each, key), value in model.items() if each == owner)
             assert list(read.scan(owner)) == mine
