@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import peers, quick, report
+from benchmarks import peers, plots, quick, report
 from benchmarks.measuring.samples import Sample, append, load
 from benchmarks.running import Prepared, run, run_limits
 from benchmarks.systems import SYSTEMS
@@ -30,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("install", help="install the other systems, and this one as users do; needs root and Debian")
     reporting = commands.add_parser("report", help="tables of samples, as Markdown")
     reporting.add_argument("samples", type=Path, nargs="+")
+    reporting.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="also draw each workload, as SVG, into a folder"
+    )
     return whole
 
 
@@ -69,8 +72,13 @@ def install_all(_options: argparse.Namespace) -> int:
 
 
 def report_all(options: argparse.Namespace) -> int:
-    for text in report.tables(list(load(options.samples))):
+    samples = list(load(options.samples))
+    for text in report.tables(samples):
         print(text)
+    for text in report.commands(samples):
+        print(text)
+    for path in plots.draw(samples, options.plots) if options.plots else ():
+        print(f"![{path.stem}]({path})")
     return 0
 
 

@@ -1,5 +1,6 @@
 """Tables of samples: medians by operation and system, and how ours stands to the best of each kind."""
 
+import html
 from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks import limits
@@ -63,6 +64,22 @@ def tables(samples: Sequence[Sample]) -> Iterator[str]:
         commits = [one for one in operations if one.endswith("commit") or one == "chain"]
         head = ["system", "memory, commit", "memory, copy", *commits]
         yield from table(head, [[name, *sizes(some, name, commits)] for name in systems])
+
+
+def commands(samples: Sequence[Sample]) -> Iterator[str]:
+    """Markdown: what is typed for each operation of each system, as it first was."""
+    yield "## Commands\n"
+    yield "`/tree` is where the data is, `/copies` where copies go; where the store is stands in the environment.\n"
+    typed = [one for one in samples if one.commands]
+    for name in in_order(one.system for one in typed):
+        first = {one.operation: one for one in reversed(typed) if one.system == name}
+        operations = in_order(one.operation for one in typed if one.system == name)
+        rows = ([operation, "<br>".join(map(_code, first[operation].commands))] for operation in operations)
+        yield from table([name, "typed"], rows)
+
+
+def _code(command: str) -> str:
+    return f"<code>{html.escape(command).replace('|', '&#124;')}</code>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

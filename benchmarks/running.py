@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +19,7 @@ from benchmarks.measuring.process import CommandFailed, Timing, measure
 from benchmarks.measuring.samples import Sample
 from benchmarks.servers.beside import ask, beside
 from benchmarks.systems import Home, System
-from benchmarks.systems.base import Commands
+from benchmarks.systems.base import PEERS, Commands
 from benchmarks.workloads import Workload
 
 SETTLED = 2.5
@@ -187,7 +189,14 @@ class Run:
         return f"{len(wrong)} files differ, as {wrong[0]}"
 
     def shortened(self, words: str) -> str:
-        return words.replace(str(self.home.root), "").strip()
+        return without_programs(words).replace(str(self.home.root), "").strip()
+
+
+def without_programs(words: str) -> str:
+    """A command without the folders in which its programs are installed."""
+    for folder in (PEERS, Path(sys.prefix)):
+        words = re.sub(rf"{re.escape(str(folder))}/(\S*/)?bin/", "", words)
+    return words
 
 
 def settle() -> None:

@@ -39,7 +39,7 @@ EXPECTED = {
     "merge": 0.0,
     "one directory": 0.0,
     "list": 1.0,
-    "first get": 0.0,
+    "first get": 1.0,
     "all versions": 1.0,
     "store bytes": 1.0,
     "log objects": 1.0,

@@ -41,7 +41,7 @@ _LOOKED: Final = "catalog.looked"
 _FLUSH: Final = 4096
 """Entries after which what was read is written, so that a long first read that is broken off is not lost."""
 
-_FOLD_AFTER: Final = 512
+_FOLD_AFTER: Final = 128
 """Entries behind the kept fold after which it is made anew; or a share of all, if that is more."""
 
 _FOLD_SHARE: Final = 64

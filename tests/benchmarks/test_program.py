@@ -4,17 +4,21 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import report
+from benchmarks import plots, report
 from benchmarks.measuring import process
 from benchmarks.measuring.folders import contents_of, taken_by
 from benchmarks.measuring.process import Command, CommandFailed, measure
 from benchmarks.measuring.samples import Sample, append, load
+from benchmarks.running import without_programs
 from benchmarks.systems import SYSTEMS
+from benchmarks.systems.base import PEERS
 from benchmarks.workloads import WORKLOADS
 
 
@@ -79,6 +83,31 @@ def test_tables_hold_medians_failures_and_the_best_other_system(tmp_path):
     assert "| dataset_store | 2.00 | - |" in text
     assert "| restic | 3.00 | - (1 failed) |" in text
     assert "| best other / ours | 1.5 (restic) | - |" in text  # git stands beside, and is no measure
+
+
+def test_commands_are_told_as_they_are_typed():
+    words = f"{PEERS}/ours/bin/dataset-store get {PEERS}/bin/x {sys.prefix}/bin/python /copies/bin/y"
+    assert without_programs(words) == "dataset-store get x python /copies/bin/y"
+    sample = Sample("small", "restic", "diff", 0, 1.0, commands=["restic diff | a <b>", "second"])
+    text = "\n".join(report.commands([sample, replace(sample, round=1, commands=["other"])]))
+    assert "| diff | <code>restic diff &#124; a &lt;b&gt;</code><br><code>second</code> |" in text
+    assert "other" not in text
+
+
+def test_each_workload_is_drawn_and_the_same_samples_give_the_same_picture(tmp_path):
+    samples = [
+        Sample(workload, system, operation, 0, 1.0 + at, 1.0, 0.5, 1)
+        for workload in ("small", "large-text")
+        for at, (system, operation) in enumerate(product(("dataset_store", "restic"), ("first commit", "list")))
+    ]
+    samples += [Sample("small", "limit", "write and fsync", 0, 0.7, 1.0, 0.0, 1)]
+    samples += [Sample("small", "casync", "list", 0, problem="broken")]
+    drawn = [list(plots.draw(samples, tmp_path / folder)) for folder in ("one", "two")]
+    assert [path.name for path in drawn[0]] == ["small.svg", "large-text.svg"]
+    assert [path.read_bytes() for path in drawn[0]] == [path.read_bytes() for path in drawn[1]]
+    picture = drawn[0][0].read_text()
+    assert all(word in picture for word in ("dataset_store", "restic", "first commit", "the machine's limit"))
+    assert "the machine's limit" not in drawn[0][1].read_text()
 
 
 def test_what_is_written_counts_until_it_is_on_the_disk():
