@@ -15,10 +15,11 @@ the folder is incomplete, and the owner removes it.
 """
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from types import TracebackType
 from typing import Final, Self
@@ -27,7 +28,6 @@ from dataset_store.core.arrays import I64, Bool, np
 from dataset_store.core.paths import PathKey, link_stays_inside, parent_key, to_path
 from dataset_store.errors import (
     DatasetStoreError,
-    FileChanged,
     PathNotFound,
     TargetNotEmpty,
     UnsupportedFileType,
@@ -36,10 +36,9 @@ from dataset_store.local.batches import link_files, write_files
 from dataset_store.local.open_directories import OPEN_DIRECTORY, Cursor, OpenDirectories
 from dataset_store.local.os_errors import shown, writing_error
 
-__all__ = ["FolderWriter", "clone"]
+__all__ = ["FolderWriter"]
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_COPY_BYTES: Final = 1 << 20
 
 _TIME_UNITS: Final = (100, 1_000, 1_000_000, 10**9, 2 * 10**9)
 """Of times of modification on file systems, in ns."""
@@ -48,7 +47,12 @@ _TIME_UNITS: Final = (100, 1_000, 1_000_000, 10**9, 2 * 10**9)
 _NO_LINK: Final = frozenset(
     [errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOENT, errno.ELOOP]
 )
-_NO_RANGE_COPY: Final = frozenset([errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM])
+_NO_SUCH_FILE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES])
+
+_FICLONE: Final = 0x40049409
+"""The request by which a file takes over all blocks of another (linux/fs.h); it fails where blocks can't be shared."""
+
+_NO_CLONE: Final = frozenset([errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM])
 
 
 class FolderWriter:
@@ -67,6 +71,7 @@ class FolderWriter:
     def __init__(self, root: bytes | str, *, read_only: bool = False) -> None:
         self._root = os.fsencode(root)
         self._modes = (0o444, 0o555) if read_only else (0o644, 0o755)
+        self._clones = hasattr(fcntl, "ioctl")  # until the file system says that it can't
         try:
             self._directories = OpenDirectories(os.open(self._root, OPEN_DIRECTORY))
         except FileNotFoundError as error:
@@ -221,6 +226,33 @@ class FolderWriter:
                         )
         return linked
 
+    def clone_file(self, source: bytes, key: PathKey, *, executable: bool, expected: tuple[int, int]) -> bool:
+        """Make a file that shares all blocks of one that lies outside the folder, until either is changed.
+
+        Args:
+            source: Its path.
+            key: The name of the new one.
+            executable: Its exec bit.
+            expected: The size of the source, and the time of modification that it was given, in ns.
+
+        Returns:
+            False if that is not possible (a file system that can't, or another one, no such source, or not of this
+            size and time): the caller makes the file in another way. Nothing was made then.
+
+        Raises:
+            TargetNotEmpty: Something of that name is there.
+            DiskFull, AccessDenied, StorageFailed: The disk refused.
+        """
+        if not self._clones:
+            return False
+        with self._naming(key), _opened_as_made(source, *expected) as opened:
+            if opened is None:
+                return False
+            with Cursor(self._directories) as cursor:
+                directory, name = cursor.at(key), key.rpartition(b"\0")[2]
+                self._clones = _clone(opened, directory, name, self._modes[executable], expected[1])
+        return self._clones
+
     def make_directory(self, key: PathKey) -> None:
         """Make an empty directory, and those above it, where missing.
 
@@ -278,6 +310,10 @@ def _is_as_made(path: bytes, size: int, mtime_ns: int) -> bool:
         found = os.lstat(path)
     except OSError:
         return False
+    return _is_like(found, size, mtime_ns)
+
+
+def _is_like(found: os.stat_result, size: int, mtime_ns: int) -> bool:
     if found.st_size != size or not stat.S_ISREG(found.st_mode):
         return False
     return found.st_mtime_ns == mtime_ns or found.st_mtime_ns in [mtime_ns - mtime_ns % unit for unit in _TIME_UNITS]
@@ -290,6 +326,38 @@ def _link(source: bytes, name: bytes, directory: int) -> bool:
         if error.errno in _NO_LINK:
             return False
         raise
+    return True
+
+
+@contextmanager
+def _opened_as_made(path: bytes, size: int, mtime_ns: int) -> Iterator[int | None]:
+    """A file, open for reading, if it still has the size and time that it was given."""
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_FILE:
+            raise
+        yield None
+        return
+    try:
+        yield opened if _is_like(os.fstat(opened), size, mtime_ns) else None
+    finally:
+        os.close(opened)
+
+
+def _clone(source: int, directory: int, name: bytes, mode: int, mtime_ns: int) -> bool:
+    """Make a file of the blocks of another; False, and no file, where they can't be shared."""
+    opened = os.open(name, _CREATE, mode, dir_fd=directory)
+    try:
+        fcntl.ioctl(opened, _FICLONE, source)
+        os.utime(opened, ns=(mtime_ns, mtime_ns))
+    except OSError as error:
+        os.unlink(name, dir_fd=directory)
+        if error.errno in _NO_CLONE:
+            return False
+        raise
+    finally:
+        os.close(opened)
     return True
 
 
@@ -322,60 +390,6 @@ def _named(error: OSError, path: bytes) -> DatasetStoreError:
             "Write into an empty folder, on a file system that tells letter case apart.",
         )
     return writing_error(error, path)
-
-
-def clone(source: int, target: int, ranges: Sequence[tuple[int, int, int]]) -> None:
-    """Copy ranges of one open file into another, sharing blocks where the file system can.
-
-    Nothing is verified: whoever copies from a file that may have changed hashes the copy.
-
-    Args:
-        source: A descriptor open for reading.
-        target: A descriptor open for writing.
-        ranges: (offset in source, offset in target, length), in bytes.
-
-    Raises:
-        FileChanged: The source ends before a range does.
-        DiskFull, StorageFailed: The disk refused.
-    """
-    try:
-        for start, place, length in ranges:
-            done = _copy_in_kernel(source, target, start, place, length)
-            _copy_through_memory(source, target, start + done, place + done, length - done)
-    except OSError as error:
-        raise writing_error(error, _path_of(target)) from error
-
-
-def _path_of(opened: int) -> str:
-    """Where an open file is, for a message."""
-    place = f"/proc/self/fd/{opened}"
-    with suppress(OSError):
-        return os.readlink(place)
-    return place
-
-
-def _copy_in_kernel(source: int, target: int, start: int, place: int, length: int) -> int:
-    """Copy as much as the kernel will; return how many bytes that was."""
-    done = 0
-    try:
-        while done < length:
-            copied = os.copy_file_range(source, target, length - done, start + done, place + done)
-            if not copied:
-                break
-            done += copied
-    except OSError as error:
-        if error.errno not in _NO_RANGE_COPY:
-            raise
-    return done
-
-
-def _copy_through_memory(source: int, target: int, start: int, place: int, length: int) -> None:
-    while length:
-        part = os.pread(source, min(length, _COPY_BYTES), start)
-        if not part:
-            raise FileChanged("A local file became shorter while it was copied.", "Run it again.")
-        written = os.pwrite(target, part, place)
-        start, place, length = start + written, place + written, length - written
 
 
 def _runs_in_one_directory(keys: Sequence[PathKey]) -> Iterator[tuple[int, int]]:

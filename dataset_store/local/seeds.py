@@ -1,9 +1,10 @@
 """Seeds: earlier local copies as a source of bytes.
 
-Whole files that did not change are linked into a read-only copy, or copied into a mutable one; of large files that did
-change, the chunks that the earlier file already has are copied from it. Whatever is copied is hashed on the way, so a
-seed that someone has changed costs a fetch and never a wrong byte. A link shares the file as it is, so only a file
-with the size and time that it was given is linked: whoever writes into one changes its time.
+Whole files that did not change are linked into a read-only copy, and copied into a mutable one, or cloned where the
+file system can share blocks; of large files that did change, the chunks that the earlier file already has are copied
+from it. Whatever is copied is hashed on the way, so a seed that someone has changed costs a fetch and never a wrong
+byte. A link or a clone shares the file as it is, so only a file with the size and time that it was given is shared:
+whoever writes into one changes its time.
 """
 
 import os
@@ -110,12 +111,22 @@ def link_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Boo
 
 
 def copy_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:
-    """Copy what the seed has unchanged, hashing it; the rows that are done now, shape (n,)."""
+    """Clone what is large and copy what is small of what the seed has unchanged; the rows done now, shape (n,).
+
+    Small files are hashed. A large one that can't be cloned is left to `ChunkReuse`.
+    """
     done = done.copy()
     batch: list[tuple[int, bytes]] = []
     for row, there in _matches(entries, seed.entries, ~done):
         is_file = (entries.kinds[row] & KIND_BITS) == Kind.FILE  # else its content id may not be that of its bytes
-        if is_file and int(entries.sizes[row]) <= _SMALL:
+        if int(entries.sizes[row]) > _SMALL:
+            done[row] = writer.clone_file(
+                seed.file(there),
+                entries.keys[row],
+                executable=bool(entries.kinds[row] & EXECUTABLE),
+                expected=(int(entries.sizes[row]), int(entries.mtimes[row])),
+            )
+        elif is_file:
             content = _read_small(seed.file(there), int(entries.sizes[row]))
             if content is not None and hash32(content) == entries.content_ids[row].tobytes():
                 batch.append((row, content))

@@ -17,14 +17,13 @@ from dataset_store.errors import (
     AccessDenied,
     DatasetStoreError,
     DiskFull,
-    FileChanged,
     PathNotFound,
     StorageFailed,
     TargetNotEmpty,
     UnsupportedFileType,
 )
 from dataset_store.local import batches, folder_writer
-from dataset_store.local.folder_writer import FolderWriter, clone
+from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.local.removal import remove_tree
 from dataset_store.local.scan import scan
 from dataset_store.testing.folders import few_open_files
@@ -463,48 +462,81 @@ def test_a_folder_that_may_not_be_written_is_access_denied(tmp_path):
         write_one(writer, "f")
 
 
-# Cloning ranges
+# Sharing blocks
 
 
 @pytest.fixture
-def pair(tmp_path):
-    (tmp_path / "source").write_bytes(bytes(range(256)) * 9_000)
-    source = os.open(tmp_path / "source", os.O_RDONLY)
-    target = os.open(tmp_path / "target", os.O_RDWR | os.O_CREAT)
-    yield source, target
-    os.close(source)
-    os.close(target)
+def source(tmp_path):
+    path = tmp_path / "source"
+    path.write_bytes(b"x" * 1_000)
+    os.utime(path, ns=(MTIME, MTIME))
+    return os.fsencode(path)
 
 
-@pytest.mark.parametrize("in_kernel", [True, False])
-def test_ranges_are_cloned_to_their_places(pair, in_kernel, monkeypatch):
+def clone_one(writer, source, key=b"d\0f", size=1_000, mtime_ns=MTIME):
+    return writer.clone_file(source, key, executable=False, expected=(size, mtime_ns))
+
+
+def sharing(monkeypatch):
+    """As if this file system could share blocks; how often it was asked."""
+    asked = []
+
+    def take_over(target, _request, source):
+        asked.append(target)
+        os.write(target, os.pread(source, 1 << 20, 0))
+
+    monkeypatch.setattr(folder_writer.fcntl, "ioctl", take_over)
+    return asked
+
+
+def test_a_clone_is_a_file_of_its_own_with_the_time_and_mode_asked_for(root, writer, source, monkeypatch):
+    sharing(monkeypatch)
+    assert clone_one(writer, source)
+    made = (root / "d/f").stat()
+    assert (made.st_size, made.st_mtime_ns, made.st_mode & 0o777, made.st_nlink) == (1_000, MTIME, 0o644, 1)
+    with pytest.raises(TargetNotEmpty):
+        clone_one(writer, source)
+
+
+def test_a_source_that_is_gone_or_changed_or_no_file_is_not_cloned(root, writer, source, tmp_path, monkeypatch):
+    asked = sharing(monkeypatch)
+    (tmp_path / "link").symlink_to(os.fsdecode(source))
+    os.mkfifo(tmp_path / "pipe")
+    for path, size, mtime_ns in (
+        (b"/nowhere/at/all", 1_000, MTIME),
+        (source + b"/below", 1_000, MTIME),
+        (source, 999, MTIME),
+        (source, 1_000, MTIME + 1),
+        (os.fsencode(tmp_path / "link"), 1_000, MTIME),
+        (os.fsencode(tmp_path / "pipe"), 0, MTIME),
+    ):
+        assert not clone_one(writer, path, size=size, mtime_ns=mtime_ns)
+    assert asked == []
+    assert not (root / "d/f").exists()
+
+
+def test_a_file_system_that_cannot_share_blocks_is_asked_once_and_nothing_stays(root, writer, source, monkeypatch):
+    asked = []
+
     def refuse(*_):
-        raise OSError(errno.EXDEV, "another file system")
+        asked.append(1)
+        raise OSError(errno.EOPNOTSUPP, "not here")
 
-    if not in_kernel:
-        monkeypatch.setattr(folder_writer.os, "copy_file_range", refuse)
-    source, target = pair
-    clone(source, target, [(1, 100, 2_000_000), (0, 0, 10), (7, 50, 0)])
-    data = bytes(range(256)) * 9_000
-    assert os.pread(target, 3_000_000, 0) == data[:10] + bytes(90) + data[1:2_000_001]
-
-
-@pytest.mark.parametrize("in_kernel", [True, False])
-def test_a_source_that_became_shorter_is_a_change(pair, in_kernel, monkeypatch):
-    if not in_kernel:
-        monkeypatch.setattr(folder_writer.os, "copy_file_range", lambda *_: 0)
-    source, target = pair
-    with pytest.raises(FileChanged):
-        clone(source, target, [(2_303_000, 0, 2_000)])
+    monkeypatch.setattr(folder_writer.fcntl, "ioctl", refuse)
+    assert not clone_one(writer, source)
+    assert not clone_one(writer, source)
+    assert asked == [1]
+    assert not (root / "d/f").exists()
 
 
-def test_a_full_disk_while_cloning_is_told(pair, monkeypatch):
+def test_a_full_disk_while_cloning_is_told_and_nothing_stays(root, writer, source, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(folder_writer.os, "copy_file_range", refuse)
-    with pytest.raises(DiskFull, match="target"):
-        clone(*pair, [(0, 0, 10)])
+    monkeypatch.setattr(folder_writer.fcntl, "ioctl", refuse)
+    with pytest.raises(DiskFull, match="d/f"):
+        clone_one(writer, source)
+    assert not (root / "d/f").exists()
 
 
 # Removing
