@@ -136,7 +136,7 @@ def measure_files(options: argparse.Namespace) -> None:
 def entries_of(numbers: np.ndarray, rng: np.random.Generator, pack: PackRef) -> Entries:
     """Entries with random contents and times, as hard to compress as real ones."""
     count = len(numbers)
-    keys = [PathKey(b"d%04d\0image_%07d.jpg" % (n // 1000, n)) for n in numbers.tolist()]
+    keys = [PathKey(b"d%05d\0image_%07d.jpg" % (n // 1000, n)) for n in numbers.tolist()]
     rows = make_entries(keys, np.full(count, 1 | ONE_CHUNK, np.uint8), rng.integers(1, 30_000, count).astype(np.uint64))
     one = np.arange(count, dtype=np.uint32)
     segments = Segments(

@@ -10,7 +10,6 @@ much there is, 1 where it takes ten times as long for ten times as much. What is
 """
 
 import argparse
-import ctypes
 import json
 import math
 import os
@@ -28,7 +27,7 @@ import numpy as np
 from depth import entries_of
 from machines import use
 
-PART = 1_000_000
+PART = 250_000
 EDITS = 100
 ROUNDS = 5
 
@@ -86,6 +85,19 @@ class Series:
         self.tree = write_tree(self.tree, changes, writer, repository.nodes)
         writer.flush()
 
+    def fill(self, size: int) -> None:
+        """Make the first tree, of so many entries, in parts; no copies of nodes are kept."""
+        from dataset_store.core.digest import PackName
+        from dataset_store.core.packfile import PackRef
+        from dataset_store.storage.trees import NoKeeper, write_new_tree
+
+        starts = range(0, size, PART)
+        pack = PackRef(0, PackName(self.rng.bytes(16)))
+        parts = (entries_of(np.arange(start, min(start + PART, size)), self.rng, pack) for start in starts)
+        writer = self.workspace.repository.pack_writer(0)
+        self.tree = write_new_tree(parts, writer, NoKeeper())
+        writer.flush()
+
     def commit(self, number: str) -> None:
         from dataset_store.core.log_entries import Statistics, VersionEntry
 
@@ -111,9 +123,7 @@ def store_of_entries(home: Path, size: int) -> None:
     """Versions 1.0.0 of so many entries, 1.0.1 with a hundred of them changed."""
     use(home, "writer")
     made = Series()
-    for start in range(0, size, PART):
-        made.edit(np.arange(start, min(start + PART, size)))
-        ctypes.CDLL(None).malloc_trim(0)  # the C library keeps what many short lives have left full of holes
+    made.fill(size)
     made.commit("1.0.0")
     made.edit(np.unique(made.rng.integers(0, size, EDITS)))
     made.commit("1.0.1")
@@ -150,8 +160,8 @@ def _commit(home: Path, _before, after) -> Callable[[], object]:
 
     folder = Path(tempfile.mkdtemp(dir=home))
     for number in range(EDITS):
-        (folder / f"d{number:04d}").mkdir()
-        (folder / f"d{number:04d}" / "new").write_bytes(os.urandom(100))
+        (folder / f"d{number:05d}").mkdir()
+        (folder / f"d{number:05d}" / "new").write_bytes(os.urandom(100))
 
     def commit() -> None:
         made = Dataset.create(dataset_project="p", dataset_name=f"child of {after.id}", parent_datasets=[after])
@@ -178,7 +188,7 @@ def _merge(home: Path, before, after) -> Callable[[], object]:
 
 OPERATIONS: Mapping[str, Callable[..., Callable[[], object]]] = {
     "diff": lambda _home, before, after: lambda: after.diff(before),
-    "one directory": lambda _home, _before, after: lambda: after.list_files("d0000/*"),
+    "one directory": lambda _home, _before, after: lambda: after.list_files("d00000/*"),
     "list": lambda _home, _before, after: after.list_files,
     "all versions": lambda _home, _before, after: lambda: type(after).list_datasets("p", "^growth$"),
     "commit": _commit,

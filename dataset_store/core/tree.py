@@ -38,6 +38,7 @@ __all__ = [
     "NodeWriter",
     "TreeRoot",
     "build",
+    "build_of_parts",
     "edit",
     "lookup",
     "read_all",
@@ -206,8 +207,24 @@ def _split(keys: Sequence[PathKey], firsts: Sequence[PathKey]) -> Iterable[tuple
 
 def build(entries: Entries, writer: NodeWriter) -> EditedTree:
     """The tree of `entries`, all its nodes written."""
+    return build_of_parts([entries], writer)
+
+
+def build_of_parts(parts: Iterable[Entries], writer: NodeWriter) -> EditedTree:
+    """As `build`, of entries that come in parts, each behind the one before; memory is that of a part or two."""
     log = _Writes(writer)
-    return EditedTree(_grow(log.write_level(entries), log), log.written, [])
+    above: list[Children] = []
+    pending = Entries.empty()
+    for part in parts:
+        pending = concat([pending, part]) if len(pending) else part
+        # The end of the last node is known when what follows is.
+        end = [0, *cut_rows(pending.keys, 0)[:-1]][-1]
+        if end:
+            above.append(log.write_level(pending.rows(0, end)))
+            pending = pending.rows(end, len(pending))
+    if len(pending) or not above:
+        above.append(log.write_level(pending))
+    return EditedTree(_grow(concat_children(above), log), log.written, [])
 
 
 def _grow(rows: Children, log: "_Writes") -> TreeRoot:

@@ -26,10 +26,20 @@ from dataset_store.core.node_decoding import decode_nodes
 from dataset_store.core.nodes import Children, Node, NodeRef, level_of
 from dataset_store.core.packfile import Footer, PackRef, Place
 from dataset_store.core.paths import PathKey
-from dataset_store.core.tree import TreeRoot, build, edit, still_there
+from dataset_store.core.tree import TreeRoot, build_of_parts, edit, still_there
 from dataset_store.storage.packs import PackReader, PackWriter
 
-__all__ = ["NoKeeper", "NodeKeeper", "StoredNodes", "place_of", "root_of", "row_of", "size_of", "write_tree"]
+__all__ = [
+    "NoKeeper",
+    "NodeKeeper",
+    "StoredNodes",
+    "place_of",
+    "root_of",
+    "row_of",
+    "size_of",
+    "write_new_tree",
+    "write_tree",
+]
 
 
 _RECENT_BYTES = 16 << 20
@@ -167,16 +177,22 @@ def write_tree(base: TreeRootRow | None, changes: Changes, writer: PackWriter, n
         writer: The packs being made; data frames come before this.
         nodes: Where `base` is read.
     """
-    packed = _PackedNodes(writer, nodes.keeper)
     if base is None:
-        made = build(changes.entries, packed)
-        return row_of(made.root, _append_census(census_after({}, made.written, []), packed))
+        return write_new_tree([changes.entries], writer, nodes.keeper)
+    packed = _PackedNodes(writer, nodes.keeper)
     root = root_of(base)
     census = _read_census(base.census, nodes)
     made = edit(root, changes, nodes, packed, _nodes_to_move(root, census, nodes))
     if made.root == root and not made.written:
         return base
     return row_of(made.root, _append_census(census_after(census, made.written, made.replaced), packed))
+
+
+def write_new_tree(parts: Iterable[Entries], writer: PackWriter, keeper: NodeKeeper) -> TreeRootRow:
+    """The tree of entries that come in parts, each behind the one before; its nodes are appended, and kept as well."""
+    packed = _PackedNodes(writer, keeper)
+    made = build_of_parts(parts, packed)
+    return row_of(made.root, _append_census(census_after({}, made.written, []), packed))
 
 
 def empty_tree(writer: PackWriter, nodes: StoredNodes) -> TreeRootRow:

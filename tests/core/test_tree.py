@@ -1,6 +1,7 @@
 """Trees: an edited tree is the tree built anew, whatever the history."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +18,17 @@ from dataset_store.core.node_decoding import decode_node, decode_nodes
 from dataset_store.core.nodes import Children, concat_children, encode_node, level_of
 from dataset_store.core.paths import PathKey
 from dataset_store.core.shares import read_share
-from dataset_store.core.tree import TreeRoot, _Writes, build, edit, lookup, read_all, read_range, read_ranges
+from dataset_store.core.tree import (
+    TreeRoot,
+    _Writes,
+    build,
+    build_of_parts,
+    edit,
+    lookup,
+    read_all,
+    read_range,
+    read_ranges,
+)
 from dataset_store.errors import CorruptObject
 from dataset_store.testing.trees import MemoryNodes, entries_of
 
@@ -58,6 +69,21 @@ def test_an_edited_tree_is_the_tree_built_anew(before, added, removed):
         assert live_places(edited.root, nodes) == (live_places(old.root, nodes) - set(edited.replaced)) | set(
             edited.written
         )
+
+
+@settings(max_examples=200)
+@given(contents, st.lists(st.integers(0, 250), max_size=6))
+def test_a_tree_that_is_built_of_parts_is_that_of_the_whole(held, cuts):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shape, "LEAF", shape.Shape(2, 8, 2**32 // 3))
+        patch.setattr(shape, "INNER", shape.Shape(2, 6, 2**32 // 2))
+        whole, nodes = entries_of(held), MemoryNodes()
+        bounds = sorted(min(cut, len(whole)) for cut in [0, *cuts, len(whole)])
+        parts = (whole.rows(start, stop) for start, stop in pairwise(bounds))
+        made = build_of_parts(parts, nodes)
+        assert made.root.digest == build(whole, nodes).root.digest
+        assert equal(read_all(made.root, nodes), whole)
+        assert live_places(made.root, nodes) == set(made.written)
 
 
 def live_places(root: TreeRoot, nodes: MemoryNodes) -> set:
