@@ -1,6 +1,6 @@
 """How operations grow with the number of entries of a version, and with the number of versions of a dataset.
 
-    python benchmarks/studies/growth.py entries --sizes 10000 100000 1000000 10000000 --scratch /dev/shm
+    python benchmarks/studies/growth.py entries --sizes 10000 100000 1000000 10000000 100000000 --scratch /dev/shm
     python benchmarks/studies/growth.py versions --counts 1 10 100 1000 10000 --scratch /dev/shm
 
 Entries are made up (their contents are nowhere), but stores, trees and logs are real, and so is every operation that is

@@ -1,7 +1,8 @@
 """The census of a tree: how many live node bytes lie in which pack, and which packs a commit should empty.
 
-It bounds the packs that a reader of any version opens for nodes, at an amortised cost below what the commits write
-by themselves (docs/format.md §8.5).
+It bounds the packs that a reader of any version opens for few nodes, at an amortised cost below what the commits write
+by themselves (docs/format.md §8.5). A pack that holds many is worth opening, and copying them would cost more than it
+saves; so those are as many as there are nodes for.
 """
 
 import struct
@@ -13,14 +14,15 @@ from dataset_store.core.digest import PackName
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.errors import CorruptObject
 
-__all__ = ["MOST_PACKS", "Census", "census_after", "decode_census", "encode_census", "packs_to_empty"]
+__all__ = ["MOST_SMALL", "SMALL_BYTES", "Census", "census_after", "decode_census", "encode_census", "packs_to_empty"]
 
 Census = dict[PackRef, int]
 """Live node bytes (stored lengths) by pack; no pack with none."""
 
-MOST_PACKS = 32
-_BYTES_PER_EXTRA_PACK = 64 * 2**20
-_EXTRA_FROM = 2 * 2**30
+MOST_SMALL = 32
+SMALL_BYTES = 16 << 20
+"""A pack with fewer live node bytes of a tree than this is small for it."""
+
 _HEAD = struct.Struct("<I")
 
 
@@ -34,22 +36,17 @@ def census_after(census: Census, written: Iterable[Place], replaced: Iterable[Pl
     return {pack: count for pack, count in live.items() if count > 0}
 
 
-def most_packs(node_bytes: int) -> int:
-    """How many packs a tree of so many node bytes may use."""
-    return MOST_PACKS + max(0, node_bytes - _EXTRA_FROM) // _BYTES_PER_EXTRA_PACK
-
-
 def packs_to_empty(census: Census) -> list[PackRef]:
     """The packs whose nodes the next commit copies into its own pack; none while there is room for that pack.
 
-    Half of the packs go at once, those with the fewest live bytes: so a node is copied once in about sixteen
+    Half of the small packs go at once, those with the fewest live bytes: so a node is copied once in about sixteen
     commits of its size class, and most die before.
     """
-    bound = most_packs(sum(census.values()))
-    if len(census) < bound:
+    small = [pack for pack, live in census.items() if live < SMALL_BYTES]
+    if len(small) < MOST_SMALL:
         return []
-    order = sorted(census, key=lambda pack: (census[pack], pack.storage, pack.name))
-    return order[: len(census) - bound + 1 + bound // 2]
+    small.sort(key=lambda pack: (census[pack], pack.storage, pack.name))
+    return small[: len(small) - MOST_SMALL + 1 + MOST_SMALL // 2]
 
 
 def encode_census(census: Census) -> bytes:
