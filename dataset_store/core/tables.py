@@ -169,12 +169,14 @@ class Table(Generic[V]):
     def _layered(
         self, keys: list[bytes], values: dict[bytes, V], below: Iterator[Row], *, backwards: bool
     ) -> Iterator[tuple[bytes, V]]:
+        # What another thread puts meanwhile is not in `keys`; so it hides no row of the base.
+        hidden = set(keys)
         for key, data in merge(below, ((key, None) for key in keys), key=_first, reverse=backwards):
             if data is None:
                 value = values[key]
                 if value is not _GONE:
                     yield key, value
-            elif key not in values:
+            elif key not in hidden:
                 yield key, self._decode(data)
 
     def _above(self) -> dict[bytes, V]:

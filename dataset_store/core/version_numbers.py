@@ -73,13 +73,15 @@ def increment(number: str) -> str:
     """The number after a semantic one: its last numeric component plus 1, as wide as before, no build part.
 
     `1.0.0` gives `1.0.1`, `1.0.0-rc.1` gives `1.0.0-rc.2`, `2024.09` gives `2024.10`; a pre-release of which
-    that would not be higher (`1.0.0-9a`) gives its release; a number that is not semantic gives `1.0.0`.
+    that would not be higher (`1.0.0-9a`) gives its release, a release whose last component cannot be higher one more
+    component; a number that is not semantic gives `1.0.0`.
     """
     match = _SEMANTIC.fullmatch(number)
     if match is None:
         return FIRST
     following = _LAST_DIGITS.sub(_plus_one, match["core"])
-    return following if rank(following) > rank(number) else match["release"]
+    release = match["release"]
+    return next((one for one in (following, release) if rank(one) > rank(number)), f"{release}.1")
 
 
 def _plus_one(digits: re.Match[str]) -> str:

@@ -417,6 +417,7 @@ class _Survey:
             if in_part or not suspect.isdisjoint(part.pack for part in relocations.places(place) or [place]):
                 by_place[place][one] = None
         unverified: list[Extents] = []
+        compared: list[Extents] = []
         for place, segments in by_place.items():
             now = relocations.places(place) or [place]
             rows = extents_of_places(now)
@@ -425,7 +426,9 @@ class _Survey:
             else:
                 in_part = place.pack in restored and relocations.is_lost(place)
                 self._compare_segments(list(segments), now, in_part=in_part)
-        self._tell_unverified(without(unite(unverified), unite(self.bad)), suspect)
+                compared.append(rows)
+        told = unite([*self.bad, *compared])
+        self._tell_unverified(without(unite(unverified), told), suspect)
 
     def _tell_unverified(self, rows: Extents, suspect: AbstractSet[PackRef]) -> None:
         """What of runs that are damaged elsewhere nothing tells about, as the footer is damaged too."""

@@ -47,12 +47,10 @@ _TIME_UNITS: Final = (100, 1_000, 1_000_000, 10**9, 2 * 10**9)
 _NO_LINK: Final = frozenset(
     [errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOENT, errno.ELOOP]
 )
-_NO_SUCH_FILE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES])
-
 _FICLONE: Final = 0x40049409
 """The request by which a file takes over all blocks of another (linux/fs.h); it fails where blocks can't be shared."""
 
-_NO_CLONE: Final = frozenset([errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM])
+_NEVER_CLONES: Final = frozenset([errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS])
 
 
 class FolderWriter:
@@ -236,8 +234,8 @@ class FolderWriter:
             expected: The size of the source, and the time of modification that it was given, in ns.
 
         Returns:
-            False if that is not possible (a file system that can't, or another one, no such source, or not of this
-            size and time): the caller makes the file in another way. Nothing was made then.
+            False if that is not possible (a file system that can't, or not now, or another one, a source that can't be
+            read or is not of this size and time): the caller makes the file in another way. Nothing was made then.
 
         Raises:
             TargetNotEmpty: Something of that name is there.
@@ -250,8 +248,10 @@ class FolderWriter:
                 return False
             with Cursor(self._directories) as cursor:
                 directory, name = cursor.at(key), key.rpartition(b"\0")[2]
-                self._clones = _clone(opened, directory, name, self._modes[executable], expected[1])
-        return self._clones
+                refused = _clone(opened, directory, name, self._modes[executable], expected)
+        if refused in _NEVER_CLONES:
+            self._clones = False
+        return refused is None
 
     def make_directory(self, key: PathKey) -> None:
         """Make an empty directory, and those above it, where missing.
@@ -334,9 +334,7 @@ def _opened_as_made(path: bytes, size: int, mtime_ns: int) -> Iterator[int | Non
     """A file, open for reading, if it still has the size and time that it was given."""
     try:
         opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno not in _NO_SUCH_FILE:
-            raise
+    except OSError:
         yield None
         return
     try:
@@ -345,20 +343,23 @@ def _opened_as_made(path: bytes, size: int, mtime_ns: int) -> Iterator[int | Non
         os.close(opened)
 
 
-def _clone(source: int, directory: int, name: bytes, mode: int, mtime_ns: int) -> bool:
-    """Make a file of the blocks of another; False, and no file, where they can't be shared."""
+def _clone(source: int, directory: int, name: bytes, mode: int, expected: tuple[int, int]) -> int | None:
+    """Make a file of the blocks of another, which is as expected then too; else no file, and the error's number."""
     opened = os.open(name, _CREATE, mode, dir_fd=directory)
     try:
         fcntl.ioctl(opened, _FICLONE, source)
-        os.utime(opened, ns=(mtime_ns, mtime_ns))
+        if os.fstat(opened).st_size != expected[0] or not _is_like(os.fstat(source), *expected):
+            raise OSError(errno.EAGAIN, "the source changed meanwhile")
+        os.utime(opened, ns=(expected[1], expected[1]))
     except OSError as error:
         os.unlink(name, dir_fd=directory)
-        if error.errno in _NO_CLONE:
-            return False
+        return error.errno or errno.EIO
+    except BaseException:
+        os.unlink(name, dir_fd=directory)
         raise
     finally:
         os.close(opened)
-    return True
+    return None
 
 
 class _Naming:

@@ -1,8 +1,8 @@
 """Turning entries into a folder: linked or cloned from seeds where bytes are on this machine, fetched where not.
 
-Every chunk is hashed before its file is finished, and the folder is private until its owner renames it, so wrong bytes
-never come under a user's path. Work goes to a few threads in units of some MiB; memory is bounded by the units in
-flight.
+Every chunk that is written here is hashed before its file is finished, and the folder is private until its owner
+renames it, so wrong bytes never come under a user's path. Work goes to a few threads in units of some MiB; memory is
+bounded by the units in flight.
 
 Where stored bytes come from is a port: a function from places to stored bytes, safe to call from several threads.
 """

@@ -3,8 +3,8 @@
 Whole files that did not change are linked into a read-only copy, and copied into a mutable one, or cloned where the
 file system can share blocks; of large files that did change, the chunks that the earlier file already has are copied
 from it. Whatever is copied is hashed on the way, so a seed that someone has changed costs a fetch and never a wrong
-byte. A link or a clone shares the file as it is, so only a file with the size and time that it was given is shared:
-whoever writes into one changes its time.
+byte. A link or a clone shares the file as it is, unread, so only a file with the size and time that it was given is
+shared: whoever writes into one changes its time. What a disk changes by itself is found by checking the local copy.
 """
 
 import os

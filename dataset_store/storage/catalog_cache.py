@@ -17,9 +17,12 @@ import fcntl
 import os
 import struct
 import threading
+import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
+from functools import partial
+from itertools import islice, takewhile
 from typing import BinaryIO, Final
 
 import msgspec
@@ -27,7 +30,8 @@ from msgspec import Struct
 
 from dataset_store.core.catalog import STATE, Catalog
 from dataset_store.core.log_entries import MAX_ENTRY_BYTES, LogEntry
-from dataset_store.errors import Corrupt, DatasetStoreError, FormatTooNew
+from dataset_store.core.tables import Row
+from dataset_store.errors import Corrupt, CorruptObject, DatasetStoreError, FormatTooNew
 from dataset_store.storage.log import Log
 from dataset_store.storage.log_reader import LogRecord, Position, chained
 from dataset_store.storage.sorted_file import SortedFile, write_sorted
@@ -36,7 +40,9 @@ __all__ = ["CatalogCache", "CatalogView"]
 
 _LENGTH: Final = struct.Struct("<I")
 _FILE: Final = "catalog.records"
-_FOLD: Final = "catalog.fold"
+_FOLD: Final = f"catalog.{STATE}.fold"
+"""Two versions of the package that keep different states leave each other's alone."""
+
 _LOOKED: Final = "catalog.looked"
 _FLUSH: Final = 4096
 """Entries after which what was read is written, so that a long first read that is broken off is not lost."""
@@ -45,6 +51,7 @@ _FOLD_AFTER: Final = 128
 """Entries behind the kept fold after which it is made anew; or a share of all, if that is more."""
 
 _FOLD_SHARE: Final = 64
+_HOUR: Final = 3_600
 
 
 class _About(Struct, array_like=True, frozen=True):
@@ -54,6 +61,48 @@ class _About(Struct, array_like=True, frozen=True):
     start: str
     end: Position
     records: int
+
+
+class _Base:
+    """The kept fold as a base. Should a part of it turn out damaged, it is made anew of the records, in memory.
+
+    Args:
+        file: The fold.
+        refold: Gives the same rows in another way.
+    """
+
+    def __init__(self, file: SortedFile, refold: Callable[[], Iterator[Row]]) -> None:
+        self._file = file
+        self._refold = refold
+        self._rows: list[Row] | None = None
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> bytes | None:
+        if self._rows is None:
+            with suppress(Corrupt):
+                return self._file.get(key)
+        return next((value for found, value in self._anew(key) if found == key), None)
+
+    def scan(self, prefix: bytes, *, backwards: bool = False) -> Iterator[Row]:
+        last: bytes | None = None
+        if self._rows is None:
+            with suppress(Corrupt):
+                for row in self._file.scan(prefix, backwards=backwards):
+                    last = row[0]
+                    yield row
+                return
+        rows = self._anew(prefix)
+        for row in reversed(rows) if backwards else rows:
+            if last is None or (row[0] < last if backwards else row[0] > last):
+                yield row
+
+    def _anew(self, prefix: bytes) -> list[Row]:
+        """The rows that begin so."""
+        with self._lock:
+            if self._rows is None:
+                self._rows = list(self._refold())
+        start = bisect_left(self._rows, (prefix, b""))
+        return list(takewhile(lambda row: row[0].startswith(prefix), islice(self._rows, start, None)))
 
 
 class Kept(Struct, frozen=True):
@@ -93,49 +142,72 @@ class CatalogCache:
 
     def fold(self, start: Position) -> Kept:
         """The kept fold of the log that begins so; an empty one where none can be used. `load` goes on from there."""
-        self._end = 0
+        self._end = self._folded = 0
+        found = self._fold_of(start)
+        if found is None:
+            return Kept(Catalog(), start)
+        file, about = found
+        kept = Kept(Catalog(base=_Base(file, partial(self._refold, start, about)), head=about.end.slot), about.end)
+        self._end, self._folded = about.records, about.end.slot
+        return kept
+
+    def _fold_of(self, start: Position) -> tuple[SortedFile, _About] | None:
+        """The kept fold, if it is of this log and state, and its records are there."""
         try:
-            base = SortedFile(self._fold_path)
-            about = msgspec.msgpack.decode(base.about, type=_About)
-            is_ours = (about.state, about.start) == (STATE, start.prev)
-            if is_ours and os.stat(self._path).st_size >= about.records:
-                kept = Kept(Catalog(base=base, head=about.end.slot), about.end)
-                self._end, self._folded = about.records, about.end.slot
-                return kept
+            file = SortedFile(self._fold_path)
+            about = msgspec.msgpack.decode(file.about, type=_About)
+            has_records = os.stat(self._path).st_size >= about.records
         except (OSError, Corrupt, msgspec.MsgspecError):
-            pass
-        self._folded = 0
-        return Kept(Catalog(), start)
+            return None
+        is_ours = (about.state, about.start) == (STATE, start.prev)
+        return (file, about) if is_ours and has_records else None
+
+    def _refold(self, start: Position, about: _About) -> Iterator[Row]:
+        """The rows of a kept fold that turned out damaged, by its records.
+
+        Raises:
+            CorruptObject: They are damaged too.
+        """
+        catalog, position = Catalog(), start
+        for record in _records(self._path, start, 0, about.records):
+            catalog.apply(record.slot, record.entry)
+            position = record.after
+        if position != about.end:
+            raise CorruptObject(
+                f"What this machine keeps of the log, in {self._path!r}, is damaged.",
+                "Nothing in the store is: delete that folder and run it again.",
+            )
+        return catalog.rows()
 
     def keep_fold(self, start: Position, kept: Kept) -> None:
         """Keep the state of all entries that were loaded and appended, if there are many that no fold has."""
         behind = kept.position.slot - self._folded
         if behind < max(_FOLD_AFTER, kept.position.slot // _FOLD_SHARE) or not self._usable:
             return
+        self._folded = kept.position.slot  # also where it can't be written: then after as many entries again
+        found = self._fold_of(start)
+        if found is not None and found[1].end.slot >= kept.position.slot:
+            return
         about = _About(STATE, start.prev, kept.position, self._end)
         with suppress(OSError, Corrupt):  # what is damaged is told by whoever needs it
+            self._remove_unfinished()
             with replacing(self._fold_path) as file:
                 write_sorted(file, kept.catalog.rows(), msgspec.msgpack.encode(about))
                 file.flush()
                 os.fsync(file.fileno())
-            self._folded = kept.position.slot
+
+    def _remove_unfinished(self) -> None:
+        """Remove what killed processes left of folds; nobody takes an hour to write one."""
+        for one in os.scandir(self._folder):
+            if one.name.startswith(f"{os.path.basename(self._fold_path)}."):
+                with suppress(OSError):
+                    if one.stat().st_mtime < time.time() - _HOUR:
+                        os.unlink(one.path)
 
     def load(self, start: Position) -> Iterator[LogRecord]:
         """The entries in the file that follow one another from what `fold` gave, or the beginning of the log."""
-        try:
-            with open(self._path, "rb") as file:
-                file.seek(self._end)
-                data = file.read()
-        except OSError:
-            data = b""
-        position = start
-        for each in _objects(data):
-            try:
-                record = chained(position, each, self._path)
-            except (Corrupt, FormatTooNew):
-                return
-            position = record.after
-            self._end += _LENGTH.size + len(each)
+        for record in _records(self._path, start, self._end):
+            self._end += _LENGTH.size + len(record.data)
             yield record
 
     def append(self, records: Sequence[LogRecord]) -> None:
@@ -186,21 +258,21 @@ class CatalogView:
     def __init__(self, log: Log, cache: CatalogCache | None = None) -> None:
         self._log = log
         self._cache = cache
-        kept = cache.fold(log.start) if cache else Kept(Catalog(), log.start)
-        self._catalog, self._position = kept.catalog, kept.position
         self._lock = threading.RLock()
-        if cache is not None:
-            self._fold(cache.load(self._position))
-            self._keep_fold()
+        self._catalog, self._position = Catalog(), log.start
+        self._whole = False
+        self._open()
 
     @property
     def catalog(self) -> Catalog:
         """The state as of `position`."""
+        self._open()
         return self._catalog
 
     @property
     def position(self) -> Position:
         """The position up to which the log was read."""
+        self._open()
         return self._position
 
     def refresh(self) -> int:
@@ -213,9 +285,9 @@ class CatalogView:
             Exception: As `Log.read_after`; the state is then that of the entries read before.
         """
         with self._lock:
-            before = self._position.slot
-            self.take(self._log.read_after(self._position))
-            return self._position.slot - before
+            begun = self.position
+            self.take(self._log.read_after(begun))
+            return self._position.slot - begun.slot
 
     def require_standing(self) -> None:
         """See that the log still holds the last entry that was read, now or by an earlier process; one request.
@@ -223,11 +295,12 @@ class CatalogView:
         Raises:
             HistoryRewound: It does not: an older copy of the log was put back, or another log in its place.
         """
-        self._log.require_standing(self._position)
+        self._log.require_standing(self.position)
 
     def commit(self, make_entry: Callable[[Catalog], LogEntry]) -> LogRecord:
         """Append the entry that follows from the state; see `Log.commit`."""
         with self._lock:
+            self._open()
             return self._log.commit(make_entry, self)
 
     def change(self, make: Callable[[Catalog, str], LogEntry | None], commit: str | None = None) -> LogRecord | None:
@@ -264,6 +337,7 @@ class CatalogView:
     def take(self, records: Iterable[LogRecord]) -> None:
         """Fold in the entries that follow, in order, and keep them in the cache."""
         with self._lock:
+            self._open()
             following = iter(records)
             while self._take_some(following):
                 pass
@@ -285,10 +359,28 @@ class CatalogView:
         if self._cache is not None:
             self._cache.keep_fold(self._log.start, Kept(self._catalog, self._position))
 
+    def _open(self) -> None:
+        """Begin with what the cache has, also where Ctrl-C came into the middle of an entry: half of it is no state."""
+        if not self._whole:
+            with self._lock:
+                self._begin()
+
+    def _begin(self) -> None:
+        if self._whole:
+            return  # another thread was at it
+        kept = self._cache.fold(self._log.start) if self._cache else Kept(Catalog(), self._log.start)
+        self._catalog, self._position = kept.catalog, kept.position
+        self._whole = True
+        if self._cache is not None:
+            self._fold(self._cache.load(self._position))
+            self._keep_fold()
+
     def _fold(self, records: Iterable[LogRecord]) -> None:
         for record in records:
+            self._whole = False
             self._catalog.apply(record.slot, record.entry)
             self._position = record.after
+            self._whole = True
 
 
 @contextmanager
@@ -303,6 +395,23 @@ def replacing(path: str) -> Iterator[BinaryIO]:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _records(path: str, position: Position, start: int, stop: int | None = None) -> Iterator[LogRecord]:
+    """The entries in a range of the file of records that follow one another from a position on."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            data = file.read() if stop is None else file.read(stop - start)
+    except OSError:
+        return
+    for each in _objects(data):
+        try:
+            record = chained(position, each, path)
+        except (Corrupt, FormatTooNew):
+            return
+        position = record.after
+        yield record
 
 
 def _objects(data: bytes) -> Iterator[bytes]:

@@ -13,13 +13,13 @@ one that is found damaged is removed.
 Never: decides what rows mean, or replaces a file that others may be reading: that is for whoever names it.
 """
 
-import mmap
 import os
 import struct
+import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import BinaryIO, Final
 from zlib import crc32
 
@@ -108,17 +108,17 @@ class SortedFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size < _TAIL:
-                raise self._damaged()
-            self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        trailer = self._data[-_TAIL : -_CHECK.size]
-        magic, self._root, self._levels, about = _TRAILER.unpack(trailer)
-        if magic != _MAGIC or self._data[-_CHECK.size :] != _CHECK.pack(crc32(trailer)):
-            raise self._damaged()
-        self.about = self._bytes(about)
-        self._block = lru_cache(maxsize=_BLOCKS_KEPT)(self._read_block)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, file)
+        tail = os.pread(file, _TAIL, max(0, os.fstat(file).st_size - _TAIL))
+        if len(tail) < _TAIL or tail[-_CHECK.size :] != _CHECK.pack(crc32(tail[: -_CHECK.size])):
+            raise _damaged(path)
+        magic, self._root, self._levels, about = _TRAILER.unpack(tail[: -_CHECK.size])
+        if magic != _MAGIC:
+            raise _damaged(path)
+        self.about = _read(file, path, about)
+        # Not a method of this object: it would hold what holds it, and the file stay open.
+        self._block = lru_cache(maxsize=_BLOCKS_KEPT)(partial(_read_block, file, path))
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key; None where there is none."""
@@ -140,25 +140,26 @@ class SortedFile:
             else:
                 yield block.keys[row], block.values[row]
 
-    def _read_block(self, place: bytes) -> _Block:
-        try:
-            return _decode(self._bytes(place))
-        except msgspec.MsgspecError as error:
-            raise self._damaged() from error
 
-    def _bytes(self, place: bytes) -> bytes:
-        offset, length, crc = _PLACE.unpack(place)
-        data = self._data[offset : offset + length]
-        if crc32(data) != crc:
-            raise self._damaged()
-        return data
+def _read_block(file: int, path: str, place: bytes) -> _Block:
+    try:
+        return _decode(_read(file, path, place))
+    except msgspec.MsgspecError as error:
+        raise _damaged(path) from error
 
-    def _damaged(self) -> CorruptObject:
-        with suppress(OSError):
-            os.unlink(self._path)
-        return CorruptObject(
-            f"{self._path!r} was damaged, a file of this machine's cache, and was removed.", _NEXT_STEP
-        )
+
+def _read(file: int, path: str, place: bytes) -> bytes:
+    offset, length, crc = _PLACE.unpack(place)
+    data = os.pread(file, length, offset)
+    if len(data) != length or crc32(data) != crc:
+        raise _damaged(path)
+    return data
+
+
+def _damaged(path: str) -> CorruptObject:
+    with suppress(OSError):
+        os.unlink(path)
+    return CorruptObject(f"{path!r} was damaged, a file of this machine's cache, and was removed.", _NEXT_STEP)
 
 
 def _rows_within(keys: Sequence[bytes], prefix: bytes, *, is_lowest: bool) -> range:

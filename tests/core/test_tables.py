@@ -84,3 +84,18 @@ def test_rows_ascend_over_all_tables():
     rows: list[Row] = list(all_rows(tables))
     assert rows == sorted(rows)
     assert len({key for key, _ in rows}) == len(rows) == 3 * len(OWNERS) * len(KEYS)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_row_of_the_base_that_is_changed_while_it_is_scanned_is_not_lost(backwards):
+    below: Table[int] = Table(b"t", int, NO_BASE)
+    for number in range(10):
+        below.put(b"", bytes([number]), number)
+    table: Table[int] = Table(b"t", int, RowsBase(below.rows()))
+    table.put(b"", bytes([0]), 0)
+    rows = table.scan(b"", backwards=backwards)
+    first = next(rows)
+    for number in range(10):
+        table.put(b"", bytes([number]), number)
+    keys = sorted(key for key, _ in [first, *rows])
+    assert keys == [bytes([number]) for number in range(10)]

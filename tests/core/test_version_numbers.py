@@ -52,6 +52,11 @@ def test_any_texts_can_be_sorted(texts):
     assert all(one <= other for one, other in pairwise(ranks))
 
 
+@pytest.mark.parametrize("number", ["9" * 18, f"1.{'9' * 18}", f"v1.{'9' * 18}-{'9' * 18}"])
+def test_a_number_that_cannot_be_higher_gets_one_more_component_or_its_release(number):
+    assert rank(increment(number)) > rank(number)
+
+
 @given(numbers, numbers)
 def test_the_bytes_of_ranks_compare_as_they_do(one, other):
     assert (rank_key(one) < rank_key(other)) == (rank(one) < rank(other))

@@ -529,13 +529,24 @@ def test_a_file_system_that_cannot_share_blocks_is_asked_once_and_nothing_stays(
     assert not (root / "d/f").exists()
 
 
-def test_a_full_disk_while_cloning_is_told_and_nothing_stays(root, writer, source, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EIO, errno.ENOSPC, errno.EXDEV])
+def test_a_clone_that_fails_this_once_leaves_nothing_and_is_tried_for_the_next(
+    root, writer, source, monkeypatch, number
+):
     def refuse(*_):
-        raise OSError(errno.ENOSPC, "full")
+        raise OSError(number, "not now")
 
-    monkeypatch.setattr(folder_writer.fcntl, "ioctl", refuse)
-    with pytest.raises(DiskFull, match="d/f"):
-        clone_one(writer, source)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_writer.fcntl, "ioctl", refuse)
+        assert not clone_one(writer, source)
+    assert not (root / "d/f").exists()
+    sharing(monkeypatch)
+    assert clone_one(writer, source)
+
+
+def test_a_clone_that_is_not_whole_is_none(root, writer, source, monkeypatch):
+    monkeypatch.setattr(folder_writer.fcntl, "ioctl", lambda target, *_: os.write(target, b"x" * 999))
+    assert not clone_one(writer, source)
     assert not (root / "d/f").exists()
 
 
