@@ -14,12 +14,13 @@ from dataset_store.core.digest import PackName
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.errors import CorruptObject
 
-__all__ = ["MOST_SMALL", "SMALL_BYTES", "Census", "census_after", "decode_census", "encode_census", "packs_to_empty"]
+__all__ = ["MOST_PACKS", "SMALL_BYTES", "Census", "census_after", "decode_census", "encode_census", "packs_to_empty"]
 
 Census = dict[PackRef, int]
 """Live node bytes (stored lengths) by pack; no pack with none."""
 
-MOST_SMALL = 32
+MOST_PACKS = 32
+_LEAST_SMALL = 16
 SMALL_BYTES = 16 << 20
 """A pack with fewer live node bytes of a tree than this is small for it."""
 
@@ -36,6 +37,11 @@ def census_after(census: Census, written: Iterable[Place], replaced: Iterable[Pl
     return {pack: count for pack, count in live.items() if count > 0}
 
 
+def most_small(census: Census) -> int:
+    """How many packs of a tree may be small: 32 less those that are not, but never fewer than 16."""
+    return max(_LEAST_SMALL, MOST_PACKS - sum(live >= SMALL_BYTES for live in census.values()))
+
+
 def packs_to_empty(census: Census) -> list[PackRef]:
     """The packs whose nodes the next commit copies into its own pack; none while there is room for that pack.
 
@@ -43,10 +49,11 @@ def packs_to_empty(census: Census) -> list[PackRef]:
     commits of its size class, and most die before.
     """
     small = [pack for pack, live in census.items() if live < SMALL_BYTES]
-    if len(small) < MOST_SMALL:
+    bound = most_small(census)
+    if len(small) < bound:
         return []
     small.sort(key=lambda pack: (census[pack], pack.storage, pack.name))
-    return small[: len(small) - MOST_SMALL + 1 + MOST_SMALL // 2]
+    return small[: len(small) - bound + 1 + bound // 2]
 
 
 def encode_census(census: Census) -> bytes:

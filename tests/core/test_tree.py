@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dataset_store.core import shape
-from dataset_store.core.census import MOST_SMALL, SMALL_BYTES, Census, census_after, packs_to_empty
+from dataset_store.core.census import MOST_PACKS, SMALL_BYTES, Census, census_after, packs_to_empty
 from dataset_store.core.diff import changes_between, diff, diff_entries
 from dataset_store.core.digest import ContentDigest, PackName
 from dataset_store.core.entries import LISTED, Changes, Entries, overlay, same_identity
@@ -323,7 +323,7 @@ def test_a_long_chain_of_edits_keeps_few_packs_and_copies_less_than_it_writes():
         copied += sum(place.stored for place in made.written) - sum(place.stored for place in alone.written)
         census = census_after(census, made.written, made.replaced)
         root = made.root
-        assert len(census) <= MOST_SMALL
+        assert len(census) <= MOST_PACKS
     assert census == counted(root, nodes)
     assert equal(read_all(root, nodes), entries_of(held))
     assert copied <= own
@@ -333,11 +333,12 @@ def test_packs_that_hold_many_nodes_are_never_emptied():
     def refs(first: int, count: int) -> list[PackRef]:
         return [PackRef(0, PackName(number.to_bytes(16, "big"))) for number in range(first, first + count)]
 
-    full = dict.fromkeys(refs(0, 500), SMALL_BYTES)
-    few, many = refs(500, MOST_SMALL - 1), refs(500, MOST_SMALL + 3)
-    assert packs_to_empty(full | dict.fromkeys(few, SMALL_BYTES - 1)) == []
-    emptied = packs_to_empty(full | {pack: 1 + at for at, pack in enumerate(many)})
-    assert emptied == many[: 3 + 1 + MOST_SMALL // 2]
+    for count, bound in ((0, 32), (2, 30), (16, 16), (500, 16)):
+        full = dict.fromkeys(refs(0, count), SMALL_BYTES)
+        few, many = refs(500, bound - 1), refs(500, bound + 3)
+        assert packs_to_empty(full | dict.fromkeys(few, SMALL_BYTES - 1)) == []
+        emptied = packs_to_empty(full | {pack: 1 + at for at, pack in enumerate(many)})
+        assert emptied == many[: 3 + 1 + bound // 2]
 
 
 def nodes_in(root: TreeRoot, packs: set, nodes: MemoryNodes) -> list:
