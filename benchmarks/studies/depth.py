@@ -27,7 +27,8 @@ from dataset_store.core.frames import FrameKind
 from dataset_store.core.nodes import NodeRef
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.paths import PathKey
-from dataset_store.core.tree import edit, read_all
+from dataset_store.core.tree import read_all
+from dataset_store.core.tree_writing import edit
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.packs import PackReader, PackWriter
 from dataset_store.storage.trees import NoKeeper, StoredNodes, place_of, root_of, write_tree

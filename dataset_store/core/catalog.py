@@ -39,7 +39,7 @@ from dataset_store.core.log_entries import (
 )
 from dataset_store.core.pack_ledger import PackLedger
 from dataset_store.core.tables import NO_BASE, Base, Row, Table, all_rows
-from dataset_store.core.version_numbers import FIRST, Rank, increment, rank, rank_key
+from dataset_store.core.version_numbers import FIRST, increment, rank_key
 from dataset_store.core.versions import Invalid, Query, Series, Version
 from dataset_store.errors import InvalidRequest
 
@@ -471,8 +471,8 @@ def _slot(one: Version | Series) -> int:
     return one.slot
 
 
-def _order(version: Version) -> tuple[Rank, int]:
-    return rank(version.number), version.slot
+def _order(version: Version) -> tuple[bytes, int]:
+    return rank_key(version.number), version.slot
 
 
 def _shorter(first: Iterable[T], second: Iterable[T]) -> list[T]:

@@ -12,7 +12,7 @@ rows as they were when it began, or as they are.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from heapq import merge
-from itertools import chain
+from itertools import chain, takewhile
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -98,7 +98,7 @@ class Table(Generic[V]):
 
     def __init__(self, tag: bytes, kind: Any, base: Base) -> None:
         self.tag = tag
-        self._decode: Callable[[bytes], V] = _decoder(kind)
+        self._decode: Callable[[bytes], V] = msgspec.msgpack.Decoder(kind).decode
         self._base = base
         self._changed: dict[bytes, _Owned[V]] = {}
 
@@ -131,12 +131,9 @@ class Table(Generic[V]):
         if owned is None:
             return ((key, self._decode(data)) for key, data in below)
         keys = owned.sorted_keys()
-        if start:
-            first = bisect_left(keys, start)
-            keys = [key for key in keys[first:] if key.startswith(start)]
-        if backwards:
-            keys.reverse()
-        return self._layered(keys, owned.values, below, backwards=backwards)
+        first = bisect_left(keys, start)
+        above = {key: owned.values[key] for key in takewhile(lambda key: key.startswith(start), keys[first:])}
+        return self._layered(above, below, backwards=backwards)
 
     def owners(self) -> set[bytes]:
         """Every owner of a row."""
@@ -150,39 +147,28 @@ class Table(Generic[V]):
 
     def everything(self) -> Iterator[tuple[bytes, bytes, V]]:
         """Every row: owner, key, value."""
-        above = self._above()
-        for full, data in self._merged(above):
-            owner, key = self._split(full)
-            yield owner, key, above[full] if data is None else self._decode(data)
+        for full, value in self._layered(self._above(), self._base.scan(self.tag)):
+            yield *self._split(full), value
 
     def rows(self) -> Iterator[Row]:
         """All rows, ascending, as a base holds them."""
         above = self._above()
-        return ((key, _encode(above[key]) if data is None else data) for key, data in self._merged(above))
-
-    def _merged(self, above: dict[bytes, V]) -> Iterator[tuple[bytes, bytes | None]]:
-        """Keys of all rows, ascending, with what the base has where nothing is above that."""
-        for key, data in merge(self._base.scan(self.tag), ((key, None) for key in sorted(above)), key=_first):
-            if above[key] is not _GONE if data is None else key not in above:
-                yield key, data
+        merged = _merged(above, self._base.scan(self.tag))
+        return ((key, _encode(above[key]) if data is None else data) for key, data in merged)
 
     def _layered(
-        self, keys: list[bytes], values: dict[bytes, V], below: Iterator[Row], *, backwards: bool
+        self, above: dict[bytes, V], below: Iterator[Row], *, backwards: bool = False
     ) -> Iterator[tuple[bytes, V]]:
-        # What another thread puts meanwhile is not in `keys`; so it hides no row of the base.
-        hidden = set(keys)
-        for key, data in merge(below, ((key, None) for key in keys), key=_first, reverse=backwards):
-            if data is None:
-                value = values[key]
-                if value is not _GONE:
-                    yield key, value
-            elif key not in hidden:
-                yield key, self._decode(data)
+        merged = _merged(above, below, backwards=backwards)
+        return ((key, above[key] if data is None else self._decode(data)) for key, data in merged)
 
     def _above(self) -> dict[bytes, V]:
-        """What was changed, by keys of the base."""
+        """What was changed, by keys of the base, in order."""
         changed = list(self._changed.items())
-        return {self._prefix(owner) + key: owned.values[key] for owner, owned in changed for key in owned.sorted_keys()}
+        above = {
+            self._prefix(owner) + key: owned.values[key] for owner, owned in changed for key in owned.sorted_keys()
+        }
+        return dict(sorted(above.items(), key=_first))
 
     def _prefix(self, owner: bytes) -> bytes:
         return self.tag + len(owner).to_bytes(_OWNER_LENGTH, "big") + owner
@@ -192,6 +178,19 @@ class Table(Generic[V]):
         start = len(self.tag) + _OWNER_LENGTH
         stop = start + int.from_bytes(key[len(self.tag) : start], "big")
         return key[start:stop], key[stop:]
+
+
+def _merged(
+    above: dict[bytes, Any], below: Iterator[Row], *, backwards: bool = False
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """The keys of both, in order, with what is below where nothing is above it; `above` has its keys in order.
+
+    `above` is a copy: what another thread puts meanwhile must hide no row of the base.
+    """
+    keys = reversed(above) if backwards else iter(above)
+    for key, data in merge(below, ((key, None) for key in keys), key=_first, reverse=backwards):
+        if above[key] is not _GONE if data is None else key not in above:
+            yield key, data
 
 
 def all_rows(tables: list[Table[Any]]) -> Iterator[Row]:
@@ -206,7 +205,3 @@ def _plain(value: object) -> object:
 
 
 _encode: Final = msgspec.msgpack.Encoder(enc_hook=_plain, order="deterministic").encode
-
-
-def _decoder(kind: Any) -> Callable[[bytes], Any]:
-    return msgspec.msgpack.Decoder(kind).decode

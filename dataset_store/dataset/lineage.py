@@ -10,7 +10,8 @@ from dataset_store.core.merge import common_bases, merge
 from dataset_store.core.node_decoding import decode_node
 from dataset_store.core.nodes import Node, NodeRef
 from dataset_store.core.packfile import PACK_HEADER_SIZE, PackRef, Place
-from dataset_store.core.tree import NodeReader, TreeRoot, edit, read_all
+from dataset_store.core.tree import NodeReader, TreeRoot, read_all
+from dataset_store.core.tree_writing import edit
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.storage.trees import root_of
 

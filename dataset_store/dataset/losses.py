@@ -12,7 +12,7 @@ from dataset_store.core.frames import FrameKind
 from dataset_store.core.nodes import Children, NodeRef
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.segments import Segment, segments_of
-from dataset_store.dataset.store_check import Surveyed
+from dataset_store.dataset.surveying import Surveyed
 from dataset_store.dataset.walking import census_ref
 from dataset_store.storage.blobs import extents_of_blob, segments_of_blob
 from dataset_store.storage.liveness import blobs_of_contents

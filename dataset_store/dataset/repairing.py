@@ -38,15 +38,8 @@ from dataset_store.dataset.remaking import (
     remake_by_footer,
     remake_runs,
 )
-from dataset_store.dataset.store_check import (
-    EVERY_BYTE,
-    AffectedVersion,
-    Depth,
-    Surveyed,
-    affected_versions,
-    decoded_frames,
-    survey_store,
-)
+from dataset_store.dataset.store_check import AffectedVersion, affected_versions
+from dataset_store.dataset.surveying import EVERY_BYTE, Depth, Surveyed, decoded_frames, survey_store
 from dataset_store.dataset.surviving import SurvivingPacks
 from dataset_store.dataset.walking import LiveTrees
 from dataset_store.dataset.workspace import Workspace, now_ns

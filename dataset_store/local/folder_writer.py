@@ -21,7 +21,6 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from types import TracebackType
 from typing import Final, Self
 
 from dataset_store.core.arrays import I64, Bool, np
@@ -69,7 +68,7 @@ class FolderWriter:
     def __init__(self, root: bytes | str, *, read_only: bool = False) -> None:
         self._root = os.fsencode(root)
         self._modes = (0o444, 0o555) if read_only else (0o644, 0o755)
-        self._clones = hasattr(fcntl, "ioctl")  # until the file system says that it can't
+        self._clones = True  # until the file system says that it can't
         try:
             self._directories = OpenDirectories(os.open(self._root, OPEN_DIRECTORY))
         except FileNotFoundError as error:
@@ -80,12 +79,7 @@ class FolderWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -374,12 +368,7 @@ class _Naming:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         if isinstance(error, OSError):
             raise _named(error, os.path.join(self._root, to_path(self._key))) from error
 

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import accumulate, pairwise
-from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from blake3 import blake3
@@ -232,9 +231,7 @@ class _Pipeline(AbstractContextManager["_Pipeline"]):
         self._local = threading.local()
         self._free: list[bytearray] = []
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._hashing.shutdown(cancel_futures=True)
 

@@ -259,7 +259,8 @@ class CatalogView:
         self._log = log
         self._cache = cache
         self._lock = threading.RLock()
-        self._catalog, self._position = Catalog(), log.start
+        self._catalog: Catalog
+        self._position: Position
         self._whole = False
         self._open()
 

@@ -26,7 +26,8 @@ from dataset_store.core.node_decoding import decode_nodes
 from dataset_store.core.nodes import Children, Node, NodeRef, level_of
 from dataset_store.core.packfile import Footer, PackRef, Place
 from dataset_store.core.paths import PathKey
-from dataset_store.core.tree import TreeRoot, build_of_parts, edit, still_there
+from dataset_store.core.tree import TreeRoot
+from dataset_store.core.tree_writing import build_of_parts, edit, still_there
 from dataset_store.storage.packs import PackReader, PackWriter
 
 __all__ = [

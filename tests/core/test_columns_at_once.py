@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dataset_store.core import tree
+from dataset_store.core import tree_writing
 from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import ONE_CHUNK, Changes, Entries, make_entries, overlay
 from dataset_store.core.nodes import encode_node
@@ -79,8 +79,8 @@ def test_a_tree_built_some_nodes_at_a_time_is_the_same_tree(monkeypatch, at_once
     one_segment = FileSegments((Segment(PACKS[0], 40, 10, 0, 1, bytes(32)),), ONE_CHUNK)
     entries = with_segments(table(3_000), [one_segment] * 3_000)
     whole, parts = Nodes(), Nodes()
-    expected = tree.build(entries, whole)
-    monkeypatch.setattr(tree, "_NODES_AT_ONCE", at_once)
-    assert tree.build(entries, parts) == expected
+    expected = tree_writing.build(entries, whole)
+    monkeypatch.setattr(tree_writing, "_NODES_AT_ONCE", at_once)
+    assert tree_writing.build(entries, parts) == expected
     assert parts.plains == whole.plains
     assert max(parts.calls) <= at_once < max(whole.calls)

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from dataset_store.core.entries import overlay
 from dataset_store.core.merge import ancestors, common_bases, merge, parents_first
-from dataset_store.core.tree import build, edit, read_all
+from dataset_store.core.tree import read_all
+from dataset_store.core.tree_writing import build, edit
 from dataset_store.testing.trees import MemoryNodes, entries_of, key_sets
 
 KEYS = st.sampled_from([b"a", b"a\0x", b"a\0y", b"b", b"b\0c\0d", b"c", b"d\0e", b"d", b"z"])

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from dataset_store.core.entries import concat
 from dataset_store.core.shares import read_share, share_numbers, share_of
-from dataset_store.core.tree import build
+from dataset_store.core.tree_writing import build
 from dataset_store.testing.trees import MemoryNodes, entries_of
 
 SIZES = st.lists(st.integers(0, 3) | st.integers(0, 10**12), max_size=60)

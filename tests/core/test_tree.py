@@ -19,17 +19,8 @@ from dataset_store.core.nodes import Children, concat_children, encode_node, lev
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.paths import PathKey
 from dataset_store.core.shares import read_share
-from dataset_store.core.tree import (
-    TreeRoot,
-    _Writes,
-    build,
-    build_of_parts,
-    edit,
-    lookup,
-    read_all,
-    read_range,
-    read_ranges,
-)
+from dataset_store.core.tree import TreeRoot, lookup, read_all, read_range, read_ranges
+from dataset_store.core.tree_writing import _Writes, build, build_of_parts, edit
 from dataset_store.errors import CorruptObject
 from dataset_store.testing.trees import MemoryNodes, entries_of
 

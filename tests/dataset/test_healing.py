@@ -12,7 +12,7 @@ from dataset_store.cli import main
 from dataset_store.dataset import sending
 from dataset_store.dataset import workspace as workspaces
 from dataset_store.dataset.repairing import repair_store
-from dataset_store.dataset.store_check import EVERY_BYTE
+from dataset_store.dataset.surveying import EVERY_BYTE
 from dataset_store.dataset.verifying import verify_stored
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.storage.packs import PackWriter

@@ -17,7 +17,8 @@ from dataset_store.dataset import workspace as workspaces
 from dataset_store.dataset.lost_contents import Folders
 from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
 from dataset_store.dataset.repairing import repair_store
-from dataset_store.dataset.store_check import EVERY_BYTE, STRUCTURE, verify_store
+from dataset_store.dataset.store_check import verify_store
+from dataset_store.dataset.surveying import EVERY_BYTE, STRUCTURE
 from dataset_store.dataset.verifying import verify_stored
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import ChunksLost, Corrupt, ObjectMissing

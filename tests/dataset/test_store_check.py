@@ -10,7 +10,8 @@ from dataset_store import Dataset
 from dataset_store.core.packfile import PackRef
 from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
 from dataset_store.dataset.repairing import repair_store
-from dataset_store.dataset.store_check import EVERY_BYTE, STRUCTURE, Depth, verify_store
+from dataset_store.dataset.store_check import verify_store
+from dataset_store.dataset.surveying import EVERY_BYTE, STRUCTURE, Depth
 from dataset_store.dataset.walking import LiveTrees
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import InvalidRequest, StorageFailed
