@@ -6,11 +6,11 @@ the store still exists.
 """
 
 import os
-from contextlib import suppress
 
 import msgspec
 
 from dataset_store.core.digest import hash32
+from dataset_store.local.durable import replace_file
 from dataset_store.local.os_errors import reading_error, writing_error
 from dataset_store.local.private import make_private
 
@@ -63,7 +63,7 @@ def remember(data: str, folder: str, current: CurrentVersion) -> None:
     known = msgspec.structs.replace(current, folder=_real(folder))
     try:
         make_private(os.path.dirname(path))
-        _replace(path, msgspec.json.encode(known))
+        replace_file(path, msgspec.json.encode(known))
     except OSError as error:
         raise writing_error(error, path) from error
 
@@ -87,21 +87,3 @@ def _path(data: str, folder: str) -> str:
 def _real(folder: str) -> str:
     """The folder as text that JSON can hold, whatever its bytes."""
     return os.fsencode(os.path.realpath(folder)).decode("utf-8", "backslashreplace")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _replace(path: str, data: bytes) -> None:
-    temporary = os.path.join(os.path.dirname(path), f"new-{os.urandom(4).hex()}")
-    try:
-        with open(temporary, "xb", opener=_private) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -2,11 +2,12 @@
 
 import os
 import stat
+from contextlib import suppress
 from typing import Final
 
 from dataset_store.local.private import make_private
 
-__all__ = ["flush_file_system", "flush_folder", "flush_tree", "make_folder"]
+__all__ = ["flush_file_system", "flush_folder", "flush_tree", "make_folder", "replace_file"]
 
 _ONE_BY_ONE: Final = 64
 """Files and folders that are flushed each by itself; of more, the file system is flushed at once."""
@@ -34,6 +35,25 @@ def flush_folder(path: str) -> None:
         OSError: The system refused.
     """
     _flush(path, os.O_DIRECTORY)
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Put a small file, for nobody else to read, in the place of another. A crash leaves the old bytes or the new ones.
+
+    Raises:
+        OSError: The system refused; the old file is there as it was.
+    """
+    temporary = f"{path}.{os.urandom(4).hex()}.part"
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def flush_tree(path: str) -> None:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from dataset_store.core.urls import redacted, require_whole_scheme, scheme_of
 from dataset_store.errors import InvalidRequest
+from dataset_store.local.durable import replace_file
 from dataset_store.local.os_errors import naming_writes
 from dataset_store.local.private import require_private
 
@@ -215,11 +216,8 @@ def change_settings(changes: Mapping[str, str | None]) -> None:
             values[name] = _parsed(name, text)
     with naming_writes(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{os.urandom(4).hex()}.part"
         text = "".join(f"{name} = {_toml(value)}\n" for name, value in sorted(values.items()))
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
+        replace_file(path, text.encode())
 
 
 def _parsed(name: str, text: str) -> object:

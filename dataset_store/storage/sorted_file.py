@@ -110,7 +110,7 @@ class SortedFile:
     def __init__(self, path: str) -> None:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, file)
-        tail = os.pread(file, _TAIL, max(0, os.fstat(file).st_size - _TAIL))
+        tail = _pread(file, path, _TAIL, max(0, os.fstat(file).st_size - _TAIL))
         if len(tail) < _TAIL or tail[-_CHECK.size :] != _CHECK.pack(crc32(tail[: -_CHECK.size])):
             raise _damaged(path)
         magic, self._root, self._levels, about = _TRAILER.unpack(tail[: -_CHECK.size])
@@ -150,10 +150,17 @@ def _read_block(file: int, path: str, place: bytes) -> _Block:
 
 def _read(file: int, path: str, place: bytes) -> bytes:
     offset, length, crc = _PLACE.unpack(place)
-    data = os.pread(file, length, offset)
+    data = _pread(file, path, length, offset)
     if len(data) != length or crc32(data) != crc:
         raise _damaged(path)
     return data
+
+
+def _pread(file: int, path: str, length: int, offset: int) -> bytes:
+    try:
+        return os.pread(file, length, offset)
+    except OSError as error:  # bytes that the disk cannot give are lost to us as damaged ones are
+        raise _damaged(path) from error
 
 
 def _damaged(path: str) -> CorruptObject:

@@ -1,6 +1,8 @@
 """Sorted files: what was written is read, and a damaged file never answers wrongly."""
 
+import errno
 import io
+import os
 import random
 
 import pytest
@@ -91,6 +93,21 @@ def test_a_cut_file_is_told(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(CorruptObject):
             SortedFile(str(path))
+
+
+def test_a_block_that_the_disk_cannot_read_is_told_as_damaged(tmp_path, monkeypatch):
+    path = written(tmp_path / "file", many(500).items())
+    file = SortedFile(str(path))
+
+    def refused(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", refused)
+    for read in (lambda: list(file.scan(b"")), lambda: SortedFile(str(path))):
+        with pytest.raises(CorruptObject):
+            read()
+        assert not path.exists(), "the next process begins anew"
+        written(path, many(500).items())
 
 
 def test_the_rows_stay_readable_when_the_name_is_given_to_another_file(tmp_path):
