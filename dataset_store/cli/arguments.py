@@ -70,7 +70,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("--store", metavar="URL", default=None, help=STORE)
     parser.add_argument("--debug", action="store_true", default=False, help="show where an error came from")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", prog=PROGRAM)
     asked = words[0] if words else None
     for add in [one for one in _all_commands() if _name(one) == asked] or _all_commands():
         add(commands)

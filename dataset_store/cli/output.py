@@ -5,7 +5,6 @@ terminal and NO_COLOR is not set; text that came from names of files cannot move
 This module loads nothing of the engine.
 """
 
-import json
 import os
 import sys
 import time
@@ -89,6 +88,8 @@ def lines_out(lines: Sequence[str]) -> None:
 
 def json_out(document: Any) -> None:
     """Write the one document. Bytes of names that are no text are escaped surrogates."""
+    import json
+
     text_out(json.dumps(document, indent=2) + "\n")
 
 

@@ -4,13 +4,13 @@ Argument, then environment, then user file, then default. This is the only modul
 the environment.
 """
 
-import json
 import os
 import re
 import sys
 from collections.abc import Mapping
 from decimal import Decimal
 
+import msgspec
 from msgspec import Struct
 
 from dataset_store.core.urls import redacted, require_whole_scheme, scheme_of
@@ -240,7 +240,7 @@ def _parsed(name: str, text: str) -> object:
 
 def _toml(value: object) -> str:
     """A value as TOML; its strings are those of JSON, but for DEL."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
 
 
 def _unreadable(path: str, error: Exception) -> InvalidRequest:
