@@ -4,6 +4,7 @@ from setuptools import Extension, setup
 
 NATIVE = {
     "dataset_store.core._cdc": "dataset_store/core/_cdc.c",
+    "dataset_store.core._keys": "dataset_store/core/_keys.c",
     "dataset_store.local._files": "dataset_store/local/_files.c",
 }
 

@@ -103,10 +103,16 @@ def _children(nodes: Sequence[Node]) -> list[Children]:
 
 def _shared(sides: Sequence[list[Children] | None], names: Callable[[Children], U8]) -> set[bytes]:
     """Names of children on both sides; equal digests, or ids, are equal subtrees under equal keys."""
-    sets = [{row.tobytes() for node in nodes for row in names(node)} for nodes in sides if nodes is not None]
+    sets = [{name for node in nodes for name in _split(names(node))} for nodes in sides if nodes is not None]
     return sets[0] & sets[1] if len(sets) == 2 else set()
 
 
 def _refs_outside(nodes: Sequence[Children], shared: set[bytes], names: Callable[[Children], U8]) -> list[NodeRef]:
-    found = ((node, row, name.tobytes()) for node in nodes for row, name in enumerate(names(node)))
+    found = ((node, row, name) for node in nodes for row, name in enumerate(_split(names(node))))
     return [node.ref(row) for node, row, name in found if name not in shared]
+
+
+def _split(ids: U8) -> list[bytes]:
+    """The rows of a column of ids."""
+    raw = ids.tobytes()
+    return [raw[at : at + 32] for at in range(0, len(raw), 32)]

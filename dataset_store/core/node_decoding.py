@@ -5,8 +5,6 @@ the bytes at hand, nor cut keys before it is known that they do not overlap.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import cast
 
 from msgspec import Struct
 
@@ -14,9 +12,10 @@ from dataset_store.core.arrays import I64, U8, U32, U64, Array, np
 from dataset_store.core.digest import PackName, VersionId
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, LISTED, ONE_CHUNK, Entries, Segments
 from dataset_store.core.frames import NEXT_STEP, PLAIN_LIMITS, FrameKind
+from dataset_store.core.key_tables import cut_keys
 from dataset_store.core.nodes import HEADER, MAGIC, Children, Node, digest_rows
 from dataset_store.core.packfile import PackRef, are_inside
-from dataset_store.core.paths import PathKey, check_key_tables
+from dataset_store.core.paths import PathKey
 from dataset_store.errors import CorruptObject
 
 __all__ = ["decode_node", "decode_nodes"]
@@ -352,10 +351,4 @@ def _keys(nodes: Sequence[_Leaf | _Inner]) -> list[list[PathKey]]:
     """The keys of each node, in order and valid."""
     joined = _Joined(nodes)  # type: ignore[arg-type]
     joined.require_running("key_ends", joined.numbers("raw_keys"), "key")
-    tables = [_cut(node.raw_keys, node.key_ends) for node in nodes]
-    check_key_tables(tables)
-    return tables
-
-
-def _cut(raw: bytes, ends: U32) -> list[PathKey]:
-    return cast("list[PathKey]", [raw[start:stop] for start, stop in pairwise([0, *ends.tolist()])])
+    return cut_keys([node.raw_keys for node in nodes], [node.key_ends for node in nodes])

@@ -20,13 +20,16 @@ import pyarrow as pa
 from mutation import Layer, Target, changed_json
 from stored_targets import CONFIGS, FRAMES, GOLDEN, PACKS
 
-from dataset_store.core import packfile
-from dataset_store.core.digest import NodeId, PackName, hash32
+from dataset_store.core import key_tables, packfile
+from dataset_store.core.digest import PackName, hash32
 from dataset_store.core.entries import Changes, make_entries
 from dataset_store.core.envelope import object_digest
-from dataset_store.core.frames import FrameCodec, FrameKind
+from dataset_store.core.frames import FrameKind
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.paths import (
+    MAX_COMPONENTS,
+    MAX_NAME_BYTES,
+    MAX_PATH_BYTES,
     check_key,
     check_keys,
     directory_key,
@@ -42,7 +45,7 @@ from dataset_store.core.wildcards import globbed, matching
 from dataset_store.dataset.arrow import decode_value, encode_value
 from dataset_store.dataset.reports import Report, decode_reports
 from dataset_store.errors import Corrupt, DatasetStoreError, InvalidRequest
-from dataset_store.local import current_draft, draft_records, ignore, node_cache, settings, stat_cache
+from dataset_store.local import current_draft, draft_records, ignore, settings, stat_cache
 from dataset_store.local.archives import extract_archive
 from dataset_store.local.chunk_index import ChunkIndex, _sealed
 from dataset_store.local.draft_records import Labels, Metadata, Opened, Output, Source
@@ -115,8 +118,21 @@ def _stat(data: bytes) -> None:
     assert stored is None or stored.stat.shape[1] == len(stored.ids) == len(stored.mask)
 
 
-def _cached_node(data: bytes) -> None:
-    node_cache._plain(FrameCodec(), data, NodeId(hash32(data)))
+def _key_table(data: bytes) -> None:
+    """A number of keys, their ends, and the keys: compiled code gives the keys, or none where a rule is broken."""
+    count = data[0] if data else 0
+    ends, raw = data[1 : 1 + 4 * count], data[1 + 4 * count :]
+    if key_tables._keys is not None:
+        keys = key_tables._keys.cut_keys(raw, ends, MAX_PATH_BYTES, MAX_NAME_BYTES, MAX_COMPONENTS)
+        if keys is not None:
+            assert list(check_keys(keys)) == keys
+            assert (b"".join(keys), np.cumsum([len(key) for key in keys]).astype("<u4").tobytes()) == (raw, ends)
+
+
+def _key_tables() -> list[bytes]:
+    tables = [[b"a", b"b\0c", b"b\0d"], [b"n" * 255], [b"x" * 30 + bytes([48 + n]) for n in range(9)]]
+    ends = [np.cumsum([len(key) for key in keys]).astype("<u4").tobytes() for keys in tables]
+    return [bytes([len(keys)]) + some + b"".join(keys) for keys, some in zip(tables, ends)]
 
 
 def _log_file(data: bytes) -> None:
@@ -417,7 +433,7 @@ TARGETS: dict[str, Target] = {
         ],
         (),
     ),
-    "node-cache": Target(_cached_node, [Layer([data for data, _ in FRAMES[FrameKind.NODE]][:20])], ()),
+    "key-table": Target(_key_table, [Layer(_key_tables())], ()),
     "log-file": Target(_log_file, [Layer([_LOG_FILE])], ()),
     "draft": Target(
         _draft,
