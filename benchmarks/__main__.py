@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import peers, plots, quick, report
+from benchmarks.measuring.machine import Machine
 from benchmarks.measuring.samples import Sample, append, load
 from benchmarks.running import Prepared, run, run_limits
 from benchmarks.systems import SYSTEMS
@@ -44,15 +45,16 @@ def run_all(options: argparse.Namespace) -> int:
         raise SystemExit("Say with --into where the samples go.")
     failed = 0
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch or "/var/tmp") as folder:
+        machine = Machine(Path(folder))
         for name in options.workload:
-            prepared = Prepared.make(WORKLOADS[name](options.scale, options.seed), Path(folder))
+            prepared = Prepared.make(WORKLOADS[name](options.scale, options.seed), machine.scratch)
             for number in range(options.rounds):
-                note(options, run_limits(prepared, Path(folder), number))
+                note(options, run_limits(prepared, machine, number))
                 # Each round begins with another one, so that none always follows the same.
                 systems = [one for one in options.system if SYSTEMS[one].reaches_far or not prepared.workload.far]
                 turn = number % len(systems)
                 for system in [*systems[turn:], *systems[:turn]]:
-                    failed += note(options, run(SYSTEMS[system], prepared, Path(folder), number))
+                    failed += note(options, run(SYSTEMS[system], prepared, machine, number))
     return 1 if failed else 0
 
 

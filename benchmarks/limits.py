@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.measuring.image import drop_page_cache
+from benchmarks.measuring.machine import Machine
 from benchmarks.measuring.process import Command, measure
 from benchmarks.measuring.samples import Sample
 from benchmarks.systems import Home
@@ -38,12 +38,13 @@ def limits_of(home: Home, scratch: Path) -> Mapping[str, Commands]:
     }
 
 
-def samples_of(workload: Workload, home: Home, number: int) -> Iterator[Sample]:
+def samples_of(workload: Workload, machine: Machine, home: Home, number: int) -> Iterator[Sample]:
     """Each limit that the workload is measured by, once; `home.data` is the workload's folder."""
     for operation, commands in limits_of(home, home.copy("")).items():
         if workload.limits is not None and operation not in workload.limits:
             continue
         if operation.endswith("cold"):
-            drop_page_cache()
+            machine.forget()
+        machine.fill()
         timing = measure(commands, home.root / "home")
         yield Sample(workload.name, NAME, operation, number, timing.wall, timing.cpu, timing.sync, timing.peak)

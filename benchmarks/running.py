@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import limits
 from benchmarks.measuring.folders import Contents, contents_of, taken_by
-from benchmarks.measuring.image import drop_page_cache, mounted
+from benchmarks.measuring.machine import Machine
 from benchmarks.measuring.process import CommandFailed, Timing, measure
 from benchmarks.measuring.samples import Sample
 from benchmarks.servers.beside import ask, beside
@@ -52,9 +52,10 @@ class Prepared:
 class Run:
     """One system with one workload, on an image of its own."""
 
-    def __init__(self, system: System, prepared: Prepared, home: Home, number: int) -> None:
+    def __init__(self, system: System, prepared: Prepared, machine: Machine, home: Home, number: int) -> None:
         self.system = system
         self.prepared = prepared
+        self.machine = machine
         self.home = home
         self.number = number
         self.last = f"v{prepared.workload.versions}"
@@ -120,7 +121,7 @@ class Run:
         before = system.before_copies(home, "v1")
         if before:
             measure(before, self.home.root / "home")
-        drop_page_cache()
+        self.machine.forget()
         yield self.measured("cold copy", system.copy(home, "v1", target), copied=("v1", target))
         commands = system.update(home, last, target)
         if commands is None:
@@ -148,6 +149,7 @@ class Run:
         far = self.home.far
         if far:
             ask(far, "-", method="DELETE")
+        self.machine.fill()
         try:
             timing = measure(commands, self.home.root / "home")
             problem = self.difference(*copied) if copied else None
@@ -205,20 +207,21 @@ def settle() -> None:
     time.sleep(SETTLED)
 
 
-def run_limits(prepared: Prepared, scratch: Path, number: int) -> Iterator[Sample]:
+def run_limits(prepared: Prepared, machine: Machine, number: int) -> Iterator[Sample]:
     """What the machine takes for the least that the operations need, on a new image."""
-    with image(prepared.workload, scratch) as root:
+    machine.fill()
+    with image(prepared.workload, machine) as root:
         home = Home(root)
         home.tree.mkdir()
         home.copy("").mkdir()
         prepared.put_into(home.data)
         settle()
-        yield from limits.samples_of(prepared.workload, home, number)
+        yield from limits.samples_of(prepared.workload, machine, home, number)
 
 
-def image(workload: Workload, scratch: Path) -> AbstractContextManager[Path]:
+def image(workload: Workload, machine: Machine) -> AbstractContextManager[Path]:
     size = max(2 << 30, int(workload.room * min(1.0, workload.scale * 1.5)))
-    return mounted(scratch, size, workload.file_system)
+    return machine.image(size, workload.file_system)
 
 
 def together(samples: Sequence[Sample]) -> Sample:
@@ -237,8 +240,9 @@ def together(samples: Sequence[Sample]) -> Sample:
     )
 
 
-def run(system: System, prepared: Prepared, scratch: Path, number: int) -> Iterator[Sample]:
+def run(system: System, prepared: Prepared, machine: Machine, number: int) -> Iterator[Sample]:
     """Every operation of a system on a workload, on a new image."""
+    machine.fill()
     store = beside("far_store") if prepared.workload.far else nullcontext("")
-    with image(prepared.workload, scratch) as root, system.serving() as service, store as far:
-        yield from Run(system, prepared, Home(root, service=service, far=far), number).samples()
+    with image(prepared.workload, machine) as root, system.serving() as service, store as far:
+        yield from Run(system, prepared, machine, Home(root, service=service, far=far), number).samples()

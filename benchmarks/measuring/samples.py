@@ -1,6 +1,7 @@
 """Samples: what one system took for one operation, once. Kept as JSON, one a line."""
 
 import json
+import lzma
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -50,9 +51,11 @@ def append(path: Path, sample: Sample) -> None:
 
 
 def load(paths: Iterable[Path]) -> Iterator[Sample]:
+    """The samples in some files, as they are or, with a name that ends in `.xz`, compressed."""
     for path in paths:
-        for line in path.read_text().splitlines():
-            yield Sample(**json.loads(line))
+        with lzma.open(path, "rt") if path.suffix == ".xz" else path.open() as file:
+            for line in file:
+                yield Sample(**json.loads(line))
 
 
 def median(samples: Iterable[Sample], of: Callable[[Sample], float | None]) -> float | None:
