@@ -9,10 +9,11 @@ shared: whoever writes into one changes its time. What a disk changes by itself 
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice
+from itertools import compress, islice
+from threading import local
 
 from msgspec import Struct
 
@@ -24,14 +25,18 @@ from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.core.paths import PathKey, to_path
 from dataset_store.core.segments import Segment, segment_chunks, segments_of
 from dataset_store.errors import Corrupt
+from dataset_store.local.batches import read_unchanged
 from dataset_store.local.folder_writer import FolderWriter
+from dataset_store.local.jobs import cut_by_size
 
 __all__ = ["ChunkReuse", "Seed", "copy_unchanged", "link_unchanged"]
 
 _SMALL = 256 * 1024
-_BATCH = 256
-_LINKS = 1_024
-_LINKERS = 2
+_COPIED = 4 << 20
+"""Bytes of small files that are read, hashed and written together."""
+
+_BATCH = 1_024
+_THREADS = 2
 _SLICE = 65_536
 """Rows that are Python numbers at a time."""
 
@@ -87,27 +92,14 @@ def _moved(entries: Entries, seed: Entries, rows: Sequence[int]) -> list[tuple[i
 def link_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:
     """Link what the seed has unchanged; the rows that are done now, shape (n,)."""
 
-    def link(pairs: Sequence[tuple[int, int]]) -> tuple[list[int], Bool]:
+    def link(pairs: _Pairs) -> list[int]:
         rows = [row for row, _ in pairs]
         expected = np.stack([entries.sizes[rows].astype(np.int64), entries.mtimes[rows]], axis=1)
         sources = [seed.file(there) for _, there in pairs]
-        return rows, writer.hard_links(sources, [entries.keys[row] for row in rows], expected)
+        linked = writer.hard_links(sources, [entries.keys[row] for row in rows], expected)
+        return list(compress(rows, linked.tolist()))
 
-    def take(future: Future[tuple[list[int], Bool]]) -> None:
-        rows, linked = future.result()
-        done[rows] = linked
-
-    done = done.copy()
-    matches = _matches(entries, seed.entries, ~done)
-    with ThreadPoolExecutor(_LINKERS, "link") as pool:
-        waiting: deque[Future[tuple[list[int], Bool]]] = deque()
-        for pairs in iter(lambda: list(islice(matches, _LINKS)), []):
-            waiting.append(pool.submit(link, pairs))
-            if len(waiting) > 2 * _LINKERS:
-                take(waiting.popleft())
-        for one in waiting:
-            take(one)
-    return done
+    return _taken(entries, seed, done, link)
 
 
 def copy_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:
@@ -115,37 +107,83 @@ def copy_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Boo
 
     Small files are hashed. A large one that can't be cloned is left to `ChunkReuse`.
     """
+    threads = _Buffers()
+
+    def clone(row: int, there: int) -> bool:
+        return writer.clone_file(
+            seed.file(there),
+            entries.keys[row],
+            executable=bool(entries.kinds[row] & EXECUTABLE),
+            expected=(int(entries.sizes[row]), int(entries.mtimes[row])),
+        )
+
+    def copy(pairs: _Pairs) -> list[int]:
+        large = [pair for pair in pairs if entries.sizes[pair[0]] > _SMALL]
+        # The content id of an external link may not be that of its bytes.
+        small = [pair for pair in pairs if entries.sizes[pair[0]] <= _SMALL and _is_file(entries, pair[0])]
+        rows = [row for row, there in large if clone(row, there)]
+        for part in cut_by_size(entries.sizes[[row for row, _ in small]].astype(np.int64), _COPIED, _BATCH):
+            contents = _contents(entries, seed, small[part], threads.buffer)
+            _write_small(entries, writer, contents)
+            rows += contents
+        return rows
+
+    return _taken(entries, seed, done, copy)
+
+
+_Pairs = Sequence[tuple[int, int]]
+"""Rows, each with a row of the seed."""
+
+
+def _taken(entries: Entries, seed: Seed, done: Bool, take: Callable[[_Pairs], list[int]]) -> Bool:
+    """Let some threads take what the seed has unchanged, in batches; the rows that are done then."""
     done = done.copy()
-    batch: list[tuple[int, bytes]] = []
-    for row, there in _matches(entries, seed.entries, ~done):
-        is_file = (entries.kinds[row] & KIND_BITS) == Kind.FILE  # else its content id may not be that of its bytes
-        if int(entries.sizes[row]) > _SMALL:
-            done[row] = writer.clone_file(
-                seed.file(there),
-                entries.keys[row],
-                executable=bool(entries.kinds[row] & EXECUTABLE),
-                expected=(int(entries.sizes[row]), int(entries.mtimes[row])),
-            )
-        elif is_file:
-            content = _read_small(seed.file(there), int(entries.sizes[row]))
-            if content is not None and hash32(content) == entries.content_ids[row].tobytes():
-                batch.append((row, content))
-        if len(batch) >= _BATCH:
-            _write_batch(entries, writer, batch, done)
-    _write_batch(entries, writer, batch, done)
+    matches = _matches(entries, seed.entries, ~done)
+    with ThreadPoolExecutor(_THREADS, "seeds") as pool:
+        waiting: deque[Future[list[int]]] = deque()
+        for pairs in iter(lambda: list(islice(matches, _BATCH)), []):
+            waiting.append(pool.submit(take, pairs))
+            if len(waiting) > 2 * _THREADS:
+                done[waiting.popleft().result()] = True
+        for one in waiting:
+            done[one.result()] = True
     return done
 
 
-def _write_batch(entries: Entries, writer: FolderWriter, batch: list[tuple[int, bytes]], done: Bool) -> None:
-    rows = [row for row, _ in batch]
+def _is_file(entries: Entries, row: int) -> bool:
+    return bool((entries.kinds[row] & KIND_BITS) == Kind.FILE)
+
+
+class _Buffers(local):
+    """What small files are read into, for each thread."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(_COPIED))
+
+
+def _contents(entries: Entries, seed: Seed, pairs: _Pairs, buffer: memoryview) -> dict[int, bytes | memoryview]:
+    """The contents of small files of the seed that are what they must be, by row; good while the buffer is."""
+    sizes = entries.sizes[[row for row, _ in pairs]].astype(np.int64)
+    paths = [seed.file(there) for _, there in pairs]
+    read = read_unchanged(paths, sizes, buffer[: int(sizes.sum())])
+    contents: dict[int, bytes | memoryview] = {}
+    start = 0
+    for (row, _), path, size, is_read in zip(pairs, paths, sizes.tolist(), read, strict=True):
+        content = buffer[start : start + size] if is_read else _read_small(path, size)
+        if content is not None and hash32(content) == entries.content_ids[row].tobytes():
+            contents[row] = content
+        start += size
+    return contents
+
+
+def _write_small(entries: Entries, writer: FolderWriter, contents: Mapping[int, bytes | memoryview]) -> None:
+    rows = list(contents)
     writer.write_small(
         [entries.keys[row] for row in rows],
-        [content for _, content in batch],
+        list(contents.values()),
         [bool(entries.kinds[row] & EXECUTABLE) for row in rows],
-        [int(entries.mtimes[row]) for row in rows],
+        entries.mtimes[rows].tolist(),
     )
-    done[rows] = True
-    batch.clear()
 
 
 def _read_small(path: bytes, size: int) -> bytes | None:
