@@ -97,7 +97,12 @@ class Frame(Struct, frozen=True):
 
     def chunks(self) -> list[memoryview]:
         """The bytes of each chunk."""
-        return [self.plain[start:end] for start, end in pairwise((0, *self.ends))]
+        return self.chunks_between(0, len(self.plain))
+
+    def chunks_between(self, first: int, last: int) -> list[memoryview]:
+        """The bytes of each chunk that lies wholly between two places of the plain bytes."""
+        bounds = pairwise((0, *self.ends))
+        return [self.plain[start:end] for start, end in bounds if first <= start and end <= last]
 
 
 class _Header(Struct, frozen=True):

@@ -291,17 +291,13 @@ class _Copier:
         lengths: list[int] = []
         skip, left = segment.plain_offset, segment.plain_length
         for frame in self._frames(segment):
-            for chunk in frame.chunks():
-                if skip or not left:
-                    skip -= min(skip, len(chunk))
-                    continue
-                if len(chunk) > left:
-                    raise self._wrong(row, segment)
-                ids.append(hash32(chunk))
-                lengths.append(len(chunk))
-                self.writer.write_at(opened, key, chunk, target)
-                target += len(chunk)
-                left -= len(chunk)
+            start, stop = min(skip, len(frame.plain)), min(skip + left, len(frame.plain))
+            chunks = frame.chunks_between(start, stop)
+            ids += map(hash32, chunks)
+            lengths += map(len, chunks)
+            self.writer.write_at(opened, key, frame.plain[start:stop], target)
+            target += stop - start
+            skip, left = skip - start, left - sum(map(len, chunks))
         if left or rows_digest(ids, lengths) != segment.digest:
             raise self._wrong(row, segment)
 

@@ -35,6 +35,9 @@ _SMALL = 256 * 1024
 _COPIED = 4 << 20
 """Bytes of small files that are read, hashed and written together."""
 
+_AT_ONCE = 1 << 20
+"""Bytes of a large file after which what was read is hashed and written."""
+
 _BATCH = 1_024
 _THREADS = 2
 _SLICE = 65_536
@@ -239,12 +242,16 @@ class ChunkReuse:
         return _offsets([chunk for one in segments for chunk in _chunks(one, self.footers)])
 
 
+_Chunks = Sequence[tuple[bytes, int]]
+"""Ids and lengths of chunks."""
+
+
 def _chunks(segment: Segment, footers: Footers) -> list[tuple[bytes, int]]:
     """Id and length of each chunk of a segment."""
     return [(chunk_id, hit.plain_length) for chunk_id, hit in segment_chunks(segment, footers(segment.pack))]
 
 
-def _offsets(chunks: Sequence[tuple[bytes, int]]) -> dict[bytes, int]:
+def _offsets(chunks: _Chunks) -> dict[bytes, int]:
     """Where each chunk begins in the file that they make up."""
     held: dict[bytes, int] = {}
     at = 0
@@ -254,9 +261,7 @@ def _offsets(chunks: Sequence[tuple[bytes, int]]) -> dict[bytes, int]:
     return held
 
 
-def _copy_chunks(
-    path: bytes, wanted: Sequence[tuple[bytes, int]], held: dict[bytes, int], opened: int, target: int
-) -> bool:
+def _copy_chunks(path: bytes, wanted: _Chunks, held: Mapping[bytes, int], opened: int, target: int) -> bool:
     """Copy chunks one after another, each hashed; False at the first that is not what it must be."""
     if not wanted:
         return False
@@ -265,15 +270,40 @@ def _copy_chunks(
     except OSError:
         return False
     try:
-        for chunk_id, length in wanted:
-            chunk = os.pread(source, length, held[chunk_id])
-            if hash32(chunk) != chunk_id:
-                return False
-            if os.pwrite(opened, chunk, target) != length:
+        for start, chunks in _runs(wanted, held):
+            length = sum(length for _, length in chunks)
+            data = memoryview(os.pread(source, length, start))
+            if not _are_chunks(data, chunks) or os.pwrite(opened, data, target) != length:
                 return False
             target += length
     except OSError:  # whoever writes the segment in another way will say what is wrong
         return False
     finally:
         os.close(source)
+    return True
+
+
+def _runs(wanted: _Chunks, held: Mapping[bytes, int]) -> Iterator[tuple[int, _Chunks]]:
+    """Chunks that lie one behind the other, some at once, and where in the file they begin."""
+    run: list[tuple[bytes, int]] = []
+    start = length = 0
+    for chunk in wanted:
+        at = held[chunk[0]]
+        if run and (at != start + length or length >= _AT_ONCE):
+            yield start, run
+            run = []
+        if not run:
+            start, length = at, 0
+        run.append(chunk)
+        length += chunk[1]
+    if run:
+        yield start, run
+
+
+def _are_chunks(data: memoryview, chunks: _Chunks) -> bool:
+    start = 0
+    for chunk_id, length in chunks:
+        if hash32(data[start : start + length]) != chunk_id:
+            return False
+        start += length
     return True
