@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from dataset_store.core.catalog import Series, Version
+from dataset_store.core.entries import Changes
 from dataset_store.core.log_entries import Producer, TreeRootRow
 from dataset_store.core.producer import current_producer
 from dataset_store.dataset.limits import Description, require_writable
@@ -14,7 +15,7 @@ from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.outputs import output_of, storage_url
 from dataset_store.dataset.workspace import Workspace, new_commit_id, now_ns
 from dataset_store.errors import InvalidRequest, NotFinal, VersionExists
-from dataset_store.local.draft_records import Labels, Opened, Output
+from dataset_store.local.draft_records import Batch, Labels, Opened, Output
 from dataset_store.local.drafts import Draft
 
 __all__ = ["NewVersion", "begin", "open_draft", "require_final", "require_free", "require_name"]
@@ -39,7 +40,7 @@ class NewVersion(Struct, frozen=True):
 
 
 def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -> Draft:
-    """Make a draft; its base is the first parent's tree and the merge of the others is its first change.
+    """Make a draft; its base is the first parent's tree, and it begins with what the others change in it.
 
     With `squashed` instead of parents it begins likewise with those versions' entries, and has no parents.
 
@@ -55,6 +56,7 @@ def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -
     if new.number:
         require_free(workspace, series, new.number, new.project, new.name)
     draft_id = new_commit_id()
+    inherited = _inherited(workspace, sources)
     base: TreeRootRow | None = sources[0].entry.tree if sources else None
     opened = Opened(
         id=draft_id,
@@ -66,22 +68,23 @@ def begin(workspace: Workspace, new: NewVersion, squashed: Sequence[str] = ()) -
         base=base,
         created=now_ns(),
         producer=_producer() if new.use_current_task else None,
+        inherited=Batch.of(inherited, None) if inherited else None,
     )
-    draft = Draft.create(
+    return Draft.create(
         os.path.join(workspace.drafts_directory, draft_id),
         opened,
         Labels(sorted(set(new.tags)), new.description, new.number),
         Output(_output(workspace, new, sources)),
     )
-    if len(sources) > 1:
-        ids = [source.id for source in sources]
-        try:
-            with workspace.reading(*ids):
-                draft.change(merged_parents(workspace, ids))
-        except BaseException:
-            draft.discard()
-            raise
-    return draft
+
+
+def _inherited(workspace: Workspace, sources: Sequence[Version]) -> Changes:
+    """What all sources but the first change in the first one's tree."""
+    ids = [source.id for source in sources]
+    if len(ids) < 2:
+        return Changes.none()
+    with workspace.reading(*ids):
+        return merged_parents(workspace, ids)
 
 
 def _output(workspace: Workspace, new: NewVersion, sources: Sequence[Version]) -> str | None:

@@ -26,7 +26,6 @@ from dataset_store.core.tree import lookup, read_all
 from dataset_store.dataset.blobs import is_short, write_blob
 from dataset_store.dataset.finding import SEARCHED_WHOLE, earlier_chunks, locate_by_index, remember_contents
 from dataset_store.dataset.holding import HeldNames
-from dataset_store.dataset.lineage import merged_parents
 from dataset_store.dataset.links import as_linked, as_stored
 from dataset_store.dataset.locating import Located
 from dataset_store.dataset.outputs import number_of
@@ -244,15 +243,11 @@ def _statistics(workspace: Workspace, draft: Draft, tree: TreeRootRow) -> Statis
 
 def _difference(workspace: Workspace, draft: Draft) -> Difference:
     """What differs from the merged parents under the keys that the draft touches."""
-    nodes, changes = workspace.repository.nodes, draft.changes
-    before = Entries.empty()
+    base, changes = Entries.empty(), draft.changes
     if draft.opened.base is not None:
-        before = lookup(root_of(draft.opened.base), sorted({*changes.entries.keys, *changes.removed}), nodes)
-    after = overlay(before, changes)
-    if len(draft.opened.parents) > 1:
-        before = overlay(before, merged_parents(workspace, draft.opened.parents))
-        after = overlay(before, changes)
-    return diff_entries(before, after)
+        keys = sorted({*changes.entries.keys, *changes.removed})
+        base = lookup(root_of(draft.opened.base), keys, workspace.repository.nodes)
+    return diff_entries(overlay(base, draft.inherited), overlay(base, changes))
 
 
 # --- contents that the store has already ---------------------------------------------------------------------------

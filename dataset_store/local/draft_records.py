@@ -46,31 +46,6 @@ _SECTOR = 512
 """Bytes that a disk writes all or none of; after a power cut, those that never came read as zeros."""
 
 
-class Opened(msgspec.Struct, frozen=True, tag="opened"):
-    """The first record: what the draft is of.
-
-    `base` is the tree that changes apply to, the first parent's; none means the empty tree.
-    """
-
-    id: str
-    store: str
-    project: str
-    name: str
-    series: str | None
-    parents: list[str]
-    base: TreeRootRow | None
-    created: int
-    producer: Producer | None = None
-
-
-class Labels(msgspec.Struct, frozen=True, tag="labels"):
-    """Tags, description, and the explicit version number where there is one, as they are from here on."""
-
-    tags: list[str]
-    description: str | None
-    number: str | None = None
-
-
 class Batch(msgspec.Struct, frozen=True, tag="batch"):
     """Changes made by one call. `rows` are entries as a leaf's bytes, `removed` keys.
 
@@ -109,6 +84,33 @@ class Source(Struct, frozen=True):
         """The path of the file that has the content of a row."""
         path = to_path(PathKey(key[len(self.below) + 1 :] if self.below else key))
         return self.root + path if self.root[-1:] in {b"", b"/"} else self.root + b"/" + path
+
+
+class Opened(msgspec.Struct, frozen=True, tag="opened"):
+    """The first record: what the draft is of.
+
+    `base` is the tree that changes apply to, the first parent's; none means the empty tree. `inherited` is what the
+    other parents change in it: the draft is there with all of them, or not at all.
+    """
+
+    id: str
+    store: str
+    project: str
+    name: str
+    series: str | None
+    parents: list[str]
+    base: TreeRootRow | None
+    created: int
+    producer: Producer | None = None
+    inherited: Batch | None = None
+
+
+class Labels(msgspec.Struct, frozen=True, tag="labels"):
+    """Tags, description, and the explicit version number where there is one, as they are from here on."""
+
+    tags: list[str]
+    description: str | None
+    number: str | None = None
 
 
 class Output(msgspec.Struct, frozen=True, tag="output"):

@@ -84,6 +84,7 @@ class Draft:
         self.committing = False
         self.held = False
         self.lost: frozenset[PathKey] = frozenset()
+        self.inherited = Changes.none()  # of `changes`, what the draft began with
         self.changes = Changes.none()
         self._sources: list[tuple[Source, int]] = []  # with the offsets of their records
         self._end = 0  # bytes of the journal that this state is the fold of
@@ -271,6 +272,7 @@ class Draft:
         """Take a record into the state; `changes` are those of a batch."""
         if isinstance(record, Opened):
             self.opened = record
+            self.changes = self.inherited = record.inherited.changes() if record.inherited else Changes.none()
         elif isinstance(record, Batch):
             self._fold_batch(record, at, changes or Changes.none())
         elif isinstance(record, Sent):

@@ -16,12 +16,14 @@ from dataset_store.dataset import workspace as workspaces
 from dataset_store.errors import (
     CommitOutcomeUnknown,
     Conflict,
+    DatasetNotFound,
     DiskFull,
     ObjectMissing,
     OutcomeUnknown,
     StorageFailed,
 )
 from dataset_store.local import local_copies, materialise
+from dataset_store.local.draft_records import read_records
 from dataset_store.storage.log import Pacing
 from dataset_store.storage.packs import PackWriter
 from dataset_store.storage.posix_backend import PosixBackend
@@ -394,3 +396,22 @@ def test_what_runs_beside_a_failure_ends_at_its_next_piece(home, small_packs, an
     with pytest.raises(KeyboardInterrupt):
         Dataset.get(dataset.id).get_local_copy()
     assert later == []
+
+
+def test_a_draft_of_two_parents_is_there_with_what_both_hold_or_not_at_all(home):
+    parents = []
+    for name in ("one", "two"):
+        (home / name).mkdir()
+        (home / name / f"of {name}").write_text(name)
+        parents.append(draft_of(home / name))
+        parents[-1].finalize(auto_upload=True)
+    draft = Dataset.create("both", "p", parent_datasets=parents)
+    (journal,) = Path(draft._workspace.drafts_directory).rglob("journal")
+    ends = [end for _, _, end in read_records(str(journal), 0)]
+    for end in reversed(ends):  # as a process leaves it that was killed behind this record
+        os.truncate(journal, end)
+        found = in_a_new_process(draft)
+        assert found.list_files() == ["of one", "of two"]
+    os.truncate(journal, ends[0] - 1)
+    with pytest.raises(DatasetNotFound):
+        in_a_new_process(draft)
