@@ -47,7 +47,33 @@ def diff(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Difference:
     """The difference of two trees, reading nodes in proportion to it, one batch of both sides a level."""
     if old.digest == new.digest:
         return diff_entries(Entries.empty(), Entries.empty())
-    return diff_entries(*_outside_shared(old, new, reader, lambda node: node.digests))
+    return _diff_leaves(*_outside_shared(old, new, reader, lambda node: node.digests))
+
+
+def _diff_leaves(old: Sequence[Entries], new: Sequence[Entries]) -> Difference:
+    """The difference of the rows of some leaves, each side's in key order.
+
+    Where an edit added and removed no keys, a leaf has the same rows on both sides, and these are compared as they lie.
+    """
+    olds = {leaf.keys[0]: leaf for leaf in old if len(leaf)}
+    changed: list[tuple[Entries, Entries]] = []
+    rest: list[Entries] = []
+    for leaf in new:
+        before = olds.get(leaf.keys[0]) if len(leaf) else None
+        if before is not None and before.keys == leaf.keys:
+            rows = np.arange(len(leaf))
+            rows = rows[~same_identity(before, rows, leaf, rows)]
+            changed.append((before.take(rows), leaf.take(rows)))
+            del olds[leaf.keys[0]]
+        else:
+            rest.append(leaf)
+    found = diff_entries(concat(list(olds.values())), concat(rest))
+    return Difference(
+        found.removed,
+        found.added,
+        sort_rows(concat([found.modified_old, *(before for before, _ in changed)])),
+        sort_rows(concat([found.modified_new, *(after for _, after in changed)])),
+    )
 
 
 def changes_between(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Changes:
@@ -57,7 +83,7 @@ def changes_between(old: TreeRoot, new: TreeRoot, reader: NodeReader) -> Changes
     """
     if old.ref.node_id == new.ref.node_id:
         return Changes.none()
-    before, after = _outside_shared(old, new, reader, lambda node: node.node_ids)
+    before, after = map(concat, _outside_shared(old, new, reader, lambda node: node.node_ids))
     at = before.find_many(after.keys)
     common = np.flatnonzero(at >= 0)
     kept = np.ones(len(after), np.bool_)
@@ -79,8 +105,8 @@ def _same_rows(one: Entries, rows: I64, other: Entries, there: I64) -> Bool:
 
 def _outside_shared(
     old: TreeRoot, new: TreeRoot, reader: NodeReader, names: Callable[[Children], U8]
-) -> tuple[Entries, Entries]:
-    """The rows of both trees that lie below no node whose name both have; one batch of both sides a level."""
+) -> tuple[list[Entries], list[Entries]]:
+    """The leaves of both trees that lie below no node whose name both have; one batch of both sides a level."""
     levels: list[list[Node]] = [[node] for node in reader.read_nodes([old.ref, new.ref])]
     heights = [level_of(nodes[0]) for nodes in levels]
     while heights != [0, 0]:
@@ -93,7 +119,7 @@ def _outside_shared(
                 heights[side] -= 1
     for nodes in levels:
         require_one_level([Entries.empty(), *nodes])
-    one, other = (concat([node for node in nodes if isinstance(node, Entries)]) for nodes in levels)
+    one, other = ([node for node in nodes if isinstance(node, Entries)] for nodes in levels)
     return one, other
 
 

@@ -44,6 +44,16 @@ def equal(one: Entries, other: Entries) -> bool:
 contents = st.dictionaries(st.integers(0, 300).map(key), st.integers(0, 50), max_size=250)
 
 
+def edited(held: dict[bytes, int]) -> st.SearchStrategy[tuple[dict[bytes, int], dict[bytes, int]]]:
+    """The contents before and after some of the values were changed, and few keys."""
+    values = st.dictionaries(st.sampled_from(sorted(held)) if held else st.nothing(), st.integers(0, 50))
+    few = st.dictionaries(st.integers(0, 300).map(key), st.integers(0, 50), max_size=3)
+    return st.tuples(st.just(held), st.builds(lambda *parts: held | parts[0] | parts[1], values, few))
+
+
+pairs = st.tuples(contents, contents) | contents.flatmap(edited)
+
+
 @settings(max_examples=300)
 @given(contents, contents, st.sets(st.integers(0, 300).map(key), max_size=200))
 def test_an_edited_tree_is_the_tree_built_anew(before, added, removed):
@@ -88,9 +98,10 @@ def live_places(root: TreeRoot, nodes: MemoryNodes) -> set:
     return found
 
 
-@settings(max_examples=100)
-@given(contents, contents)
-def test_a_difference_applied_to_the_old_tree_gives_the_new_tree(before, after):
+@settings(max_examples=200)
+@given(pairs)
+def test_a_difference_applied_to_the_old_tree_gives_the_new_tree(pair):
+    before, after = pair
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shape, "LEAF", shape.Shape(2, 8, 2**32 // 3))
         patch.setattr(shape, "INNER", shape.Shape(2, 6, 2**32 // 2))
