@@ -22,10 +22,10 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     running.add_argument("--system", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     running.add_argument("--scale", type=float, default=1.0, help="of sizes and counts of the workloads")
-    running.add_argument("--rounds", type=int, default=5)
+    running.add_argument("--rounds", type=int, default=5, help="with those that the file has")
     running.add_argument("--seed", type=int, default=1)
     running.add_argument("--scratch", type=Path, help="where the images are made: /var/tmp, with --quick /dev/shm")
-    running.add_argument("--into", type=Path, help="a file of samples, added to")
+    running.add_argument("--into", type=Path, help="a file of samples, added to; rounds that it has are not repeated")
     running.add_argument("--quick", action="store_true", help="only compare with the ratios in quick.json; minutes")
     running.add_argument("--accept", action="store_true", help="with --quick: make what is measured the new ratios")
     commands.add_parser("install", help="install the other systems, and this one as users do; needs root and Debian")
@@ -48,7 +48,7 @@ def run_all(options: argparse.Namespace) -> int:
         machine = Machine(Path(folder))
         for name in options.workload:
             prepared = Prepared.make(WORKLOADS[name](options.scale, options.seed), machine.scratch)
-            for number in range(options.rounds):
+            for number in range(rounds_in(options.into, name), options.rounds):
                 note(options, run_limits(prepared, machine, number))
                 # Each round begins with another one, so that none always follows the same.
                 systems = [one for one in options.system if SYSTEMS[one].reaches_far or not prepared.workload.far]
@@ -56,6 +56,12 @@ def run_all(options: argparse.Namespace) -> int:
                 for system in [*systems[turn:], *systems[:turn]]:
                     failed += note(options, run(SYSTEMS[system], prepared, machine, number))
     return 1 if failed else 0
+
+
+def rounds_in(path: Path, workload: str) -> int:
+    """How many rounds of a workload a file of samples has: a run that takes hours may be made of several."""
+    samples = load([path]) if path.exists() else ()
+    return max((sample.round + 1 for sample in samples if sample.workload == workload), default=0)
 
 
 def note(options: argparse.Namespace, samples: Iterable[Sample]) -> int:

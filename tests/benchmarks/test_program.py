@@ -85,6 +85,15 @@ def test_tables_hold_medians_failures_and_the_best_other_system(tmp_path):
     assert "| best other / ours | 1.5 (restic) | - |" in text  # git stands beside, and is no measure
 
 
+def test_a_file_of_samples_tells_how_many_rounds_of_a_workload_it_has(tmp_path):
+    samples = tmp_path / "samples.jsonl"
+    assert program.rounds_in(samples, "small") == 0
+    for number, workload in product(range(3), ("small", "wide")):
+        append(samples, Sample(workload, "restic", "list", number))
+    append(samples, Sample("small", "restic", "list", 3))
+    assert [program.rounds_in(samples, name) for name in ("small", "wide", "chain")] == [4, 3, 0]
+
+
 def test_commands_are_told_as_they_are_typed():
     words = f"{PEERS}/ours/bin/dataset-store get {PEERS}/bin/x {sys.prefix}/bin/python /copies/bin/y"
     assert without_programs(words) == "dataset-store get x python /copies/bin/y"
