@@ -1,13 +1,14 @@
 """Measure systems beside each other: see benchmarks/README.md."""
 
 import argparse
+import json
 import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import peers, plots, quick, report
+from benchmarks import peers, plots, publish, quick, report
 from benchmarks.measuring.machine import Machine
 from benchmarks.measuring.samples import Sample, append, load
 from benchmarks.running import Prepared, run, run_limits
@@ -33,6 +34,10 @@ def parser() -> argparse.ArgumentParser:
     reporting.add_argument("samples", type=Path, nargs="+")
     reporting.add_argument(
         "--plots", type=Path, metavar="FOLDER", help="also draw each workload, as SVG, into a folder"
+    )
+    commands.add_parser("about", help="this machine and the systems on it, as JSON")
+    commands.add_parser(
+        "publish", help="make docs/benchmarks.md and its figures of the samples in benchmarks/published"
     )
     return whole
 
@@ -90,6 +95,16 @@ def report_all(options: argparse.Namespace) -> int:
     return 0
 
 
+def tell_about(_options: argparse.Namespace) -> int:
+    print(json.dumps(publish.about(), indent=1))
+    return 0
+
+
+def publish_all(_options: argparse.Namespace) -> int:
+    publish.publish()
+    return 0
+
+
 def line(sample: Sample) -> str:
     told = f"{sample.workload:14} {sample.round} {sample.system:18} {sample.operation:18}"
     if sample.problem:
@@ -103,7 +118,14 @@ def line(sample: Sample) -> str:
 def main(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that images are unmounted
     options = parser().parse_args(words)
-    return {"run": run_all, "install": install_all, "report": report_all}[options.command](options)
+    act = {
+        "run": run_all,
+        "install": install_all,
+        "report": report_all,
+        "about": tell_about,
+        "publish": publish_all,
+    }[options.command]
+    return act(options)
 
 
 if __name__ == "__main__":

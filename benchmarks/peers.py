@@ -61,3 +61,5 @@ def install_newer() -> None:
             target = PEERS / "bin" / program
             target.write_bytes((folder / "content" / "usr" / "bin" / program).read_bytes())
             target.chmod(0o755)
+            (package,) = folder.glob(f"{program}_*.deb")
+            target.with_suffix(".version").write_text(package.name.split("_")[1] + "\n")  # not all tell it themselves

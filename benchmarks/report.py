@@ -34,36 +34,41 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def tables(samples: Sequence[Sample]) -> Iterator[str]:
-    """Markdown: for each workload one table of seconds, one of peak memory and stored bytes."""
+    """Markdown: the tables of each workload below its name."""
     for workload in in_order(one.workload for one in samples):
-        some = [one for one in samples if one.workload == workload]
-        measured = [one for one in some if one.system in SYSTEMS]
-        operations = in_order(one.operation for one in measured if one.operation != "failed")
-        systems = in_order(one.system for one in measured)
-        rounds = len({one.round for one in some})
-        yield f"## {workload}\n\nSeconds, with the `sync` that follows a write; medians of {rounds}.\n"
-        yield from table(["system", *operations], [[name, *cells(some, name, operations)] for name in systems])
-        yield from table(
-            ["", *operations], [["best other / ours", *(ratio(some, operation, systems) for operation in operations)]]
-        )
-        least = in_order(one.operation for one in some if one.system == limits.NAME)
-        if least:
-            yield "The machine, doing the least that is needed.\n"
-            yield from table(["", *least], [["seconds", *cells(some, limits.NAME, least)]])
-        told = [one for one in some if one.system not in SYSTEMS and one.system != limits.NAME]
-        if told:
-            yield "In a process that has begun already, milliseconds.\n"
-            asked = in_order(one.operation for one in told)
-            names = in_order(one.system for one in told)
-            yield from table(["", *asked], [[name, *milliseconds(told, name, asked)] for name in names])
-        asked = in_order(one.operation for one in measured if one.requests is not None)
-        if asked:
-            yield "Requests to the object store, and the share of the link's rate.\n"
-            yield from table(["system", *asked], [[name, *requests(some, name, asked)] for name in systems])
-        yield "Peak memory in MB, and MB and files in the store after each commit.\n"
-        commits = [one for one in operations if one.endswith("commit") or one == "chain"]
-        head = ["system", "memory, commit", "memory, copy", *commits]
-        yield from table(head, [[name, *sizes(some, name, commits)] for name in systems])
+        yield f"## {workload}\n"
+        yield from of_workload([one for one in samples if one.workload == workload])
+
+
+def of_workload(samples: Sequence[Sample]) -> Iterator[str]:
+    """Markdown: one table of seconds, one of peak memory and stored bytes, and what else was measured."""
+    measured = [one for one in samples if one.system in SYSTEMS]
+    operations = in_order(one.operation for one in measured if one.operation != "failed")
+    systems = in_order(one.system for one in measured)
+    rounds = len({one.round for one in samples})
+    yield f"Seconds, with the `sync` that follows a write; medians of {rounds}.\n"
+    yield from table(["system", *operations], [[name, *cells(samples, name, operations)] for name in systems])
+    yield from table(
+        ["", *operations], [["best other / ours", *(ratio(samples, operation, systems) for operation in operations)]]
+    )
+    least = in_order(one.operation for one in samples if one.system == limits.NAME)
+    if least:
+        yield "The machine, doing the least that is needed.\n"
+        yield from table(["", *least], [["seconds", *cells(samples, limits.NAME, least)]])
+    told = [one for one in samples if one.system not in SYSTEMS and one.system != limits.NAME]
+    if told:
+        yield "In a process that has begun already, milliseconds.\n"
+        asked = in_order(one.operation for one in told)
+        names = in_order(one.system for one in told)
+        yield from table(["", *asked], [[name, *milliseconds(told, name, asked)] for name in names])
+    asked = in_order(one.operation for one in measured if one.requests is not None)
+    if asked:
+        yield "Requests to the object store, and the share of the link's rate.\n"
+        yield from table(["system", *asked], [[name, *requests(samples, name, asked)] for name in systems])
+    yield "Peak memory in MB, and MB and files in the store after each commit.\n"
+    commits = [one for one in operations if one.endswith("commit") or one == "chain"]
+    head = ["system", "memory, commit", "memory, copy", *commits]
+    yield from table(head, [[name, *sizes(samples, name, commits)] for name in systems])
 
 
 def commands(samples: Sequence[Sample]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Systems that keep versions in a store beside the folder: restic, borg, casync, desync."""
 
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -131,7 +132,10 @@ class Desync(_ChunkStore):
     makes_second_folder = True
 
     def version(self) -> Commands:
-        return [Command([peer("desync"), "--help"], Path.cwd())]
+        return [Command(["cat", peer("desync.version")], Path.cwd())]
+
+    def is_installed(self) -> bool:
+        return shutil.which(peer("desync")) is not None
 
     def commit(self, home: Home, version: str) -> Commands:
         return [self.run(home, "tar", "-i", "-s", self.chunks(home), self.index(home, version), str(home.data))]

@@ -154,9 +154,10 @@ _LOG_FILE = b"".join(len(data).to_bytes(4, "little") + data for data in _OWN_ENT
 def _journals() -> list[bytes]:
     """A journal of every kind of record."""
     folder = SCRATCH / "draft"
-    opened = Opened("1" * 32, "2" * 32, "p", "d", None, [], None, 5)
-    draft = Draft.create(str(folder), opened, Labels(["a"], "text", "1.0.0"), Output("file:///elsewhere"))
     rows = make_entries([to_key("a/b"), to_key("c")], np.array([1, 1], np.uint8), np.array([5, 0], np.uint64))
+    inherited = draft_records.Batch.of(Changes(rows, [to_key("other")]), None)
+    opened = Opened("1" * 32, "2" * 32, "p", "d", None, [], None, 5, inherited=inherited)
+    draft = Draft.create(str(folder), opened, Labels(["a"], "text", "1.0.0"), Output("file:///elsewhere"))
     draft.change(Changes(rows, [to_key("gone")]), Source(b"/source", to_key("a"), {to_key("a/b"): b"target"}))
     draft.annotate(Metadata("name", b"value"), Metadata("other", None))
     draft.report(b'["text","","",null,0,"x"]')
