@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataset_store.core.arrays import I64, Bool, np
 from dataset_store.core.entries import KIND_BITS, Changes, Entries, compose
 from dataset_store.core.kinds import Kind
-from dataset_store.core.paths import PathKey
-from dataset_store.errors import Conflict, DatasetNotFound
+from dataset_store.core.paths import PathKey, to_path
+from dataset_store.errors import Conflict, CorruptObject, DatasetNotFound
 from dataset_store.local.draft_records import (
     Batch,
     Committing,
@@ -211,7 +211,16 @@ class Draft:
         return entries if rows.all() else entries.take(rows)
 
     def sources_of(self, keys: Sequence[PathKey]) -> Iterator[Source]:
-        """For each key of a pending row, where its content lies: the latest call that changed it says."""
+        """For each key of a pending row, where its content lies: the latest call that changed it says.
+
+        Raises:
+            CorruptObject: No call says it.
+        """
+        if not self._sources and keys:
+            raise CorruptObject(
+                f"The draft {self._name} does not say where '{os.fsdecode(to_path(keys[0]))}' was added from.",
+                "Discard the draft and make it again; no finished version is affected.",
+            )
         # What no later call changed is the first one's, whose rows need not be read to know that.
         return (self._sources[max(number, 0)][0] for number in self._latest_calls(keys, 1).tolist())
 

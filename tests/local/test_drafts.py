@@ -234,3 +234,11 @@ def test_a_draft_that_is_gone_has_no_sources(tmp_path):
     draft.discard()
     with pytest.raises(DatasetNotFound):
         list(draft.sources_of(draft.pending().keys))
+
+
+def test_a_content_of_which_no_call_says_where_it_lies_is_told(tmp_path):
+    draft = create(tmp_path)
+    draft.change(Changes(rows([b"a\0b"]), []))
+    with pytest.raises(CorruptObject, match="where 'a/b' was added from"):
+        list(draft.sources_of(draft.pending().keys))
+    assert list(draft.sources_of([])) == []
