@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import limits
 from benchmarks.measuring.samples import Sample, median
-from benchmarks.report import OURS, in_order, of, seconds
+from benchmarks.report import OURS, by_workload, in_order, of, seconds
 from benchmarks.systems import SYSTEMS
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ STYLE = {"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 8}
 def draw(samples: Sequence[Sample], folder: Path) -> Iterator[Path]:
     """Write an SVG for each workload into a folder; the same samples give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    for workload in in_order(one.workload for one in samples):
+    for workload, some in by_workload(samples).items():
         path = folder / f"{workload}.svg"
-        _draw_one([one for one in samples if one.workload == workload], workload, path)
+        _draw_one(some, workload, path)
         yield path
 
 

@@ -48,10 +48,10 @@ def _lines(samples: Sequence[Sample], about: Mapping[str, Mapping[str, str]]) ->
     yield "## What is aimed at\n"
     yield "Medians of one run. *Others* keep versions, by storing once what is the same, or by copying.\n"
     yield from report.table(["workload", "operation", "aimed at", "found", ""], targets.rows(samples))
-    for workload in report.in_order(one.workload for one in samples):
+    for workload, some in report.by_workload(samples).items():
         yield f"## {workload}\n\n{WORKLOADS[workload].about}\n"
         yield f"![What each system took for each operation](figures/{workload}.svg)\n"
-        yield from report.of_workload([one for one in samples if one.workload == workload])
+        yield from report.of_workload(some)
     yield from report.commands(samples)
 
 

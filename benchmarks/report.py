@@ -33,11 +33,24 @@ def in_order(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def by_workload(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
+    """The samples of each workload, in the order in which these come."""
+    found: dict[str, list[Sample]] = {}
+    for one in samples:
+        found.setdefault(one.workload, []).append(one)
+    return found
+
+
+def share_of_link(sample: Sample) -> float:
+    """What an operation carried, as a share of what the link to a far store carries meanwhile."""
+    return (sample.carried or 0) / RATE / sample.wall
+
+
 def tables(samples: Sequence[Sample]) -> Iterator[str]:
     """Markdown: the tables of each workload below its name."""
-    for workload in in_order(one.workload for one in samples):
+    for workload, some in by_workload(samples).items():
         yield f"## {workload}\n"
-        yield from of_workload([one for one in samples if one.workload == workload])
+        yield from of_workload(some)
 
 
 def of_workload(samples: Sequence[Sample]) -> Iterator[str]:
@@ -117,7 +130,7 @@ def requests(samples: Sequence[Sample], system: str, operations: Sequence[str]) 
     for operation in operations:
         found = of(samples, system, operation)
         count = median(found, lambda one: one.requests)
-        share = median(found, lambda one: (one.carried or 0) / RATE / one.wall)
+        share = median(found, share_of_link)
         yield "-" if count is None or share is None else f"{count:.0f}, {100 * share:.0f} %"
 
 

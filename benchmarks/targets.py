@@ -7,10 +7,9 @@ in the same run.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks import limits
+from benchmarks import limits, report
 from benchmarks.measuring.samples import Sample, median
-from benchmarks.report import OURS, in_order, of, seconds
-from benchmarks.servers.link import RATE
+from benchmarks.report import OURS, by_workload, of, seconds
 from benchmarks.systems import SYSTEMS
 from benchmarks.systems.base import Kind
 
@@ -38,14 +37,12 @@ class Board:
     """The samples of a run, asked by workload, system and operation."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-        self.workloads = in_order(one.workload for one in samples)
+        self.samples = by_workload(samples)
 
     def middle(
         self, workload: str, system: str, operation: str, what: Callable[[Sample], float | None] = seconds
     ) -> float | None:
-        some = [one for one in self.samples if one.workload == workload]
-        return median(of(some, system, operation), what)
+        return median(of(self.samples.get(workload, ()), system, operation), what)
 
     def best(
         self, workload: str, names: Collection[str], operation: str, what: Callable[[Sample], float | None] = seconds
@@ -176,13 +173,13 @@ def share_of_link(workload: str, operation: str, least: float) -> Row:
     """At least this share of what the link carries, over the whole command."""
 
     def found(board: Board) -> Found | None:
-        ours = board.middle(workload, OURS, operation, lambda one: (one.carried or 0) / RATE / one.wall)
+        ours = board.middle(workload, OURS, operation, report.share_of_link)
         return None if ours is None else Found(f"{100 * ours:.0f} % of the link", ours >= least)
 
     return found
 
 
-def memory(workload: str, operation: str, most: float | None) -> Row:
+def memory(workload: str, operation: str, most: float) -> Row:
     """Less than the others that are named, and at most so many MB."""
 
     def found(board: Board) -> Found | None:
@@ -191,7 +188,7 @@ def memory(workload: str, operation: str, most: float | None) -> Row:
         if ours is None or best is None:
             return None
         text = f"{ours / 1e6:.0f} MB; {best[1]} {best[0] / 1e6:.0f} MB"
-        return Found(text, ours <= best[0] and (most is None or ours <= most * 1e6))
+        return Found(text, ours <= min(best[0], most * 1e6))
 
     return found
 
@@ -277,6 +274,6 @@ def rows(samples: Sequence[Sample]) -> Iterator[list[str]]:
     """The table of what is aimed at and what was found, for the workloads that were measured."""
     board = Board(samples)
     for workload, operation, asked, row in ROWS:
-        found = row(board) if workload in board.workloads else None
+        found = row(board)
         if found is not None:
             yield [workload, operation, asked, str(found), "met" if found.met else "missed"]

@@ -13,24 +13,21 @@ def taken(system: str, operation: str, wall: float, **more) -> Sample:
     return Sample("small", system, operation, 0, wall, 1.0, 0.0, **more)
 
 
-def board() -> Board:
-    return Board(
-        [
-            taken("dataset_store", "first commit", 2.0, bytes=100, peak=90_000_000),
-            taken("dataset_store", "no-change commit", 1.0, bytes=100),
-            taken("dataset_store", "small commit", 1.0, bytes=110),
-            taken("dataset_store", "warm copy", 0.060),
-            taken(WARM, "diff", 0.040),
-            taken("restic", "first commit", 5.0, bytes=98, peak=100_000_000),
-            taken("restic", "no-change commit", 1.0, bytes=98),
-            taken("restic", "small commit", 1.0, bytes=107),
-            taken("restic", "diff", 1.0),
-            taken("borg", "first commit", 7.0, bytes=70),
-            taken("git", "first commit", 1.0, bytes=1),
-            taken("limit", "hash", 1.6),
-            taken("limit", "python -c pass", 0.011),
-        ]
-    )
+SAMPLES = [
+    taken("dataset_store", "first commit", 2.0, bytes=100, peak=90_000_000),
+    taken("dataset_store", "no-change commit", 1.0, bytes=100),
+    taken("dataset_store", "small commit", 1.0, bytes=110),
+    taken("dataset_store", "warm copy", 0.060),
+    taken(WARM, "diff", 0.040),
+    taken("restic", "first commit", 5.0, bytes=98, peak=100_000_000),
+    taken("restic", "no-change commit", 1.0, bytes=98),
+    taken("restic", "small commit", 1.0, bytes=107),
+    taken("restic", "diff", 1.0),
+    taken("borg", "first commit", 7.0, bytes=70),
+    taken("git", "first commit", 1.0, bytes=1),
+    taken("limit", "hash", 1.6),
+    taken("limit", "python -c pass", 0.011),
+]
 
 
 @pytest.mark.parametrize(
@@ -58,20 +55,20 @@ def board() -> Board:
     ],
 )
 def test_what_was_found_is_told_and_whether_it_is_enough(row, text, met):
-    found = row(board())
+    found = row(Board(SAMPLES))
     assert (found.text, found.met) == (text, met)
     assert str(found) == (text if met else f"**{text}**")
 
 
 def test_one_of_two_targets_is_enough():
     missed, met = (targets.faster("small", "first commit", least=least) for least in (3.0, 2.0))
-    assert targets.either(missed, met)(board()).met
-    assert not targets.either(missed, missed)(board()).met
+    assert targets.either(missed, met)(Board(SAMPLES)).met
+    assert not targets.either(missed, missed)(Board(SAMPLES)).met
 
 
 def test_what_was_not_measured_is_in_no_row():
-    assert targets.faster("small", "verify")(board()) is None
-    assert targets.fewest_bytes("wide", "small commit", 1.0)(board()) is None
-    found = list(targets.rows([*board().samples, taken("dataset_store", "verify", 1.0)]))
+    assert targets.faster("small", "verify")(Board(SAMPLES)) is None
+    assert targets.fewest_bytes("wide", "small commit", 1.0)(Board(SAMPLES)) is None
+    found = list(targets.rows([*SAMPLES, taken("dataset_store", "verify", 1.0)]))
     assert {row[0] for row in found} == {"small"}
     assert ["small", "first commit", "2 x others", "2.5 x (restic)", "met"] in found
