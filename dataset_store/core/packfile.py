@@ -164,25 +164,28 @@ class Footer(Struct, frozen=True, eq=False):
 
 
 class PackBuilder:
-    """Collects the frames of one pack. Memory: the frames themselves.
+    """The bytes of one pack while frames are added. Memory: the frames that were not taken yet.
 
     Frames come in the order of §7: data, then segment lists, then nodes and the census.
     """
 
-    __slots__ = ("_columns", "_frames", "_rank", "name", "size", "store_id")
+    __slots__ = ("_columns", "_rank", "_waiting", "name", "size", "store_id", "waiting")
 
     def __init__(self, store_id: StoreId, name: PackName) -> None:
         self.store_id = store_id
         self.name = name
         self.size = PACK_HEADER_SIZE + _COUNTS.size + TRAILER_SIZE
         """Bytes of the pack if it were finished now."""
-        self._frames: list[bytes] = []
+        header = pack_header(store_id, name)
+        self._waiting: list[Buffer] = [header]
+        self.waiting = len(header)
+        """Bytes that were not taken yet."""
         self._columns = _Columns()
         self._rank = 0
 
     def __len__(self) -> int:
         """Number of frames."""
-        return len(self._frames)
+        return len(self._columns.kinds)
 
     def takes(self, frame: EncodedFrame) -> bool:
         """Whether `frame` may come next: its kind is in order and the pack stays under 4 GiB."""
@@ -196,7 +199,8 @@ class PackBuilder:
         """
         if not self.takes(frame):
             raise InvalidRequest(f"This pack does not take a {frame.kind.name} frame now.", "Begin another pack.")
-        self._frames.append(frame.data)
+        self._waiting.append(frame.data)
+        self.waiting += len(frame.data)
         self._rank = frame_rank(frame.kind)
         self.size += _growth(frame)
         return self._columns.add(frame.kind, len(frame.data), frame.ids, frame.lengths)
@@ -205,13 +209,17 @@ class PackBuilder:
         """What the pack holds so far."""
         return self._columns.footer()
 
+    def take(self) -> list[Buffer]:
+        """The bytes of the pack that were not taken yet, in pieces; the frames among them are forgotten here."""
+        taken, self._waiting, self.waiting = self._waiting, [], 0
+        return taken
+
     def finish(self) -> list[Buffer]:
-        """The whole pack in pieces to be written one after another; the same bytes each time it is asked."""
-        header = pack_header(self.store_id, self.name)
+        """What was not taken yet, and what stands behind the frames; together with what was taken, the whole pack."""
         footer = self.footer()
         body = footer.encode()
-        trailer = _trailer(header, footer.frames_end, footer.first_node, body)
-        return [header, *self._frames, body, trailer]
+        header = pack_header(self.store_id, self.name)
+        return [*self.take(), body, _trailer(header, footer.frames_end, footer.first_node, body)]
 
 
 def frame_rank(kind: FrameKind) -> int:

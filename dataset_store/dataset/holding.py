@@ -18,7 +18,7 @@ from dataset_store.storage.standings import pack_row
 __all__ = ["HeldNames", "discard_draft"]
 
 _NAMES_AT_ONCE = 16
-"""Pack names that one hold entry draws; about 640 MiB of packs."""
+"""Pack names that one hold entry draws; 640 MiB to 1 GiB of packs."""
 
 
 def discard_draft(workspace: Workspace, draft: Draft) -> None:

@@ -21,9 +21,22 @@ from typing import NewType, Protocol
 
 from msgspec import Struct
 
-from dataset_store.errors import CorruptObject, InvalidRequest
+from dataset_store.errors import CorruptObject, InvalidRequest, StorageFailed
 
-__all__ = ["Backend", "Buffer", "Buffers", "Key", "ObjectInfo", "Span", "Tail", "Traits", "extent", "validate_key"]
+__all__ = [
+    "Backend",
+    "Buffer",
+    "Buffers",
+    "CollectedWriter",
+    "Key",
+    "ObjectInfo",
+    "ObjectWriter",
+    "Span",
+    "Tail",
+    "Traits",
+    "extent",
+    "validate_key",
+]
 
 Key = NewType("Key", str)
 
@@ -107,12 +120,38 @@ class Traits(Struct, frozen=True):
             is made there only after its create was tried.
         asks_once: Whether a request that fails was sent once only, so that it is worth repeating. Other storages do
             not fail by chance, or their drivers repeat by themselves.
+        streams: Whether an object that is written piece by piece takes no memory; else it is collected, and sent by
+            one request.
     """
 
     hole_bytes: int = 0
     at_once: int = 1
     create_is_promised: bool = True
     asks_once: bool = False
+    streams: bool = False
+
+
+class ObjectWriter(Protocol):
+    """One object while it is written piece by piece.
+
+    Nobody sees it before it is finished, and of one that never is nothing stays. After an error it is given up, so that
+    no object has a hole: every later call raises `StorageFailed`. It is used by one thread at a time.
+    """
+
+    def write(self, buffers: Buffers) -> None:
+        """Take the next pieces, which must not change until the object is finished.
+
+        Raises:
+            DiskFull, AccessDenied, StoreReadOnly, StoreUnreachable, StorageFailed: The object is given up.
+        """
+
+    def finish(self) -> None:
+        """Make the object of all the pieces. It is durable when this returns, as after `put`.
+
+        Raises:
+            DiskFull, AccessDenied, StoreReadOnly, StoreUnreachable, StorageFailed: As `put`. The object may be absent,
+                and is given up; writing it again with the same key and bytes is safe.
+        """
 
 
 class Backend(Protocol):
@@ -147,6 +186,13 @@ class Backend(Protocol):
                 repeating with the same key and bytes is safe.
         """
 
+    def open_writer(self, key: Key) -> ObjectWriter:
+        """Begin one object, as `put`, of which the pieces are not there yet. With `Traits.streams` none is held.
+
+        Raises:
+            DiskFull, AccessDenied, StoreReadOnly, StoreUnreachable, StorageFailed: The object is absent.
+        """
+
     def create(self, key: Key, buffers: Buffers) -> bool:
         """Write one object if the key holds none: True where this call made it, False where one was there.
 
@@ -166,6 +212,39 @@ class Backend(Protocol):
 
     def describe(self) -> str:
         """The storage as shown to a user: a URL without credentials."""
+
+
+class CollectedWriter:
+    """The writer of a storage that takes an object by one request: holds the pieces, and puts them at the end.
+
+    Args:
+        backend: The storage.
+        key: The key of the object.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+
+    def __init__(self, backend: Backend, key: Key) -> None:
+        self._backend = backend
+        self._key = validate_key(key)
+        self._buffers: list[Buffer] | None = []
+
+    def write(self, buffers: Buffers) -> None:
+        """Keep the next pieces; see the port."""
+        if self._buffers is None:
+            raise self._ended()
+        self._buffers.extend(buffers)
+
+    def finish(self) -> None:
+        """Put them; see the port."""
+        if self._buffers is None:
+            raise self._ended()
+        buffers, self._buffers = self._buffers, None
+        self._backend.put(self._key, buffers)
+
+    def _ended(self) -> StorageFailed:
+        return StorageFailed(f"The writing of '{self._key}' has ended.", "Write it again.")
 
 
 def _is_component(text: str) -> bool:

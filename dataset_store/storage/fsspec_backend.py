@@ -29,7 +29,18 @@ from dataset_store.errors import (
     StoreRootMissing,
     StoreUnreachable,
 )
-from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
+from dataset_store.storage.backend import (
+    Buffers,
+    CollectedWriter,
+    Key,
+    ObjectInfo,
+    ObjectWriter,
+    Span,
+    Tail,
+    Traits,
+    extent,
+    validate_key,
+)
 from dataset_store.storage.filesystems import (
     S3,
     STALL_SECONDS,
@@ -124,6 +135,11 @@ class FsspecBackend:
             self._write(path, PiecesFile(buffers) if self._scheme in S3 else b"".join(buffers))
         except Exception as error:
             raise self._failure(error, f"write '{key}' to") from cause(error, self._url)
+
+    def open_writer(self, key: Key) -> ObjectWriter:
+        """Collect an object, as it is sent by one request; see the port."""
+        self._require_writable(f"write '{key}'")
+        return CollectedWriter(self, key)
 
     def create(self, key: Key, buffers: Buffers) -> bool:
         """Write one object if the key holds none; see the port."""

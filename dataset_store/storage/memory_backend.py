@@ -9,7 +9,18 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from dataset_store.errors import ObjectMissing
-from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
+from dataset_store.storage.backend import (
+    Buffers,
+    CollectedWriter,
+    Key,
+    ObjectInfo,
+    ObjectWriter,
+    Span,
+    Tail,
+    Traits,
+    extent,
+    validate_key,
+)
 
 __all__ = ["MemoryBackend"]
 
@@ -42,6 +53,10 @@ class MemoryBackend:
     def put(self, key: Key, buffers: Buffers) -> None:
         """Write one object under a fresh name; see the port."""
         self.create(key, buffers)
+
+    def open_writer(self, key: Key) -> ObjectWriter:
+        """Collect an object; see the port."""
+        return CollectedWriter(self, key)
 
     def create(self, key: Key, buffers: Buffers) -> bool:
         """Write one object if the key holds none; see the port."""

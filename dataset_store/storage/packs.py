@@ -1,9 +1,9 @@
 """Packs in a storage: frames are gathered into packs and put; frames and footers are read back in batches.
 
-Promises: a place is handed out once and never changes, and holds as soon as the pack was put; a put that failed is
-repeated with the same name and the same bytes; whatever is read in one batch takes one round of ranged reads for
-each storage (footers longer than 64 KiB a second one). Memory is bounded by the budget on reading; on writing by one
-batch, the pack that fills, and those on their way: one, or some 80 MiB where a storage wants several requests at once.
+Promises: a place is handed out once and never changes, and holds as soon as the pack was put; whatever is read in one
+batch takes one round of ranged reads for each storage (footers longer than 64 KiB a second one). Memory is bounded by
+the budget on reading; on writing by one batch and a sixteenth of a pack where the storage takes an object piece by
+piece, else by the pack that fills and those on their way: one, or some 80 MiB where several requests are wanted.
 
 A reader that is told whereabouts looks for frames where they are now; a pack that is missing all the same is looked for
 again while the log has moved on (docs/format.md §11, Reading).
@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from threading import Thread
 from typing import Final, Protocol, TypeVar
 
@@ -25,6 +26,7 @@ from msgspec import Struct
 from dataset_store.core.digest import PackName, StoreId
 from dataset_store.core.frames import EncodedFrame, FrameCodec, FrameKind, require
 from dataset_store.core.packfile import (
+    PACK_LIMIT,
     Footer,
     PackBuilder,
     PackRef,
@@ -36,12 +38,14 @@ from dataset_store.core.packfile import (
 )
 from dataset_store.core.relocation import Moved, moved_footer, sound_packs
 from dataset_store.errors import ObjectMissing
-from dataset_store.storage.backend import Backend, Key, Span, Tail, Traits
+from dataset_store.storage.backend import Backend, Key, ObjectWriter, Span, Tail, Traits
 
 __all__ = ["PackReader", "PackWriter", "Whereabouts"]
 
-_TARGET: Final = 40 << 20
+_STREAMED: Final = 64 << 20
+_HELD: Final = 40 << 20
 _WORTH_A_THREAD: Final = 4 << 20
+_WRITTEN_AT_ONCE: Final = 1 << 20
 _UNDER_WAY: Final = 80 << 20
 """Bytes of packs that may be on their way at once, where that is more than one pack."""
 _TAIL: Final = 64 << 10
@@ -64,7 +68,8 @@ class PackWriter:
         storage: The number of that storage, 0 for the store's own root.
         new_name: Draws a fresh random pack name.
         on_written: Called once for each pack, after it was put.
-        target: Bytes at which a pack is full; only the last frame of a pack goes beyond.
+        target: Bytes at which a pack is full; only the last frame of a pack goes beyond. By default 64 MiB, and 40
+            where a storage takes an object by one request, so that packs are held.
     """
 
     def __init__(
@@ -75,19 +80,17 @@ class PackWriter:
         new_name: Callable[[], PackName],
         *,
         on_written: Callable[[PackRef, Footer], object] = lambda _ref, _footer: None,
-        target: int = _TARGET,
+        target: int | None = None,
     ) -> None:
         self._backend = backend
         self._store_id = store_id
         self._storage = storage
         self._new_name = new_name
         self._on_written = on_written
-        self._target = target
-        self._at_once = max(1, min(backend.traits.at_once, _UNDER_WAY // target))
-        self._packs: deque[PackBuilder] = deque()
+        self._target = target or (_STREAMED if backend.traits.streams else _HELD)
+        self._at_once = max(1, min(backend.traits.at_once, _UNDER_WAY // self._target))
+        self._packs: deque[_Pack] = deque()
         """Packs not put yet; all but the last take no more frames."""
-        self._puts: deque[_Put] = deque()
-        """The puts that were begun: of the first of them, in order."""
 
     def append(self, frames: Sequence[EncodedFrame], *, together: bool = False) -> list[Place]:
         """Take frames; the place of each, valid once its pack was put, at the latest by `flush`.
@@ -99,7 +102,8 @@ class PackWriter:
         one before it begins another pack.
 
         Raises:
-            StorageFailed: A full pack could not be put. None of `frames` was taken; call again.
+            StorageFailed: A pack could not be written. Neither `frames` nor what was not told of as written can be
+                counted on; this writer fails from now on, and another begins again.
         """
         self._put_full()
         return [self._place(frame, begin=not (together and row)) for row, frame in enumerate(frames)]
@@ -108,34 +112,28 @@ class PackWriter:
         """Put all that was taken; the next frame begins another pack.
 
         Raises:
-            StorageFailed: A pack could not be put; call again, it goes under the same name.
+            StorageFailed: As `append`.
         """
         while self._packs:
-            if self._at_once > 1:
-                self._begin_puts(min(len(self._packs), self._at_once))
+            for pack in islice(self._packs, self._at_once if self._at_once > 1 else 0):
+                pack.begin_end()
             self._finish_first()
 
     def _place(self, frame: EncodedFrame, *, begin: bool) -> Place:
         """Put a frame behind the others; `begin` a pack for it where the last one is full."""
-        full = self._is_closed() or (begin and self._is_full(self._packs[-1]))
-        if full or not self._packs[-1].takes(frame):
-            self._packs.append(PackBuilder(self._store_id, self._new_name()))
+        if not self._packs or not self._packs[-1].takes(frame, self._target if begin else PACK_LIMIT):
+            builder = PackBuilder(self._store_id, self._new_name())
+            self._packs.append(_Pack(builder, self._backend, self._target // 16))
         pack = self._packs[-1]
         offset = pack.append(frame)
         return Place(PackRef(self._storage, pack.name), offset, len(frame.data), frame.plain)
-
-    def _is_closed(self) -> bool:
-        """Whether the last pack takes nothing more: its put was begun, and may have been done though it failed."""
-        return len(self._puts) == len(self._packs)
-
-    def _is_full(self, pack: PackBuilder) -> bool:
-        return pack.size >= self._target
 
     def _put_full(self) -> None:
         """See to it that no more packs that are complete wait than may be on their way, and that they are."""
         while complete := self._complete():
             if complete <= self._at_once and self._packs[0].size >= _WORTH_A_THREAD:
-                self._begin_puts(complete)
+                for pack in islice(self._packs, complete):
+                    pack.begin_end()
                 return
             self._finish_first()
 
@@ -143,66 +141,103 @@ class PackWriter:
         """How many packs take no more frames: all but the last, and that one if it is full."""
         if not self._packs:
             return 0
-        return len(self._packs) - 1 + (self._is_closed() or self._is_full(self._packs[-1]))
-
-    def _begin_puts(self, count: int) -> None:
-        """See to it that the first `count` packs are on their way."""
-        while len(self._puts) < count:
-            self._puts.append(self._put_of(self._packs[len(self._puts)]))
-        for put in self._puts:
-            put.begin()
+        return len(self._packs) - self._packs[-1].is_open(self._target)
 
     def _finish_first(self) -> None:
         """Wait until the first pack was put."""
         pack = self._packs[0]
-        if not self._puts:
-            self._puts.append(self._put_of(pack))
-        try:
-            self._puts[0].finish()
-        except Exception:
-            self._puts[0] = self._put_of(pack)  # the next call puts it again
-            raise
-        self._puts.popleft()
+        pack.end()
         self._packs.popleft()
         self._on_written(PackRef(self._storage, pack.name), pack.footer())
 
-    def _put_of(self, pack: PackBuilder) -> "_Put":
-        return _Put(lambda: self._backend.put(Key(pack_key(pack.name)), pack.finish()))
 
+class _Pack:
+    """One pack on its way into a storage: from some length on it is written while it grows.
 
-class _Put:
-    """One put: in a thread of its own from `begin` on, or by whoever asks for its end.
+    Its end, which waits for the storage, is in a thread of its own from `begin_end` on, or is made by whoever asks for
+    it. The thread does not outlive the process, whose sudden end a pack survives like any other object.
 
-    The thread does not outlive the process, whose sudden end a put survives like any other.
+    Args:
+        builder: Of the pack, still empty.
+        backend: Where it goes.
+        least: Bytes from which on it is written piece by piece; a shorter one is put.
     """
 
-    def __init__(self, put: Callable[[], None]) -> None:
-        self._put = put
+    def __init__(self, builder: PackBuilder, backend: Backend, least: int) -> None:
+        self.name = builder.name
+        self.footer = builder.footer
+        self._builder = builder
+        self._backend = backend
+        self._key = Key(pack_key(builder.name))
+        self._least = least
+        self._writer: ObjectWriter | None = None
+        self._is_ending = False
         self._thread: Thread | None = None
         self._error: BaseException | None = None
 
-    def begin(self) -> None:
-        """Go on in a thread, once; where the system gives none, whoever asks for the end does it."""
+    @property
+    def size(self) -> int:
+        """Bytes, if it ended now."""
+        return self._builder.size
+
+    def is_open(self, target: int) -> bool:
+        """Whether frames may join: its end was not begun, and it is shorter than `target`."""
+        return not self._is_ending and self._builder.size < target
+
+    def takes(self, frame: EncodedFrame, target: int) -> bool:
+        """Whether it is open, and it is the frame's turn."""
+        return self.is_open(target) and self._builder.takes(frame)
+
+    def append(self, frame: EncodedFrame) -> int:
+        """Take a frame; its offset. Raises what the storage raises."""
+        self._raise_again()
+        offset = self._builder.append(frame)
+        if self._builder.waiting >= min(self._least, _WRITTEN_AT_ONCE) and self._builder.size >= self._least:
+            try:
+                self._write()
+            except BaseException as error:
+                self._error = error
+                raise
+        return offset
+
+    def begin_end(self) -> None:
+        """Begin the end in a thread, once; where the system gives none, whoever asks for the end makes it."""
+        self._is_ending = True
         if self._thread is None:
             thread = Thread(target=self._run, name="put", daemon=True)
             with suppress(RuntimeError):
                 thread.start()
                 self._thread = thread
 
-    def finish(self) -> None:
-        """Wait for the end, or do it here. Raises what the put raises."""
+    def end(self) -> None:
+        """Return when the pack is durable. Raises what the storage raises, each time it is asked."""
+        self._is_ending = True
         if self._thread is None:
-            self._put()
-            return
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+            self._run()
+        else:
+            self._thread.join()
+        self._raise_again()
+
+    def _write(self) -> None:
+        if self._writer is None:
+            self._writer = self._backend.open_writer(self._key)
+        self._writer.write(self._builder.take())
 
     def _run(self) -> None:
+        """Write the rest, and make the object of it; what goes wrong is raised where the end is waited for."""
         try:
-            self._put()
-        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+            self._raise_again()
+            if self._writer is None:
+                self._backend.put(self._key, self._builder.finish())
+            else:
+                self._writer.write(self._builder.finish())
+                self._writer.finish()
+        except BaseException as error:  # noqa: BLE001
             self._error = error
+
+    def _raise_again(self) -> None:
+        if self._error is not None:
+            raise self._error
 
 
 class Whereabouts(Protocol):

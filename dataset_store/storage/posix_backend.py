@@ -14,11 +14,10 @@ removes anything unasked.
 import errno
 import os
 import stat
-import sys
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import islice
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 from urllib.parse import quote
 
 from dataset_store.errors import (
@@ -32,10 +31,18 @@ from dataset_store.errors import (
     StoreReadOnly,
     StoreRootMissing,
 )
-from dataset_store.storage.backend import Buffers, Key, ObjectInfo, Span, Tail, Traits, extent, validate_key
-
-if sys.platform == "darwin":
-    import fcntl
+from dataset_store.storage.backend import (
+    Buffers,
+    Key,
+    ObjectInfo,
+    ObjectWriter,
+    Span,
+    Tail,
+    Traits,
+    extent,
+    validate_key,
+)
+from dataset_store.storage.new_files import NO_NAMELESS_FILES, LinkInDoubtError, NewFile, flush_folder
 
 __all__ = ["TEMP_FOLDER", "PosixBackend"]
 
@@ -46,33 +53,9 @@ TEMP_FOLDER = "tmp~"
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o775
 
-_MOST_BUFFERS = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 1024
-
-# What systems and file systems answer that cannot make a file without a name, or cannot name it later.
-_NO_NAMELESS_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EXDEV})
-
-# A folder that cannot be flushed by itself: the file system writes names through, or has no such promise.
-_NO_FOLDER_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+_T = TypeVar("_T")
 
 _ABSENT = (FileNotFoundError, NotADirectoryError)
-
-# Refusals of a link that leave no doubt: no server or disk can carry it out later.
-_CERTAINLY_NOT_LINKED = _NO_NAMELESS_FILES | {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.ELOOP,
-    errno.EMFILE,
-    errno.EMLINK,
-    errno.ENAMETOOLONG,
-    errno.ENFILE,
-    errno.ENOENT,
-    errno.ENOMEM,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
 
 _DISK_FULL = (DiskFull, "Free some space or raise the quota, then repeat; nothing acknowledged is lost.")
 _DENIED = (
@@ -114,8 +97,8 @@ class PosixBackend:
 
     @property
     def traits(self) -> Traits:
-        """Requests cost nothing, and a link has one winner."""
-        return Traits()
+        """Requests cost nothing, a link has one winner, and what is written piece by piece is not held."""
+        return Traits(streams=True)
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
         """Read whole objects; see the port."""
@@ -142,11 +125,19 @@ class PosixBackend:
         except OSError as error:
             raise self._failure(error, f"write '{key}'") from error
 
+    def open_writer(self, key: Key) -> ObjectWriter:
+        """Begin a file that is written piece by piece and gets its name at the end; see the port."""
+        valid = validate_key(key)
+        try:
+            return _ObjectFile(self, valid, self._with_folders(lambda: self._begin(valid)))
+        except OSError as error:
+            raise self._failure(error, f"write '{key}'") from error
+
     def create(self, key: Key, buffers: Buffers) -> bool:
         """Write one object if the key holds none; see the port."""
         try:
             return self._write(validate_key(key), buffers)
-        except _LinkInDoubtError as error:
+        except LinkInDoubtError as error:
             raise OutcomeUnknown(
                 f"'{key}' in {self._root} may or may not have been made: {error.strerror}.",
                 "Read it back to learn.",
@@ -183,6 +174,8 @@ class PosixBackend:
 
     def _failure(self, error: OSError, doing: str) -> StorageFailed:
         """The typed error for what the system answered."""
+        if isinstance(error, _ABSENT) and not os.path.isdir(self._root):
+            return self._no_root()
         kind, next_step = _FAILURES.get(error.errno or 0, _OTHER)
         return kind(f"Cannot {doing} in {self._root}: {error.strerror or error}.", next_step)
 
@@ -253,55 +246,70 @@ class PosixBackend:
     # Writing. From here on the system's own errors pass through; put and create turn them into typed ones.
 
     def _write(self, key: Key, buffers: Buffers) -> bool:
+        return self._with_folders(lambda: self._write_once(key, buffers))
+
+    def _with_folders(self, act: Callable[[], _T]) -> _T:
+        """What `act` gives, which needs the folder of its key."""
         try:
-            return self._write_once(key, buffers)
+            return act()
         except FileNotFoundError:
             # Someone removed a folder that this handle knew. It is made again, but not the root: where that
             # was and is no more, a disk was unmounted or a store removed, and none must grow in its place.
             if self._root in self._durable:
                 self._require_root()
             self._durable.clear()
-            return self._write_once(key, buffers)
+            return act()
 
     def _write_once(self, key: Key, buffers: Buffers) -> bool:
+        file = self._begin(key)
+        try:
+            file.write(buffers)
+            return self._publish(key, file)
+        finally:
+            file.close()
+
+    def _begin(self, key: Key) -> NewFile:
+        """An empty file that is to become the object of `key`."""
         path, name = os.path.split(self._path(key))
         self._make_root()
         self._make_durable(path)
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            if self._nameless:
-                return self._write_nameless(folder, name, buffers)
-            return self._write_named(folder, name, buffers)
-        finally:
+            return self._new_file(folder, name)
+        except BaseException:
             os.close(folder)
+            raise
 
-    def _write_nameless(self, folder: int, name: str, buffers: Buffers) -> bool:
-        """Write a file that has no name until it is whole."""
-        try:
-            file = os.open(".", os.O_TMPFILE | os.O_WRONLY, _FILE_MODE, dir_fd=folder)
+    def _new_file(self, folder: int, name: str) -> NewFile:
+        """A file that has no name until it is whole; in the temp folder under a random one where that cannot be."""
+        if self._nameless:
             try:
-                _fill(file, buffers)
-                return _publish(file, f"/proc/self/fd/{file}", folder, name)
-            finally:
-                os.close(file)
-        except OSError as error:
-            if error.errno not in _NO_NAMELESS_FILES or isinstance(error, _LinkInDoubtError):
-                raise
-        self._nameless = False
-        return self._write_named(folder, name, buffers)
-
-    def _write_named(self, folder: int, name: str, buffers: Buffers) -> bool:
-        """Write a file that has a random name in the temp folder until it is whole."""
+                file = os.open(".", os.O_TMPFILE | os.O_RDWR, _FILE_MODE, dir_fd=folder)
+                return NewFile(file, folder, name)
+            except OSError as error:
+                if error.errno not in NO_NAMELESS_FILES:
+                    raise
+            self._nameless = False
         self._make_durable(self._path(TEMP_FOLDER))
         path = self._path(f"{TEMP_FOLDER}/{os.urandom(16).hex()}")
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+        return NewFile(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE), folder, name, path)
+
+    def _publish(self, key: Key, file: NewFile) -> bool:
+        """Give a whole file its name: True where the name is new, False where it is taken."""
         try:
-            _fill(file, buffers)
-            return _publish(file, path, folder, name)
+            return file.publish()
+        except OSError as error:
+            refused = file.is_nameless and error.errno in NO_NAMELESS_FILES
+            if not refused or isinstance(error, LinkInDoubtError):
+                raise
+        # It can be made without a name, and gets none.
+        self._nameless = False
+        named = self._begin(key)
+        try:
+            named.copy(file)
+            return named.publish()
         finally:
-            os.close(file)
-            with suppress(OSError):  # litter at worst: the object itself is decided
-                os.unlink(path)
+            named.close()
 
     def _make_root(self) -> None:
         try:
@@ -330,8 +338,35 @@ class PosixBackend:
         self._durable.add(path)
 
 
-class _LinkInDoubtError(OSError):
-    """A file may or may not have its name, now or later; or has it, but not durably."""
+class _ObjectFile:
+    """The port's writer over a new file."""
+
+    def __init__(self, backend: "PosixBackend", key: Key, file: NewFile) -> None:
+        self._backend = backend
+        self._key = key
+        self._file = file
+
+    def write(self, buffers: Buffers) -> None:
+        """Write the next pieces; see the port."""
+        with self._guarded():
+            self._file.write(buffers)
+
+    def finish(self) -> None:
+        """Flush the file and give it its name; see the port."""
+        with self._guarded():
+            self._backend._publish(self._key, self._file)
+        self._file.close()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Give the file up after an error, so that no object with a hole ever gets the name."""
+        if not self._file.close.alive:
+            raise StorageFailed(f"The writing of '{self._key}' has ended.", "Write it again.")
+        try:
+            yield
+        except OSError as error:
+            self._file.close()
+            raise self._backend._failure(error, f"write '{self._key}'") from error
 
 
 def _row(folder: str, row: os.DirEntry[str]) -> ObjectInfo | Key | None:
@@ -370,55 +405,6 @@ def _read_extents(key: Key, file: int, extents: Sequence[tuple[int, int]]) -> Se
     return found
 
 
-def _fill(file: int, buffers: Buffers) -> None:
-    """Write all buffers and flush the file."""
-    waiting = deque(memoryview(buffer).cast("B") for buffer in buffers if memoryview(buffer).nbytes)
-    while waiting:
-        written = os.writev(file, list(islice(waiting, _MOST_BUFFERS)))
-        while waiting and written >= len(waiting[0]):
-            written -= len(waiting.popleft())
-        if written:
-            waiting[0] = waiting[0][written:]
-    _flush(file)
-
-
-def _publish(file: int, path: str, folder: int, name: str) -> bool:
-    """Give a flushed file its name, then flush the folder: True where the name is new, False where taken.
-
-    The folder is flushed for the loser too: it is told that an object is there, and builds on that.
-    """
-    try:
-        # With a folder descriptor this is linkat, which follows the link in /proc; plain link would not.
-        os.link(path, name, dst_dir_fd=folder, follow_symlinks=True)
-        made = True
-    except OSError as refusal:
-        made = _judge(refusal, file, folder, name)
-    try:
-        _flush_folder(folder)
-    except OSError as error:
-        raise _LinkInDoubtError(error.errno, error.strerror) from error
-    return made
-
-
-def _judge(refusal: OSError, file: int, folder: int, name: str) -> bool:
-    """After a refused link: True where the name is there and ours, False where another's object has it.
-
-    NFS may carry out a link and lose the reply; its repetition then fails with EEXIST, so that no error
-    number says who won. The file under the name does.
-    """
-    try:
-        there = os.stat(name, dir_fd=folder)
-    except OSError as error:
-        if refusal.errno in _CERTAINLY_NOT_LINKED and isinstance(error, FileNotFoundError):
-            raise refusal from None
-        raise _LinkInDoubtError(refusal.errno, refusal.strerror) from refusal
-    if os.path.samestat(there, os.fstat(file)):
-        return True
-    if not stat.S_ISREG(there.st_mode):
-        raise FileExistsError(errno.EEXIST, "something that is not an object has this name") from refusal
-    return False
-
-
 def _make_folder(path: str) -> None:
     if not os.path.isdir(path):
         try:
@@ -428,26 +414,9 @@ def _make_folder(path: str) -> None:
                 raise
 
 
-def _flush(file: int) -> None:
-    """Return when the bytes would survive a power cut."""
-    if sys.platform == "darwin":
-        with suppress(OSError):  # not every file system knows it
-            fcntl.fcntl(file, fcntl.F_FULLFSYNC)  # fsync leaves the bytes in the drive's own cache there
-            return
-    os.fsync(file)
-
-
-def _flush_folder(folder: int) -> None:
-    try:
-        _flush(folder)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_FLUSH:
-            raise
-
-
 def _flush_folder_at(path: str) -> None:
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _flush_folder(folder)
+        flush_folder(folder)
     finally:
         os.close(folder)

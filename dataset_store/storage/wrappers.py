@@ -12,10 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from dataset_store.errors import InvalidRequest, StoreReadOnly
-from dataset_store.storage.backend import Backend, Buffers, Key, ObjectInfo, Span, Tail, Traits
+from dataset_store.storage.backend import (
+    Backend,
+    Buffers,
+    CollectedWriter,
+    Key,
+    ObjectInfo,
+    ObjectWriter,
+    Span,
+    Tail,
+    Traits,
+)
 
 __all__ = ["CountingBackend", "Counts", "LatencyBackend", "ReadOnlyBackend", "Wrapper"]
 
@@ -28,8 +38,8 @@ class Wrapper:
 
     @property
     def traits(self) -> Traits:
-        """Those of the inner storage."""
-        return self.inner.traits
+        """Those of the inner storage, but that an object passes whole."""
+        return structs.replace(self.inner.traits, streams=False)
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
         """Read whole objects; see the port."""
@@ -42,6 +52,10 @@ class Wrapper:
     def put(self, key: Key, buffers: Buffers) -> None:
         """Write one object under a fresh name; see the port."""
         self.inner.put(key, buffers)
+
+    def open_writer(self, key: Key) -> ObjectWriter:
+        """Collect an object and put it by this wrapper; see the port."""
+        return CollectedWriter(self, key)
 
     def create(self, key: Key, buffers: Buffers) -> bool:
         """Write one object if the key holds none; see the port."""
@@ -168,6 +182,10 @@ class ReadOnlyBackend(Wrapper):
     """Refuses every write with `StoreReadOnly`."""
 
     def put(self, key: Key, buffers: Buffers) -> NoReturn:
+        """Refuse."""
+        self._refuse(f"write '{key}'")
+
+    def open_writer(self, key: Key) -> NoReturn:
         """Refuse."""
         self._refuse(f"write '{key}'")
 

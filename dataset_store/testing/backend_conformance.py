@@ -25,8 +25,8 @@ from typing import TypeVar
 
 import pytest
 
-from dataset_store.errors import CorruptObject, InvalidRequest, ObjectMissing
-from dataset_store.storage.backend import Backend, Key, ObjectInfo, Span, Tail
+from dataset_store.errors import CorruptObject, InvalidRequest, ObjectMissing, StorageFailed
+from dataset_store.storage.backend import Backend, Buffer, Key, ObjectInfo, Span, Tail
 
 __all__ = ["INVALID_KEYS", "BackendConformance"]
 
@@ -146,6 +146,67 @@ class BackendConformance(ABC):
         backend.put(Key("packs/a"), [b"content"])
         self.reopen(backend).put(Key("packs/a"), [b"content"])
         assert backend.get_many([Key("packs/a")]) == [b"content"]
+
+    # Objects written piece by piece
+
+    def test_an_object_written_piece_by_piece_is_unseen_before_its_end_and_then_is_its_pieces_in_order(self) -> None:
+        backend = self.make_backend()
+        reader = self.reopen(backend)
+        content = _content(8 * _MIB)
+        cuts = [0, 1, 4096, 3 * _MIB + 17, 3 * _MIB + 18, len(content)]
+        pieces = [content[start:stop] for start, stop in pairwise(cuts)]
+        writer = backend.open_writer(Key("packs/a"))
+        batches: list[list[Buffer]] = [[*pieces[:2]], [], [bytearray(pieces[2]), memoryview(pieces[3])], [pieces[4]]]
+        for batch in batches:
+            writer.write(batch)
+            assert reader.get_many([Key("packs/a")]) == [None]
+            assert _listed(reader, "packs") == {}
+        writer.finish()
+        assert reader.get_many([Key("packs/a")]) == [content]
+        assert _listed(reader, "packs") == {"packs/a": len(content)}
+
+    def test_an_object_of_which_no_piece_was_written_is_empty(self) -> None:
+        backend = self.make_backend()
+        backend.open_writer(Key("a")).finish()
+        assert backend.get_many([Key("a")]) == [b""]
+
+    def test_of_an_object_that_was_never_finished_nothing_stays(self) -> None:
+        backend = self.make_backend()
+        backend.open_writer(Key("packs/a")).write([b"never finished"])
+        assert self.reopen(backend).get_many([Key("packs/a")]) == [None]
+        assert _listed(backend, "packs") == {}
+        backend.put(Key("packs/a"), [b"content"])
+        assert backend.get_many([Key("packs/a")]) == [b"content"]
+
+    def test_what_was_finished_takes_no_more(self) -> None:
+        backend = self.make_backend()
+        writer = backend.open_writer(Key("a"))
+        writer.write([b"content"])
+        writer.finish()
+        with pytest.raises(StorageFailed):
+            writer.write([b"more"])
+        with pytest.raises(StorageFailed):
+            writer.finish()
+        assert backend.get_many([Key("a")]) == [b"content"]
+
+    def test_an_object_written_piece_by_piece_again_with_the_same_bytes_is_safe(self) -> None:
+        backend = self.make_backend()
+        for handle in (backend, self.reopen(backend)):
+            writer = handle.open_writer(Key("packs/a"))
+            writer.write([b"con", b"tent"])
+            writer.finish()
+        assert backend.get_many([Key("packs/a")]) == [b"content"]
+
+    def test_several_objects_may_be_written_piece_by_piece_at_once(self) -> None:
+        backend = self.make_backend()
+        keys = [Key(f"packs/{n}") for n in range(_THREADS)]
+        writers = [backend.open_writer(key) for key in keys]
+        for turn in range(5):
+            for n, writer in enumerate(writers):
+                writer.write([f"{n}-{turn} ".encode()])
+        _in_threads(lambda n: writers[n].finish())
+        expected = ["".join(f"{n}-{turn} " for turn in range(5)).encode() for n in range(_THREADS)]
+        assert backend.get_many(keys) == expected
 
     # Create
 
@@ -303,7 +364,7 @@ class BackendConformance(ABC):
 
     # Keys
 
-    @pytest.mark.parametrize("verb", ["get_many", "get_ranges", "put", "create", "delete_many", "list"])
+    @pytest.mark.parametrize("verb", ["get_many", "get_ranges", "put", "open_writer", "create", "delete_many", "list"])
     def test_every_verb_refuses_what_is_no_key_and_touches_nothing(self, verb: str) -> None:
         backend = self.make_backend()
         backend.put(Key("a/b"), [b"content"])
@@ -405,6 +466,8 @@ def _ask(backend: Backend, verb: str, key: Key) -> None:
             backend.get_ranges([Tail(good, 1), Tail(key, 1)])
         case "put":
             backend.put(key, [b"content"])
+        case "open_writer":
+            backend.open_writer(key)
         case "create":
             backend.create(key, [b"content"])
         case "delete_many":

@@ -143,9 +143,21 @@ def test_a_footer_tells_where_each_chunk_is_and_the_digest_of_any_run(frames, da
     assert footer.run_digest(first, last) == rows_digest([hash32(c) for c in run], [len(c) for c in run])
 
 
-def test_a_pack_finished_twice_is_the_same_bytes():
-    builder = build(SMALL)
-    assert b"".join(builder.finish()) == b"".join(builder.finish())
+@relaxed
+@given(frame_lists(), st.data())
+def test_a_pack_that_is_taken_while_it_grows_is_the_same_bytes_and_the_builder_keeps_none_that_were_taken(frames, data):
+    builder, taken = PackBuilder(STORE, NAME), bytearray()
+    for frame in frames:
+        builder.append(frame)
+        if data.draw(st.booleans()):
+            pieces = b"".join(builder.take())
+            assert pieces
+            taken += pieces
+        assert len(taken) + builder.waiting == builder.footer().frames_end
+    taken += b"".join(builder.finish())
+    assert builder.waiting == 0
+    assert taken == packed(frames)
+    assert len(taken) == builder.size
 
 
 def test_the_first_node_frame_is_found_without_the_footer_and_is_where_the_frames_end_if_there_is_none():

@@ -5,19 +5,21 @@ import stat
 from collections.abc import Callable
 
 from dataset_store.local import local_copies
-from dataset_store.storage import posix_backend
+from dataset_store.storage import new_files, posix_backend
+from dataset_store.storage.backend import CollectedWriter
+from dataset_store.storage.new_files import NewFile
 from dataset_store.storage.posix_backend import PosixBackend
 
 
 def no_fsync() -> None:
     """Files of the store get their names before their bytes are flushed."""
-    flush = posix_backend._flush  # type: ignore[attr-defined]
-    posix_backend._flush = lambda file: stat.S_ISDIR(os.fstat(file).st_mode) and flush(file)  # type: ignore[attr-defined]
+    flush = new_files._flush
+    new_files._flush = lambda file: flush(file) if stat.S_ISDIR(os.fstat(file).st_mode) else None
 
 
 def no_directory_fsync() -> None:
     """What is acknowledged has no durable name."""
-    posix_backend._flush_folder = lambda _folder: None  # type: ignore[attr-defined]
+    new_files.flush_folder = posix_backend.flush_folder = lambda _folder: None  # type: ignore[attr-defined]
 
 
 def log_before_packs() -> None:
@@ -35,24 +37,21 @@ def log_before_packs() -> None:
         return made
 
     PosixBackend.put, PosixBackend.create = put_later, create_first  # type: ignore[method-assign]
+    PosixBackend.open_writer = CollectedWriter  # type: ignore[assignment, method-assign]
 
 
 def write_in_place() -> None:
     """Objects have their names while they are written."""
 
-    def write(_backend, folder, name, buffers):  # type: ignore[no-untyped-def]
-        try:
-            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
-        except FileExistsError:
-            return False
-        try:
-            posix_backend._fill(file, buffers)  # type: ignore[attr-defined]
-            posix_backend._flush_folder(folder)  # type: ignore[attr-defined]
-        finally:
-            os.close(file)
+    def new_file(_backend, folder, name):  # type: ignore[no-untyped-def]
+        return NewFile(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder), folder, name)
+
+    def publish(file):  # type: ignore[no-untyped-def]
+        new_files.flush_folder(file.folder)
         return True
 
-    PosixBackend._write_nameless = write  # type: ignore[method-assign]
+    PosixBackend._new_file = new_file  # type: ignore[method-assign]
+    NewFile.publish = publish  # type: ignore[method-assign]
 
 
 def copies_not_flushed() -> None:

@@ -251,22 +251,22 @@ def _broken_off_upload() -> Step:
     """An upload whose third pack finds no room."""
 
     def run(_world: World, notes: Notes) -> None:
-        puts = []
-        put = PosixBackend.put
+        packs = []
+        publish = PosixBackend._publish
 
-        def fails(backend, key, buffers):  # type: ignore[no-untyped-def]
-            puts.append(key)
-            if len(puts) == 3:
+        def fails(backend, key, file):  # type: ignore[no-untyped-def]
+            packs.append(key)
+            if len(packs) == 3:
                 raise StorageFailed("The disk went away, as planned.", "Repeat.")
-            put(backend, key, buffers)
+            return publish(backend, key, file)
 
-        PosixBackend.put = fails  # type: ignore[method-assign]
+        PosixBackend._publish = fails  # type: ignore[method-assign]
         try:
             Dataset.get(notes["draft"]).upload()
         except StorageFailed:
             return
         finally:
-            PosixBackend.put = put  # type: ignore[method-assign]
+            PosixBackend._publish = publish  # type: ignore[method-assign]
         raise AssertionError("the upload was not broken off")
 
     return Step("broken-off upload", run, lambda _world, _notes: None)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from greenlet import greenlet
 
 from dataset_store.errors import OutcomeUnknown, StorageFailed
-from dataset_store.storage.backend import Traits
+from dataset_store.storage.backend import CollectedWriter, Traits
 
 MAX_STEPS = 20_000
 WRITES = ("put", "create", "delete_many")
@@ -76,6 +76,9 @@ class ScheduledBackend:
     def put(self, key, buffers):
         if self._ask("put", key, b"".join(buffers)) is LOST:
             raise StorageFailed(f"The reply to the put of {key} was lost.")
+
+    def open_writer(self, key):
+        return CollectedWriter(self, key)
 
     def create(self, key, buffers):
         made = self._ask("create", key, b"".join(buffers))

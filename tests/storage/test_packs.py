@@ -1,8 +1,12 @@
 """Packs in a storage: what is appended is read back from its place, in few requests, and damage is found."""
 
+import errno
 import itertools
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 
 import pytest
 from blake3 import blake3
@@ -12,11 +16,12 @@ from hypothesis import strategies as st
 from dataset_store.core.digest import NodeId, PackName, StoreId, hash32
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.packfile import PackRef, Place, check_pack, pack_key
-from dataset_store.errors import CorruptObject, ObjectMissing, StorageFailed
+from dataset_store.errors import CorruptObject, DiskFull, ObjectMissing, StorageFailed
 from dataset_store.storage import packs as writing
 from dataset_store.storage.backend import Key, Span, Tail, Traits
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.storage.wrappers import Wrapper
 from dataset_store.testing.faults import Effect, Fault, FaultyBackend
 
@@ -135,34 +140,92 @@ def test_places_name_the_storage_and_packs_lie_under_their_key():
     check_pack(pack, STORE, place.pack.name, CODEC, what="The pack")
 
 
-@pytest.mark.parametrize("effect", [Effect.ERROR_BEFORE, Effect.ERROR_AFTER])
-def test_a_flush_that_failed_is_repeated_under_the_same_name_with_the_same_bytes(effect):
+EFFECTS = pytest.mark.parametrize("effect", [Effect.ERROR_BEFORE, Effect.ERROR_AFTER])
+
+
+@EFFECTS
+def test_a_writer_whose_pack_failed_fails_from_then_on_and_tells_nothing_of_it(effect):
     store, written = MemoryBackend(), []
     packs = writer(FaultyBackend(store, [Fault("put", 1, effect)]), written=written)
-    frame = encode(DATA, b"abc")
-    [place] = packs.append([frame])
+    packs.append([encode(DATA, b"first")])
     with pytest.raises(StorageFailed):
         packs.flush()
-    after_the_failure = list(store.list("packs"))
+    for again in (packs.flush, lambda: packs.append([encode(DATA, b"second")]), packs.flush):
+        with pytest.raises(StorageFailed):
+            again()
     assert written == []
-    packs.flush()
-    assert [ref for ref, _ in written] == [place.pack]
-    assert reader(store).read_frames([place]) == [frame.data]
-    assert len(list(store.list("packs"))) == 1
-    assert after_the_failure in ([], list(store.list("packs")))
+    assert len(list(store.list("packs"))) == (effect is Effect.ERROR_AFTER)
 
 
-def test_an_append_that_failed_took_nothing_and_can_be_repeated():
-    store, written = MemoryBackend(), []
-    packs = writer(FaultyBackend(store, [Fault("put", 1, Effect.ERROR_BEFORE)]), 500, written)
+@EFFECTS
+def test_an_append_that_failed_is_made_good_by_another_writer(effect):
+    store = MemoryBackend()
     frames = [encode(DATA, noise(600, row)) for row in range(3)]
-    first = packs.append(frames[:1])
+    packs = writer(FaultyBackend(store, [Fault("put", 1, effect)]), 500)
+    packs.append(frames[:1])
     with pytest.raises(StorageFailed):
         packs.append(frames[1:])
-    rest = packs.append(frames[1:])
+    another = PackWriter(store, STORE, 0, lambda: PackName(b"another name 16b"), target=1 << 20)
+    places = another.append(frames)
+    another.flush()
+    assert [bytes(data) for data in reader(store).read_frames(places)] == [frame.data for frame in frames]
+
+
+# Packs written while they grow
+
+
+def test_where_a_storage_takes_an_object_piece_by_piece_a_pack_is_written_while_it_grows(tmp_path):
+    packs = PackWriter(PosixBackend(str(tmp_path)), STORE, 0, names())
+    frames = [encode(DATA, noise(1 << 18, row)) for row in range(40)]
+    places = []
+    for row, frame in enumerate(frames):
+        places += packs.append([frame])
+        [pack] = packs._packs
+        written = bytes_of_files_without_a_name(tmp_path)
+        assert (written > 0) == (row >= 15)  # from a sixteenth of a pack on, by the MiB
+        assert pack.size - written < (1 << 20 if written else 4 << 20) + 100 * (row + 2)
+    assert list(PosixBackend(str(tmp_path)).list("packs")) == []
     packs.flush()
-    assert [bytes(data) for data in reader(store).read_frames(first + rest)] == [frame.data for frame in frames]
-    assert [footer.chunk_counts.tolist() for _, footer in written] == [[1], [1], [1]]
+    assert bytes_of_files_without_a_name(tmp_path) == 0
+    assert len({place.pack for place in places}) == 1
+    backend = PosixBackend(str(tmp_path))
+    assert [bytes(data) for data in reader(backend).read_frames(places)] == [frame.data for frame in frames]
+
+
+def bytes_of_files_without_a_name(folder):
+    """Those of the files below a folder that this process has open and no reader sees."""
+    total = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            path = os.readlink(f"/proc/self/fd/{name}")
+            if path.startswith(str(folder)) and path.endswith("(deleted)"):
+                total += os.stat(f"/proc/self/fd/{name}").st_size
+    return total
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_pack_of_which_a_piece_could_not_be_written_is_never_stored(tmp_path, monkeypatch, failing):
+    backend, written, calls = PosixBackend(str(tmp_path)), [], itertools.count(1)
+    real = os.writev
+
+    def writev(file, buffers):
+        if next(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(file, buffers)
+
+    monkeypatch.setattr(os, "writev", writev)
+    packs = writer(backend, 16_000, written)
+    frames = [encode(DATA, noise(900, row)) for row in range(4)]
+    failed = 0
+    for act in (*(partial(packs.append, [frame]) for frame in frames), packs.flush, packs.flush):
+        try:
+            act()
+            assert not failed
+        except DiskFull:
+            failed += 1
+    assert failed >= 2
+    assert written == []
+    assert list(backend.list("packs")) == []
 
 
 # Packs put beside the work
@@ -240,41 +303,29 @@ def test_a_flush_puts_all_that_waits_at_once_where_a_storage_wants_it():
     assert len(written) == 3
 
 
-def test_no_frame_joins_a_pack_whose_put_failed_as_it_may_have_been_put():
-    store, written = MemoryBackend(), []
-    packs = writer(FaultyBackend(store, [Fault("put", 1, Effect.ERROR_AFTER)]), written=written)
-    frames = [encode(DATA, b"first"), encode(DATA, b"second")]
-    places = packs.append(frames[:1])
-    with pytest.raises(StorageFailed):
-        packs.flush()
-    places += packs.append(frames[1:])
-    packs.flush()
-    assert [ref for ref, _ in written] == [place.pack for place in places]
-    assert [bytes(data) for data in reader(store).read_frames(places)] == [frame.data for frame in frames]
-
-
+@EFFECTS
 @pytest.mark.parametrize("kind", [MemoryBackend, lambda: Wide(MemoryBackend())], ids=["one", "several"])
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_a_put_beside_the_work_that_failed_is_told_by_the_next_call_and_repeated(beside, failing, kind):
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_a_put_beside_the_work_that_failed_is_told_by_one_of_the_next_calls_and_by_all_after(
+    beside, failing, kind, effect
+):
     store, written = kind(), []
-    packs = writer(FaultyBackend(store, [Fault("put", failing, Effect.ERROR_BEFORE)]), 500, written)
+    packs = writer(FaultyBackend(store, [Fault("put", failing, effect)]), 500, written)
     frames = [encode(DATA, noise(600, row)) for row in range(4)]
-    places, failures = [], 0
+    places, failed = [], []
     for frame in frames:
         try:
             places += packs.append([frame])
+            failed.append(False)
         except StorageFailed:
-            failures += 1
-            places += packs.append([frame])
-    while True:
-        try:
-            packs.flush()
-            break
-        except StorageFailed:
-            failures += 1
-    assert failures == 1
-    assert [bytes(data) for data in reader(store).read_frames(places)] == [frame.data for frame in frames]
-    assert [ref for ref, _ in written] == [place.pack for place in places]
+            failed.append(True)
+    with pytest.raises(StorageFailed):
+        packs.flush()
+    assert failed == sorted(failed)
+    assert len(written) < 4
+    told = [place for place in places if place.pack in [ref for ref, _ in written]]
+    read = [bytes(data) for data in reader(store).read_frames(told)]
+    assert read == [frame.data for frame in frames[: len(told)]]
 
 
 def test_packs_that_are_ended_by_the_kind_of_a_frame_do_not_pile_up(beside):

@@ -87,6 +87,20 @@ def failing(error: int) -> Callable[..., object]:
     return fail
 
 
+WAYS = ["put", "create", "piece by piece"]
+
+
+def write(backend: Backend, way: str, key: Key, pieces: list[bytes]) -> None:
+    """Write an object in one of the ways that the port has."""
+    if way != "piece by piece":
+        getattr(backend, way)(key, pieces)
+        return
+    writer = backend.open_writer(key)
+    for piece in pieces:
+        writer.write([piece])
+    writer.finish()
+
+
 def run_script(script: str, *arguments: str) -> subprocess.Popen[str]:
     """Another process that can import the package under test; it ends when its input does."""
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(next(iter(dataset_store.__path__)))}
@@ -156,12 +170,12 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return seen
 
 
-@pytest.mark.parametrize("verb", ["put", "create"])
-def test_the_file_is_flushed_then_linked_then_its_folder_flushed(root, events, verb):
+@pytest.mark.parametrize("way", WAYS)
+def test_the_file_is_flushed_then_linked_then_its_folder_flushed(root, events, way):
     backend = PosixBackend(root)
     backend.put(Key("log/0"), [])
     events.clear()
-    getattr(backend, verb)(Key("log/1"), [b"content"])
+    write(backend, way, Key("log/1"), [b"con", b"tent"])
     assert events == [("fsync", "file"), ("link", "1"), ("fsync", f"{root}/log")]
 
 
@@ -299,17 +313,17 @@ def test_an_outcome_that_cannot_be_looked_up_is_not_known(root, monkeypatch):
         backend.create(KEY, [b"second"])
 
 
-@pytest.mark.parametrize("verb", ["put", "create"])
-def test_something_that_is_no_object_under_the_name_is_an_error_not_an_acknowledgement(root, verb):
+@pytest.mark.parametrize("way", WAYS)
+def test_something_that_is_no_object_under_the_name_is_an_error_not_an_acknowledgement(root, way):
     backend = PosixBackend(root)
     backend.put(Key("a/b"), [b"content"])
     with pytest.raises(StorageFailed, match="not an object"):
-        getattr(backend, verb)(Key("a"), [b"content"])
+        write(backend, way, Key("a"), [b"content"])
     with pytest.raises(StorageFailed, match="'a/b/c'"):
-        getattr(backend, verb)(Key("a/b/c"), [b"content"])
+        write(backend, way, Key("a/b/c"), [b"content"])
     os.symlink("nowhere", f"{root}/dangling")
     with pytest.raises(StorageFailed, match="'dangling'"):
-        getattr(backend, verb)(Key("dangling"), [b"content"])
+        write(backend, way, Key("dangling"), [b"content"])
 
 
 # Files and folders
@@ -437,14 +451,24 @@ def test_a_root_that_is_a_file_or_lies_below_one_is_unreachable(root, rootless_r
     assert Path(root).read_text() == "a file"
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("key", [KEY, Key("packs/aa/1"), Key("new/folder/0"), Key("top")])
-def test_a_root_that_vanished_is_not_made_again_by_a_handle_that_knew_it(root, key):
+def test_a_root_that_vanished_is_not_made_again_by_a_handle_that_knew_it(root, key, way):
     backend = PosixBackend(root)
     backend.put(KEY, [b"content"])
     shutil.rmtree(root)
     for _ in range(2):
         with pytest.raises(StoreUnreachable):
-            backend.put(key, [b"content"])
+            write(backend, way, key, [b"content"])
+    assert not os.path.exists(root)
+
+
+def test_a_root_that_vanished_while_an_object_was_written_is_missed(root):
+    writer = PosixBackend(root).open_writer(KEY)
+    writer.write([b"content"])
+    shutil.rmtree(root)
+    with pytest.raises(StoreUnreachable, match="no folder at"):
+        writer.finish()
     assert not os.path.exists(root)
 
 
@@ -474,16 +498,60 @@ def check_failure(error: DatasetStoreError, kind: type, number: int, key: str) -
 
 
 @pytest.mark.parametrize(("number", "kind"), FAILURES)
-@pytest.mark.parametrize("verb", ["put", "create"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("call", ["fsync", "writev"])
-def test_a_write_that_fails_is_typed_and_leaves_nothing(root, monkeypatch, number, kind, verb, call):
+def test_a_write_that_fails_is_typed_and_leaves_nothing(root, monkeypatch, number, kind, way, call):
     backend = PosixBackend(root)
     backend.put(Key("packs/aa/1"), [])
     monkeypatch.setattr(os, call, failing(number))
     with pytest.raises(StorageFailed) as raised:
-        getattr(backend, verb)(KEY, [b"content"])
+        write(backend, way, KEY, [b"content"])
     check_failure(raised.value, kind, number, KEY)
     assert files_below(root) == {"packs/aa/1"}
+
+
+@pytest.mark.parametrize("call", ["fsync", "writev", "link"])
+def test_an_object_that_could_not_be_written_whole_is_given_up_so_that_none_has_a_hole(root, monkeypatch, call):
+    backend = PosixBackend(root)
+    backend.put(Key("packs/aa/1"), [])
+    before = set(os.listdir("/proc/self/fd"))
+    writer = backend.open_writer(KEY)
+    writer.write([b"first"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(errno.ENOSPC))
+        with pytest.raises(DiskFull):
+            writer.write([b"second"])
+            writer.finish()
+    for again in (lambda: writer.write([b"third"]), writer.finish):
+        with pytest.raises(StorageFailed, match=f"'{KEY}' has ended"):
+            again()
+    assert files_below(root) == {"packs/aa/1"}
+    assert set(os.listdir("/proc/self/fd")) == before  # nothing is open, though the writer is still there
+
+
+def test_an_object_that_nobody_finishes_is_closed_and_removed_with_its_writer(root):
+    backend = PosixBackend(root)
+    backend.put(Key("packs/aa/1"), [])
+    before = set(os.listdir("/proc/self/fd"))
+    writer = backend.open_writer(KEY)
+    writer.write([b"never finished"])
+    del writer
+    assert files_below(root) == {"packs/aa/1"}
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_fork_that_drops_a_writer_takes_nothing_from_the_process_that_writes(root):
+    writer = PosixBackend(root).open_writer(KEY)
+    writer.write([b"con"])
+    child = os.fork()
+    if child == 0:
+        del writer
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    writer.write([b"tent"])
+    writer.finish()
+    assert PosixBackend(root).get_many([KEY]) == [b"content"]
+    assert files_below(root) == {KEY}
 
 
 @pytest.mark.parametrize(("number", "kind"), FAILURES)
@@ -500,6 +568,16 @@ def test_a_read_that_fails_is_typed(root, monkeypatch, number, kind):
     with pytest.raises(StorageFailed) as raised:
         list(backend.list("packs"))
     check_failure(raised.value, kind, number, "packs")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ETIMEDOUT])
+def test_an_object_written_piece_by_piece_whose_link_is_in_doubt_may_be_absent(root, monkeypatch, number):
+    backend = PosixBackend(root)
+    monkeypatch.setattr(os, "link", failing(number))
+    with pytest.raises(StorageFailed) as raised:
+        write(backend, "piece by piece", KEY, [b"content"])
+    check_failure(raised.value, StorageFailed, number, KEY)
+    assert files_below(root) == set()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EMLINK])
@@ -539,6 +617,22 @@ def test_a_nameless_file_that_cannot_be_named_is_written_again_with_a_name(tmp_p
     assert backend.create(KEY, [b"content"]) is True
     assert backend.create(KEY, [b"again"]) is False
     assert backend.get_many([KEY]) == [b"content"]
+    assert files_below(str(tmp_path)) == {KEY}
+
+
+def test_a_nameless_file_written_piece_by_piece_that_cannot_be_named_is_copied_to_one_with_a_name(
+    tmp_path, monkeypatch
+):
+    def link(source, target, **options):
+        if source.startswith("/proc"):
+            raise OSError(errno.EXDEV, "cross-device link")
+        real_link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    backend = PosixBackend(str(tmp_path))
+    pieces = [random.Random(n).randbytes(700_000) for n in range(4)]
+    write(backend, "piece by piece", KEY, pieces)
+    assert backend.get_many([KEY]) == [b"".join(pieces)]
     assert files_below(str(tmp_path)) == {KEY}
 
 
@@ -669,15 +763,15 @@ def small_disk(tmp_path: Path) -> Iterator[str]:
     subprocess.run(["umount", str(point)], check=True)
 
 
-@pytest.mark.parametrize("way", ["nameless files", "named files"])
-@pytest.mark.parametrize("verb", ["put", "create"])
-def test_a_full_disk_is_said_to_be_full_and_shows_nothing_of_the_object(small_disk, monkeypatch, way, verb):
-    if way == "named files":
+@pytest.mark.parametrize("files", ["nameless files", "named files"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_full_disk_is_said_to_be_full_and_shows_nothing_of_the_object(small_disk, monkeypatch, files, way):
+    if files == "named files":
         refuse_nameless_files(monkeypatch, errno.EOPNOTSUPP)
     backend = PosixBackend(f"{small_disk}/root")
     backend.put(Key("packs/aa/1"), [bytes(300_000)])
     with pytest.raises(DiskFull) as raised:
-        getattr(backend, verb)(KEY, [bytes(400_000), bytes(800_000)])
+        write(backend, way, KEY, [bytes(400_000), bytes(800_000)])
     check_failure(raised.value, DiskFull, errno.ENOSPC, KEY)
     assert files_below(small_disk) == {"root/packs/aa/1"}
     assert [row.key for row in backend.list("packs")] == ["packs/aa/1"]
@@ -710,7 +804,11 @@ def die(*_, **__):
 backend = PosixBackend(sys.argv[1])
 backend.put(Key("packs/aa/0"), [b"acknowledged"])
 setattr(os, sys.argv[3], die)
-backend.put(Key("packs/aa/1"), [bytes(100_000)])
+if sys.argv[4] == "put":
+    backend.put(Key("packs/aa/1"), [bytes(100_000)])
+writer = backend.open_writer(Key("packs/aa/1"))
+writer.write([bytes(100_000)])
+writer.finish()
 """
 
 
@@ -741,15 +839,16 @@ def test_racing_processes_have_exactly_one_winner_for_each_slot(tmp_path):
 
 
 @pytest.mark.parametrize("at", ["writev", "fsync", "link"])
-@pytest.mark.parametrize("way", ["nameless", "named"])
-def test_a_killed_writer_leaves_nothing_that_a_reader_sees(tmp_path, way, at):
-    with run_script(KILLED, str(tmp_path), way, at) as writer:
+@pytest.mark.parametrize("files", ["nameless", "named"])
+@pytest.mark.parametrize("way", ["put", "piece by piece"])
+def test_a_killed_writer_leaves_nothing_that_a_reader_sees(tmp_path, way, files, at):
+    with run_script(KILLED, str(tmp_path), files, at, way) as writer:
         assert writer.wait() == -signal.SIGKILL
     backend = PosixBackend(str(tmp_path))
     assert [row.key for row in backend.list("packs")] == [KEY]
     assert backend.get_many([KEY, Key("packs/aa/1")]) == [b"acknowledged", None]
     litter = files_below(str(tmp_path)) - {KEY}
-    if way == "nameless":
+    if files == "nameless":
         assert litter == set()
     else:
         assert [os.path.dirname(path) for path in litter] == [TEMP_FOLDER]
