@@ -606,13 +606,19 @@ def test_a_file_system_without_nameless_files_is_asked_once(tmp_path, monkeypatc
     assert len(asked) == 1
 
 
-def test_a_nameless_file_that_cannot_be_named_is_written_again_with_a_name(tmp_path, monkeypatch):
+@pytest.fixture
+def nameless_stay_so(monkeypatch):
+    """A file without a name can be made, and gets none."""
+
     def link(source, target, **options):
         if source.startswith("/proc"):
             raise OSError(errno.EXDEV, "cross-device link")
         real_link(source, target, **options)
 
     monkeypatch.setattr(os, "link", link)
+
+
+def test_a_nameless_file_that_cannot_be_named_is_copied_to_one_with_a_name(tmp_path, nameless_stay_so):
     backend = PosixBackend(str(tmp_path))
     assert backend.create(KEY, [b"content"]) is True
     assert backend.create(KEY, [b"again"]) is False
@@ -620,15 +626,7 @@ def test_a_nameless_file_that_cannot_be_named_is_written_again_with_a_name(tmp_p
     assert files_below(str(tmp_path)) == {KEY}
 
 
-def test_a_nameless_file_written_piece_by_piece_that_cannot_be_named_is_copied_to_one_with_a_name(
-    tmp_path, monkeypatch
-):
-    def link(source, target, **options):
-        if source.startswith("/proc"):
-            raise OSError(errno.EXDEV, "cross-device link")
-        real_link(source, target, **options)
-
-    monkeypatch.setattr(os, "link", link)
+def test_a_nameless_file_written_piece_by_piece_that_cannot_be_named_is_copied_too(tmp_path, nameless_stay_so):
     backend = PosixBackend(str(tmp_path))
     pieces = [random.Random(n).randbytes(700_000) for n in range(4)]
     write(backend, "piece by piece", KEY, pieces)
