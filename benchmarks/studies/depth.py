@@ -30,7 +30,8 @@ from dataset_store.core.paths import PathKey
 from dataset_store.core.tree import read_all
 from dataset_store.core.tree_writing import edit
 from dataset_store.storage.memory_backend import MemoryBackend
-from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.pack_reader import PackReader
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.trees import NoKeeper, StoredNodes, place_of, root_of, write_tree
 
 STORE = StoreId(bytes(16))

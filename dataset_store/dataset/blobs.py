@@ -4,7 +4,7 @@ from dataset_store.core.log_entries import Blob
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import InvalidRequest
 from dataset_store.storage import blobs
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 
 __all__ = ["MOST_BLOB_BYTES", "is_short", "read_blob", "require_bounded", "write_blob"]
 

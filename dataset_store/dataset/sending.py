@@ -10,7 +10,7 @@ from dataset_store.core.segments import MOST_SEGMENTS, FileSegments, encode_segm
 from dataset_store.core.standing import Standing
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.local.draft_records import Sent
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.repository import new_pack_name
 
 __all__ = ["Sender"]

@@ -36,6 +36,7 @@ __all__ = [
     "Traits",
     "extent",
     "validate_key",
+    "writing_ended",
 ]
 
 Key = NewType("Key", str)
@@ -233,18 +234,20 @@ class CollectedWriter:
     def write(self, buffers: Buffers) -> None:
         """Keep the next pieces; see the port."""
         if self._buffers is None:
-            raise self._ended()
+            raise writing_ended(self._key)
         self._buffers.extend(buffers)
 
     def finish(self) -> None:
         """Put them; see the port."""
         if self._buffers is None:
-            raise self._ended()
+            raise writing_ended(self._key)
         buffers, self._buffers = self._buffers, None
         self._backend.put(self._key, buffers)
 
-    def _ended(self) -> StorageFailed:
-        return StorageFailed(f"The writing of '{self._key}' has ended.", "Write it again.")
+
+def writing_ended(key: Key) -> StorageFailed:
+    """What a writer raises that was finished or given up."""
+    return StorageFailed(f"The writing of '{key}' has ended.", "Write it again.")
 
 
 def _is_component(text: str) -> bool:

@@ -14,7 +14,8 @@ from dataset_store.core.log_entries import Blob, SegmentRow
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.segments import ChunkHit, Segment, SegmentBuilder, reused_runs
 from dataset_store.errors import CorruptObject
-from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.pack_reader import PackReader
+from dataset_store.storage.pack_writer import PackWriter
 
 __all__ = ["ChunkFinder", "extents_of_blob", "finds_nothing", "packs_of", "read_blob", "segments_of_blob", "write_blob"]
 

@@ -41,6 +41,7 @@ from dataset_store.storage.backend import (
     Traits,
     extent,
     validate_key,
+    writing_ended,
 )
 from dataset_store.storage.new_files import NO_NAMELESS_FILES, LinkInDoubtError, NewFile, flush_folder
 
@@ -341,7 +342,7 @@ class PosixBackend:
 class _ObjectFile:
     """The port's writer over a new file."""
 
-    def __init__(self, backend: "PosixBackend", key: Key, file: NewFile) -> None:
+    def __init__(self, backend: PosixBackend, key: Key, file: NewFile) -> None:
         self._backend = backend
         self._key = key
         self._file = file
@@ -361,7 +362,7 @@ class _ObjectFile:
     def _guarded(self) -> Iterator[None]:
         """Give the file up after an error, so that no object with a hole ever gets the name."""
         if not self._file.close.alive:
-            raise StorageFailed(f"The writing of '{self._key}' has ended.", "Write it again.")
+            raise writing_ended(self._key)
         try:
             yield
         except OSError as error:

@@ -36,7 +36,7 @@ from dataset_store.storage.collecting import (
     put_blob,
 )
 from dataset_store.storage.liveness import Reached, SummaryKeeper
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.repository import Repository
 
 __all__ = ["Candidate", "Repacked", "candidates", "repack"]

@@ -21,7 +21,8 @@ from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.catalog_cache import CatalogCache, CatalogView
 from dataset_store.storage.create_probe import require_create_if_absent
 from dataset_store.storage.log import Log
-from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.pack_reader import PackReader
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.standings import Standings
 from dataset_store.storage.storages import Storages
 from dataset_store.storage.trees import NodeKeeper, StoredNodes

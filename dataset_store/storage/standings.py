@@ -17,7 +17,7 @@ from dataset_store.core.relocation import Moved, Relocations, decode_table
 from dataset_store.core.standing import Standing
 from dataset_store.storage.blobs import packs_of, read_blob
 from dataset_store.storage.catalog_cache import CatalogView
-from dataset_store.storage.packs import PackReader
+from dataset_store.storage.pack_reader import PackReader
 from dataset_store.storage.trees import NodeKeeper
 
 __all__ = ["Standings", "pack_ref", "pack_row"]

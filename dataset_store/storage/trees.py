@@ -28,7 +28,8 @@ from dataset_store.core.packfile import Footer, PackRef, Place
 from dataset_store.core.paths import PathKey
 from dataset_store.core.tree import TreeRoot
 from dataset_store.core.tree_writing import build_of_parts, edit, still_there
-from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.pack_reader import PackReader
+from dataset_store.storage.pack_writer import PackWriter
 
 __all__ = [
     "NoKeeper",

@@ -56,7 +56,8 @@ from dataset_store.storage.catalog_cache import CatalogCache, CatalogView
 from dataset_store.storage.log import Log
 from dataset_store.storage.log_reader import Position
 from dataset_store.storage.memory_backend import MemoryBackend
-from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.pack_reader import PackReader
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.repository import Repository
 from dataset_store.storage.standings import Standings
 from dataset_store.storage.trees import NoKeeper, StoredNodes, root_of

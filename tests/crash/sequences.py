@@ -255,9 +255,10 @@ def _broken_off_upload() -> Step:
         publish = PosixBackend._publish
 
         def fails(backend, key, file):  # type: ignore[no-untyped-def]
-            packs.append(key)
-            if len(packs) == 3:
-                raise StorageFailed("The disk went away, as planned.", "Repeat.")
+            if key.startswith("packs/"):
+                packs.append(key)
+                if len(packs) == 3:
+                    raise StorageFailed("The disk went away, as planned.", "Repeat.")
             return publish(backend, key, file)
 
         PosixBackend._publish = fails  # type: ignore[method-assign]

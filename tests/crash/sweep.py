@@ -29,7 +29,7 @@ from shim import Mode, Shim
 from dataset_store.dataset import filling
 from dataset_store.errors import DatasetStoreError
 from dataset_store.local.removal import remove_tree
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 
 TO_THE_END = 8
 """One point of so many goes on to the end of its sequence; the others end with the step that was hit."""

@@ -12,8 +12,8 @@ from dataset_store.dataset.lists import with_lists
 from dataset_store.errors import ObjectMissing
 from dataset_store.local import materialise
 from dataset_store.local.folder_writer import FolderWriter
-from dataset_store.storage import packs
 from dataset_store.storage.backend import Traits
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.testing.folders import read, write
 
@@ -21,7 +21,7 @@ from dataset_store.testing.folders import read, write
 @pytest.fixture
 def version(home, monkeypatch):
     """A version of one file whose bytes lie in several packs."""
-    monkeypatch.setitem(packs.PackWriter.__init__.__kwdefaults__, "target", 1 << 20)
+    monkeypatch.setitem(PackWriter.__init__.__kwdefaults__, "target", 1 << 20)
     write(home / "data", {"large": random.Random(1).randbytes(6 << 20)})  # the same packs in every run
     dataset = Dataset.create("d", "p")
     dataset.sync_folder(home / "data")

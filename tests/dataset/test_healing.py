@@ -15,7 +15,7 @@ from dataset_store.dataset.repairing import repair_store
 from dataset_store.dataset.surveying import EVERY_BYTE
 from dataset_store.dataset.verifying import verify_stored
 from dataset_store.dataset.workspace import open_workspace
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.testing.folders import read, write
 
 

@@ -34,7 +34,7 @@ from dataset_store.errors import (
 )
 from dataset_store.local import materialise
 from dataset_store.storage import collecting
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.testing.folders import read, write
 
 

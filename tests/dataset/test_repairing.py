@@ -24,7 +24,7 @@ from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import ChunksLost, Corrupt, ObjectMissing
 from dataset_store.storage import restoring
 from dataset_store.storage.blobs import packs_of, read_blob
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.testing.folders import read, write
 
 FIRST = {

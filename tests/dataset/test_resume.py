@@ -25,7 +25,7 @@ from dataset_store.errors import (
 from dataset_store.local import local_copies, materialise
 from dataset_store.local.draft_records import read_records
 from dataset_store.storage.log import Pacing
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.testing.faults import Effect, Fault, FaultyBackend
 from dataset_store.testing.folders import read

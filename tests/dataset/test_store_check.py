@@ -16,7 +16,7 @@ from dataset_store.dataset.walking import LiveTrees
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import InvalidRequest, StorageFailed
 from dataset_store.storage.findings import FINDINGS, Severity
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.testing.folders import write
 

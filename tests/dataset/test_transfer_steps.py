@@ -29,7 +29,7 @@ from dataset_store.errors import CorruptObject, ObjectMissing, StorageFailed
 from dataset_store.storage.collecting import collect
 from dataset_store.storage.liveness import NoSummaries
 from dataset_store.storage.log import Pacing
-from dataset_store.storage.packs import PackWriter
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.wrappers import CountingBackend
 from dataset_store.testing.faults import Effect, Fault, FaultyBackend
 from dataset_store.testing.folders import write

@@ -70,7 +70,8 @@ from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.settings import load_settings
 from dataset_store.storage import remote_objects
-from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.pack_reader import PackReader
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.storages import normal_url
 from dataset_store.storage.trees import NoKeeper, StoredNodes, root_of
 

@@ -40,7 +40,7 @@ from dataset_store.dataset.repairing import repair_store
 from dataset_store.dataset.store_check import verify_store
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.local import ingest
-from dataset_store.storage import collecting, packs
+from dataset_store.storage import collecting, pack_writer
 from dataset_store.storage.backend import Key
 from dataset_store.storage.posix_backend import PosixBackend
 
@@ -211,7 +211,7 @@ def make_second(target: Path) -> None:
 def make_third(target: Path) -> None:
     home = begin(target)
     log_entries.MAX_PACK_ROWS = collecting.MAX_PACK_ROWS = 2
-    packs.PackWriter.__init__.__kwdefaults__["target"] = 6_000
+    pack_writer.PackWriter.__init__.__kwdefaults__["target"] = 6_000
     folder = home / "data-3"
     for number in range(60):
         write(folder / "small" / f"{number:02d}.txt", noise(f"small{number}", 15), mtime=number * 10**15)

@@ -22,7 +22,7 @@ from dataset_store.dataset.workspace import Workspace
 from dataset_store.local import chunk_index, ingest
 from dataset_store.local.chunk_index import ChunkIndex
 from dataset_store.local.settings import Settings
-from dataset_store.storage import log, packs
+from dataset_store.storage import log, pack_writer
 from dataset_store.storage.log import Pacing
 from dataset_store.storage.repository import open_repository
 
@@ -98,7 +98,7 @@ def machines(rng):
         mock.patch.object(os, "urandom", rng.randbytes),
         mock.patch.object(os, "fsync"),
         mock.patch.object(time, "time_ns", count(1).__next__),
-        mock.patch.dict(packs.PackWriter.__init__.__kwdefaults__, {"target": 1000}),
+        mock.patch.dict(pack_writer.PackWriter.__init__.__kwdefaults__, {"target": 1000}),
         # Trees of a few entries have several leaves.
         mock.patch.object(shape, "LEAF", shape.Shape(2, 4, 2**31)),
         mock.patch.object(shape, "INNER", shape.Shape(2, 4, 2**31)),

@@ -12,7 +12,7 @@ from dataset_store.local.reading import content_id_at
 from dataset_store.storage import collecting, log, repacking
 from dataset_store.storage.log import Committed, Log
 from dataset_store.storage.log_reader import Position
-from dataset_store.storage.packs import PackReader
+from dataset_store.storage.pack_reader import PackReader
 
 
 def condemned_not_checked():

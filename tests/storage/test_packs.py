@@ -17,10 +17,11 @@ from dataset_store.core.digest import NodeId, PackName, StoreId, hash32
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.packfile import PackRef, Place, check_pack, pack_key
 from dataset_store.errors import CorruptObject, DiskFull, ObjectMissing, StorageFailed
-from dataset_store.storage import packs as writing
+from dataset_store.storage import pack_writer
 from dataset_store.storage.backend import Key, Span, Tail, Traits
 from dataset_store.storage.memory_backend import MemoryBackend
-from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.pack_reader import PackReader
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.storage.wrappers import Wrapper
 from dataset_store.testing.faults import Effect, Fault, FaultyBackend
@@ -252,7 +253,7 @@ class Wide(Wrapper):
 
 @pytest.fixture
 def beside(monkeypatch):
-    monkeypatch.setattr(writing, "_WORTH_A_THREAD", 0)
+    monkeypatch.setattr(pack_writer, "_WORTH_A_THREAD", 0)
 
 
 def test_a_full_pack_is_put_while_the_next_one_fills_and_never_two_wait(beside):

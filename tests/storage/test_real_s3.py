@@ -30,7 +30,8 @@ from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.checkup import check_storage
 from dataset_store.storage.create_probe import try_creates
 from dataset_store.storage.fsspec_backend import FsspecBackend
-from dataset_store.storage.packs import PackReader, PackWriter
+from dataset_store.storage.pack_reader import PackReader
+from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.storage.repository import create_config
 from dataset_store.storage.retries import Patience, RetryingBackend
 from dataset_store.storage.storages import backend_at
