@@ -8,6 +8,7 @@ answered.
 
 import os
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from threading import RLock
@@ -31,6 +32,7 @@ __all__ = [
     "cause",
     "failure",
     "found_nothing",
+    "given_options",
     "has_secrets",
     "is_remote",
     "local_path",
@@ -79,7 +81,19 @@ _SECRETS = re.compile(r"(?<=://)[^@\s]+@|(?<=\?)[^\s'\"]+")
 """What may be a secret in the words of a driver: users with passwords, and queries."""
 
 # Errors by name: the classes of drivers are there only where the driver is, and that of sockets need not be loaded.
-_DENIED: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "ClientAuthenticationError"})
+_DENIED: Final = frozenset(
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "SSOError",
+        "TokenRetrievalError",
+        "ClientAuthenticationError",
+    }
+)
+_NEVER_SENT: Final = frozenset({"ParamValidationError"})
+"""A driver's checks of what it is asked for."""
+
 _DENIED_STATUS: Final = frozenset({401, 403})
 _UNREACHABLE: Final = frozenset(
     {
@@ -108,12 +122,22 @@ def local_path(url: str) -> str:
     return os.fsdecode(unquote_to_bytes(f"/{path}"))
 
 
+def given_options(*schemes: str) -> dict[str, Any]:
+    """What the user's configuration of fsspec says of these schemes; fsspec is not loaded where there is none."""
+    folder = os.environ.get("FSSPEC_CONFIG_DIR", os.path.join(os.path.expanduser("~"), ".config", "fsspec"))
+    told = any(name.startswith("FSSPEC_") for name in os.environ) or os.path.isdir(folder)
+    if not told and "fsspec.config" not in sys.modules:
+        return {}
+    configuration = import_module("fsspec.config").conf
+    return {name: option for scheme in schemes for name, option in configuration.get(scheme, {}).items()}
+
+
 def turn_of(url: str) -> AbstractContextManager[object]:
     """Held while a driver is used: only some are safe to use from several threads."""
     return _one_at_a_time if scheme_of(url) in _ONE_CONNECTION else nullcontext()
 
 
-def open_filesystem(url: str, *, once: bool = False) -> tuple[Any, str]:
+def open_filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 
     Credentials, endpoints and other options come from where the driver takes them by itself: environment variables,
@@ -121,7 +145,6 @@ def open_filesystem(url: str, *, once: bool = False) -> tuple[Any, str]:
 
     Args:
         url: Of a file or folder.
-        once: Send each request once, where the driver can be told so: the caller knows which may be repeated.
 
     Raises:
         DriverMissing: The driver of the scheme is not installed.
@@ -133,7 +156,7 @@ def open_filesystem(url: str, *, once: bool = False) -> tuple[Any, str]:
     try:
         if not is_remote(url):
             return core.url_to_fs("file://")[0], local_path(url)
-        return _opened(core, scheme, url, once=once)
+        return _opened(core, scheme, url)
     except ImportError as error:
         raise _driver_missing(scheme, error) from cause(error, url)
     except ValueError as error:
@@ -162,6 +185,8 @@ def failure(error: Exception, doing: str) -> DatasetStoreError:
     names = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, PermissionError) or names & _DENIED or _status(error) in _DENIED_STATUS:
         return AccessDenied(said, "Check the credentials and their rights, then repeat.")
+    if names & _NEVER_SENT:
+        return InvalidRequest(said, "Check the URL; nothing was sent.")
     if isinstance(error, ConnectionError) or names & _UNREACHABLE:
         return StoreUnreachable(said, "Check the address, the endpoint and the network, then repeat.")
     return StorageFailed(said, "Check the storage and the network, then repeat; nothing acknowledged is lost.")
@@ -178,7 +203,7 @@ def _status(error: Exception) -> int | None:
     return next((one for one in told if isinstance(one, int)), None)
 
 
-def _opened(core: Any, scheme: str, url: str, *, once: bool) -> tuple[Any, str]:
+def _opened(core: Any, scheme: str, url: str) -> tuple[Any, str]:
     """The file system of a URL's host or bucket, and the path exactly as the URL has it.
 
     fsspec's own reading of whole URLs takes `::`, `#` and `?` in names of files for something else.
@@ -190,20 +215,16 @@ def _opened(core: Any, scheme: str, url: str, *, once: bool) -> tuple[Any, str]:
     driver = core.get_filesystem_class(scheme)
     options = driver._get_kwargs_from_urls(f"{scheme}://{authority}/")
     if scheme in S3:
-        options |= _s3_options(driver, once=once)
+        options |= _s3_options()
     filesystem = driver(**{name: value for name, value in options.items() if name not in {"path", "protocol"}})
-    if scheme in S3 and once:
-        filesystem.retries = 1  # the driver's own rounds, around those of its client
     if scheme in WEB:
         return filesystem, url
     return filesystem, f"/{path}" if scheme in _ONE_CONNECTION else driver._strip_protocol(url)
 
 
-def _s3_options(driver: Any, *, once: bool) -> dict[str, Any]:
+def _s3_options() -> dict[str, Any]:
     """What S3's client is told; what the user's configuration says of it goes before."""
-    given = import_module("fsspec.config").apply_config(driver, {}).get("config_kwargs")
-    own = _S3_CLIENT | ({"retries": {"total_max_attempts": 1}} if once else {})  # a new one: the client changes it
-    return {"config_kwargs": own | given if isinstance(given, dict) else own}
+    return {"config_kwargs": {**_S3_CLIENT, **given_options(*sorted(S3)).get("config_kwargs", {})}}
 
 
 def _driver_missing(scheme: str, error: ImportError) -> DriverMissing:

@@ -1,8 +1,9 @@
 """Any URL that fsspec knows as a backend: one object of the storage for each object of the store.
 
-What a storage can promise depends on its protocol. Object stores (`s3`, `gs`, `az`) and `memory` make an object whole
-and only if its key is free, so any number of writers may share them. Others (`sftp` and the rest) write beside the
-object and rename; two could win a `create` there, so it is refused unless one writer is declared. `http` is read.
+What a storage can promise depends on its protocol. Object stores (`gs`, `az`; `s3` is elsewhere) and `memory` make an
+object whole and only if its key is free, so any number of writers may share them. Others (`sftp` and the rest) write
+beside the object and rename; two could win a `create` there, so it is refused unless one writer is declared. `http` is
+read.
 
 Promises: those of `backend` as far as the storage keeps its own; short answers are errors, never data; an object is
 sent by one request, and a server that says nothing is an error after 20 s, while an object is sent after one second
@@ -42,7 +43,6 @@ from dataset_store.storage.backend import (
     validate_key,
 )
 from dataset_store.storage.filesystems import (
-    S3,
     STALL_SECONDS,
     WEB,
     cause,
@@ -53,11 +53,10 @@ from dataset_store.storage.filesystems import (
     scheme_of,
     turn_of,
 )
-from dataset_store.storage.raw_files import PiecesFile
 
 __all__ = ["FsspecBackend"]
 
-_ATOMIC: Final = S3 | {"gs", "gcs", "az", "abfs", "abfss", "memory"}
+_ATOMIC: Final = frozenset({"gs", "gcs", "az", "abfs", "abfss", "memory"})
 """Protocols whose driver passes "only if absent" on to a storage that decides it."""
 
 _DECIDED_FAR_AWAY: Final = _ATOMIC - {"memory"}
@@ -66,7 +65,7 @@ _DECIDED_FAR_AWAY: Final = _ATOMIC - {"memory"}
 _RANGED: Final = _DECIDED_FAR_AWAY | WEB
 """Protocols whose driver reads many ranges at once, each by one request."""
 
-_SUFFIXES: Final = S3 | {"gs", "gcs"}
+_SUFFIXES: Final = frozenset({"gs", "gcs"})
 """Of those, the ones that read the end of an object without being told its size."""
 
 _DELETES_AT_ONCE: Final = 16
@@ -110,7 +109,7 @@ class FsspecBackend:
             hole_bytes=_HOLE_BYTES,
             at_once=_AT_ONCE if self._scheme in _RANGED else 1,
             create_is_promised=self._scheme not in _DECIDED_FAR_AWAY,
-            asks_once=self._scheme in S3 | WEB,
+            asks_once=self._scheme in WEB,
         )
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
@@ -131,8 +130,7 @@ class FsspecBackend:
         path = self._path(key)
         self._require_writable(f"write '{key}'")
         try:
-            # S3's client reads a file piece by piece, where it would copy bytes whole.
-            self._write(path, PiecesFile(buffers) if self._scheme in S3 else b"".join(buffers))
+            self._write(path, b"".join(buffers))
         except Exception as error:
             raise self._failure(error, f"write '{key}' to") from cause(error, self._url)
 
@@ -193,7 +191,7 @@ class FsspecBackend:
     def _open(self) -> tuple[Any, str]:
         """The file system, opened anew in a forked process: drivers do not survive a fork."""
         if self._opened is None or self._opened[0] != os.getpid():
-            filesystem, path = open_filesystem(self._url, once=True)
+            filesystem, path = open_filesystem(self._url)
             self._opened = (os.getpid(), (filesystem, path.rstrip("/")))
         opened: tuple[Any, str] = self._opened[1]
         return opened
@@ -302,20 +300,12 @@ class FsspecBackend:
         A refusal stays one, and so does silence: neither proves that an object is absent, though drivers say so.
         """
         told = self._failure(error, f"read '{key}' from")
-        if isinstance(told, AccessDenied) and self._scheme in S3:
-            told.next_step = (
-                "Check the credentials: who may not list the bucket (s3:ListBucket) is told so of what is absent."
-            )
-        if isinstance(told, AccessDenied | StoreUnreachable) or self._is_no_matter_of_size(error):
+        if isinstance(told, AccessDenied | StoreUnreachable):
             raise told from cause(error, self._url)
         try:
             return self._size(self._path(key))
         except Exception as second:
             raise told from cause(second, self._url)
-
-    def _is_no_matter_of_size(self, error: Exception) -> bool:
-        """Whether asking for the size would only repeat a failure: S3 has one answer for ranges that are not there."""
-        return self._scheme in S3 and "416" not in _codes(error)
 
     def _known_size(self, key: Key) -> int:
         try:
@@ -369,7 +359,7 @@ class FsspecBackend:
                 "Reading is safe. If you are its only writer, say so with DATASET_STORE_SINGLE_WRITER=1.",
             )
 
-    def _write(self, path: str, data: bytes | PiecesFile) -> None:
+    def _write(self, path: str, data: bytes) -> None:
         """Write a whole object under a name that holds none, or holds this."""
         if self._is_shared:
             self._fs.pipe_file(path, data, **self._one_request(len(data)))

@@ -13,7 +13,7 @@ from dataset_store.core.digest import StoreId
 from dataset_store.core.urls import require_whole_scheme
 from dataset_store.errors import Corrupt
 from dataset_store.storage.backend import Backend
-from dataset_store.storage.filesystems import is_remote, local_path, redacted
+from dataset_store.storage.filesystems import S3, is_remote, local_path, redacted, scheme_of
 from dataset_store.storage.posix_backend import PosixBackend
 from dataset_store.storage.retries import RetryingBackend
 
@@ -31,6 +31,10 @@ def backend_at(url: str, *, single_writer: bool = False) -> Backend:
         InvalidRequest: No driver knows the scheme.
         DriverMissing: The driver is not installed.
     """
+    if scheme_of(url) in S3:
+        from dataset_store.storage.s3_backend import S3Backend  # noqa: PLC0415  (folders don't need it)
+
+        return RetryingBackend(S3Backend(url))
     if is_remote(url):
         from dataset_store.storage.fsspec_backend import FsspecBackend  # noqa: PLC0415  (folders don't need it)
 

@@ -8,12 +8,12 @@ import pytest
 from fault_proxy import Answer, Changed, Fault, mixed
 
 from dataset_store.errors import CommitOutcomeUnknown, OutcomeUnknown, StorageFailed
-from dataset_store.storage import filesystems, fsspec_backend
+from dataset_store.storage import filesystems, s3_client
 from dataset_store.storage.backend import Backend, Key, Span, Tail
-from dataset_store.storage.fsspec_backend import FsspecBackend
 from dataset_store.storage.log import Committed, Log, Pacing
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.retries import Patience, RetryingBackend
+from dataset_store.storage.s3_backend import S3Backend
 from dataset_store.storage.storages import backend_at
 from dataset_store.storage.wrappers import Wrapper
 from dataset_store.testing.backend_conformance import BackendConformance
@@ -27,14 +27,14 @@ SEEN = [Fault.REFUSED, Fault.LOST, Fault.CUT_HEAD, Fault.CUT_BODY, Fault.SLOW_DO
 @pytest.fixture
 def impatient(monkeypatch):
     """A server may say nothing for one second."""
-    monkeypatch.setitem(filesystems._S3_CLIENT, "read_timeout", 1)
-    monkeypatch.setattr(fsspec_backend, "STALL_SECONDS", 1)
+    for wait in ("connect_timeout", "read_timeout"):
+        monkeypatch.setitem(s3_client._SETTINGS, wait, 1)
 
 
 @pytest.fixture
 def store(s3_bucket, s3_proxy):
     """A store of one object, asked once; the proxy before it."""
-    backend = FsspecBackend(f"{s3_bucket}/{secrets.token_hex(8)}")
+    backend = S3Backend(f"{s3_bucket}/{secrets.token_hex(8)}")
     backend.put(Key("packs/a"), [b"0123456789"])
     return backend, s3_proxy
 
@@ -72,11 +72,11 @@ VERBS = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_request_that_fails_once_is_done_in_the_end_and_asked_for_no_more_often(store, impatient, verb, fault):
     backend, proxy = store
-    backend = RetryingBackend(FsspecBackend(backend.describe()), QUICK)
+    backend = RetryingBackend(S3Backend(backend.describe()), QUICK)
     method, act, answer = VERBS[verb]
     with failing(proxy, first_of(method, fault)):
         assert act(backend) == answer
-    # A batch of two is asked for again in halves; the client itself repeats on a connection that was cut while idle.
+    # A batch of two is asked for again in halves.
     assert len(proxy.seen) <= 5
 
 
@@ -89,15 +89,15 @@ def test_a_request_that_fails_once_is_done_in_the_end_and_asked_for_no_more_ofte
     ],
 )
 def test_a_server_that_accepts_and_says_nothing_ends_in_a_typed_error_in_time(store, impatient, verb):
-    backend = RetryingBackend(FsspecBackend(store[0].describe()), Patience(attempts=2, base=0.001))
+    backend = RetryingBackend(S3Backend(store[0].describe()), Patience(attempts=2, base=0.001))
     begun = time.monotonic()
     with failing(store[1], lambda _request: Fault.STALL), pytest.raises(StorageFailed):
         VERBS[verb][1](backend)
-    assert time.monotonic() - begun < 2 * (1 + 1) + 10  # fsspec looks at the time once a second, and machines are busy
+    assert time.monotonic() - begun < 2 * (1 + 1) + 10  # machines are busy
 
 
 def test_the_bounds_of_a_silent_server_are_those_that_are_documented():
-    assert filesystems._S3_CLIENT["read_timeout"] == fsspec_backend.STALL_SECONDS == 20
+    assert filesystems.STALL_SECONDS == s3_client._SETTINGS["read_timeout"] == 20
     assert Patience().seconds == 60
 
 
@@ -110,7 +110,7 @@ def test_a_storage_that_refuses_all_is_given_up_soon_and_told_apart_from_one_tha
 
 @pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.LOST, Fault.SLOW_DOWN, Fault.STALL], ids=lambda f: f.name)
 def test_a_create_whose_reply_is_lost_is_told_as_doubt(store, impatient, fault):
-    backend = FsspecBackend(store[0].describe())
+    backend = S3Backend(store[0].describe())
     with failing(store[1], lambda _request: fault), pytest.raises(OutcomeUnknown):
         backend.create(Key("log/0"), [b"entry"])
 
@@ -189,10 +189,13 @@ def test_the_users_configuration_of_the_driver_goes_before_ours(s3_bucket, s3_pr
     from fsspec.config import conf
 
     monkeypatch.setitem(conf, "s3", {"endpoint_url": s3_proxy.url, "config_kwargs": {"read_timeout": 7}})
-    filesystem, _ = filesystems.open_filesystem(f"{s3_bucket}/x", once=True)
+    client = backend_at(f"{s3_bucket}/x").inner._bucket._client.meta
+    assert client.endpoint_url == s3_proxy.url
+    assert client.config.read_timeout == 7
+    assert client.config.retries["total_max_attempts"] == 1
+    filesystem, _ = filesystems.open_filesystem(f"{s3_bucket}/x")
     assert filesystem.endpoint_url == s3_proxy.url
     assert filesystem.config_kwargs["read_timeout"] == 7
-    assert filesystem.config_kwargs["retries"] == {"total_max_attempts": 1}
 
 
 def test_a_profile_with_an_endpoint_of_its_own_is_used(s3_bucket, s3_proxy, monkeypatch, tmp_path):
@@ -240,4 +243,4 @@ class TestS3ThroughABrokenNetwork(BackendConformance):
         return self.at(backend.describe())
 
     def at(self, url):
-        return _Settled(RetryingBackend(FsspecBackend(url), Patience(base=0.01)))
+        return _Settled(RetryingBackend(S3Backend(url), Patience(base=0.01)))

@@ -75,8 +75,8 @@ class Changed:
     """What becomes of the reply's body; the length it tells is that of the new one."""
     status: int | None = None
     """What the reply says instead of its own status."""
-    only: int | None = None
-    """Replies of another status than this are left as they are."""
+    only: tuple[int, ...] | None = None
+    """Replies of another status than these are left as they are."""
 
 
 Action = Fault | Answer | Changed | None
@@ -247,7 +247,7 @@ class _Line:
         if action is Fault.FLIP and data:
             place = len(data) // 2
             data = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
-        if isinstance(action, Changed) and action.only in {None, told.status}:
+        if isinstance(action, Changed) and (action.only is None or told.status in action.only):
             told, data = told.with_status(action.status or told.status), action.body(data)
         if method != "HEAD":
             told = told.without("transfer-encoding").with_length(len(data))

@@ -1,0 +1,273 @@
+"""A bucket of S3, or of what speaks its protocol, as a backend: one object of the bucket for each object of the store.
+
+Promises: those of `backend` for any number of writers; an object is sent by one request, made whole, and by `create`
+only if its key is free; short answers are errors, never data. Never: overwrites an object, retries, keeps a listing, or
+sends an object in parts, of which a machine that dies leaves what costs money and is in no listing.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from dataset_store.errors import (
+    AccessDenied,
+    InvalidRequest,
+    ObjectMissing,
+    OutcomeUnknown,
+    StorageFailed,
+    StoreLacksCreateIfAbsent,
+    StoreRootMissing,
+)
+from dataset_store.storage.backend import (
+    Buffers,
+    CollectedWriter,
+    Key,
+    ObjectInfo,
+    ObjectWriter,
+    Span,
+    Tail,
+    Traits,
+    extent,
+    validate_key,
+)
+from dataset_store.storage.filesystems import cause, failure, given_options, redacted
+from dataset_store.storage.s3_client import REQUESTS_AT_ONCE, BucketClient
+
+__all__ = ["S3Backend"]
+
+_TRAITS: Final = Traits(hole_bytes=256 << 10, at_once=4, create_is_promised=False, asks_once=True)
+
+_LARGEST: Final = 1 << 62
+_LOST_RACE: Final = frozenset({"412", "PreconditionFailed"})
+_REFUSES_CONDITIONS: Final = frozenset({"501", "NotImplemented"})
+_NOT_THERE: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket"})
+_NO_SUCH_RANGE: Final = frozenset({"416", "InvalidRange"})
+_DENIED: Final = frozenset({"401", "403", "ExpiredToken", "InvalidToken"})
+
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
+
+
+class S3Backend:
+    """The backend over one prefix of a bucket.
+
+    Args:
+        url: `s3://bucket/prefix`; also with a key and its secret before the bucket. The bucket must exist.
+
+    Raises:
+        DriverMissing: The client is not installed.
+        InvalidRequest: The URL names no bucket, or the client cannot be opened as it is configured.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        authority, _, prefix = self._url.partition("://")[2].partition("/")
+        user, _, bucket = authority.rpartition("@")
+        if not bucket:
+            raise InvalidRequest(f"The URL {redacted(url)} names no bucket.", "Write s3://bucket/prefix.")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._bucket = BucketClient(bucket, given_options("s3", "s3a") | _credentials(user))
+        self._pool: tuple[int, ThreadPoolExecutor | None] = (0, None)
+
+    @property
+    def traits(self) -> Traits:
+        """A request costs about what 256 KiB do; the create of a server is tried before it is trusted."""
+        return _TRAITS
+
+    def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """Read whole objects; see the port."""
+        return [*self._each(self._whole, [validate_key(key) for key in keys])]
+
+    def get_ranges(self, ranges: Sequence[Span | Tail]) -> list[bytes]:
+        """Read parts of objects, each by a request of its own; see the port."""
+        for part in ranges:
+            validate_key(part.key)
+            extent(part, _LARGEST)  # what runs backwards is refused before anything is asked
+        return [*self._each(self._part, ranges)]
+
+    def put(self, key: Key, buffers: Buffers) -> None:
+        """Write one object under a fresh name; see the port. Names are fresh, so two writers never meet in one."""
+        name = self._name(key)
+        with self._telling(f"write '{key}' to"):
+            self._bucket.write(name, buffers)
+
+    def open_writer(self, key: Key) -> ObjectWriter:
+        """Collect an object, as it is sent by one request; see the port."""
+        return CollectedWriter(self, key)
+
+    def create(self, key: Key, buffers: Buffers) -> bool:
+        """Write one object if the key holds none; see the port."""
+        name = self._name(key)
+        try:
+            self._bucket.write(name, buffers, if_absent=True)
+        except Exception as error:
+            if _codes(error) & _LOST_RACE:
+                return False
+            raise self._create_failure(key, error) from cause(error, self._url)
+        return True
+
+    def delete_many(self, keys: Iterable[Key]) -> None:
+        """Remove objects, each by a request of its own; see the port."""
+        self._each(self._delete, [validate_key(key) for key in keys])
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object below a prefix, read at once; see the port. What is no key is passed over."""
+        folder = self._name(Key(prefix))
+        try:
+            rows = [*self._bucket.list(f"{folder}/")]
+        except Exception as error:
+            if _codes(error) & _NOT_THERE:
+                return iter(())
+            raise self._failure(error, f"list '{prefix}' of") from cause(error, self._url)
+        found = (_row(name.removeprefix(self._prefix), size, written) for name, size, written in rows)
+        return iter([row for row in found if row is not None])
+
+    def describe(self) -> str:
+        """The URL without credentials."""
+        return redacted(self._url)
+
+    def _name(self, key: Key) -> str:
+        return self._prefix + validate_key(key)
+
+    def _each(self, ask: Callable[[_Item], _Answer], items: Sequence[_Item]) -> Sequence[_Answer]:
+        """What is answered for each item, in order; many are asked for at once."""
+        if len(items) <= 1:
+            return [ask(item) for item in items]
+        asked = [self._threads().submit(ask, item) for item in items]
+        try:
+            return [one.result() for one in asked]
+        finally:
+            for one in asked:
+                one.cancel()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        """Those of this process, for no thread outlives a fork; they bound what is under way at once."""
+        process, pool = self._pool
+        if pool is None or process != os.getpid():
+            pool = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="s3")
+            self._pool = (os.getpid(), pool)
+        return pool
+
+    # Reading
+
+    def _whole(self, key: Key) -> bytes | None:
+        try:
+            return self._bucket.read(self._name(key))
+        except Exception as error:
+            if _codes(error) & _NOT_THERE:
+                return None
+            raise self._failure(error, f"read '{key}' from", reads=True) from cause(error, self._url)
+
+    def _part(self, part: Span | Tail) -> bytes:
+        start, stop = extent(part, _LARGEST)
+        if start == stop:
+            return self._empty(part)
+        wanted = f"bytes={start}-{stop - 1}" if isinstance(part, Span) else f"bytes=-{part.length}"
+        try:
+            data = self._bucket.read(self._name(part.key), wanted)
+        except Exception as error:
+            if _codes(error) & _NO_SUCH_RANGE:
+                return self._empty(part, error)
+            raise self._read_failure(part.key, error) from cause(error, self._url)
+        if isinstance(part, Tail):
+            return data[-part.length :]  # a server that does not know ranges sent all of it, as also below
+        if len(data) > stop - start:
+            data = data[start:stop]
+        if len(data) < stop - start:
+            raise self._too_short(part, len(data))
+        return data
+
+    def _empty(self, part: Span | Tail, refusal: Exception | None = None) -> bytes:
+        """The empty part of an object that no range can ask for; the refusal of another, or why it is none."""
+        try:
+            size = self._bucket.size(self._name(part.key))
+        except Exception as error:
+            raise self._read_failure(part.key, error) from cause(error, self._url)
+        start, stop = extent(part, size)
+        if start < stop and refusal is not None:
+            raise self._failure(refusal, f"read '{part.key}' from") from cause(refusal, self._url)
+        return b""
+
+    def _too_short(self, part: Span, found: int) -> Exception:
+        self._empty(part)  # an object that ends before is damaged, and says so
+        return StorageFailed(
+            f"{self.describe()} sent {found} bytes of '{part.key}' where {part.stop - part.start} were asked for.",
+            "The object is longer: repeat; if it stays so, check what lies between here and the storage.",
+        )
+
+    # Deleting
+
+    def _delete(self, key: Key) -> None:
+        with self._telling("delete objects of"):
+            self._bucket.delete(self._name(key))
+
+    # Errors
+
+    @contextmanager
+    def _telling(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise self._failure(error, doing) from cause(error, self._url)
+
+    def _read_failure(self, key: Key, error: Exception) -> Exception:
+        if _codes(error) & _NOT_THERE:
+            return ObjectMissing(
+                f"There is no object '{key}' in {self.describe()}.", "Run verify to learn what is affected."
+            )
+        return self._failure(error, f"read '{key}' from", reads=True)
+
+    def _failure(self, error: Exception, doing: str, *, reads: bool = False) -> Exception:
+        codes = _codes(error)
+        if codes & _NOT_THERE:
+            return StoreRootMissing(
+                f"Cannot {doing} {self.describe()}: it is not there.", "Make the bucket, or check the URL."
+            )
+        told = failure(error, f"{doing} {self.describe()}")
+        if codes & _DENIED:
+            told = AccessDenied(told.what, "Check the credentials and their rights, then repeat.")
+        if reads and isinstance(told, AccessDenied):
+            told.next_step = (
+                "Check the credentials: who may not list the bucket (s3:ListBucket) is told so of what is absent."
+            )
+        return told
+
+    def _create_failure(self, key: Key, error: Exception) -> Exception:
+        codes = _codes(error)
+        if codes & _REFUSES_CONDITIONS:
+            return StoreLacksCreateIfAbsent(
+                f"Cannot create '{key}': {self.describe()} does not know conditional writes.",
+                "Use a storage that honours If-None-Match; reading is safe.",
+            )
+        told = self._failure(error, f"create '{key}' in")
+        if isinstance(told, AccessDenied | StoreRootMissing) or not isinstance(told, StorageFailed):
+            return told  # it was refused, and not made
+        answered = " ".join(sorted(codes))
+        return OutcomeUnknown(
+            f"'{key}' in {self.describe()} may or may not have been made: "
+            f"{f'the answer was {answered}' if answered else 'no answer came'}.",
+            "Read it back to learn.",
+        )
+
+
+def _credentials(user: str) -> dict[str, str]:
+    key, _, secret = user.partition(":")
+    return {"key": key, "secret": secret} if user else {}
+
+
+def _codes(error: BaseException) -> frozenset[str]:
+    """What the server answered: S3's code, and HTTP's number; empty where no answer came."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return frozenset()
+    found = (response.get("Error", {}).get("Code"), response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+    return frozenset(str(one) for one in found if one is not None)
+
+
+def _row(key: str, size: int, written: float) -> ObjectInfo | None:
+    try:
+        return ObjectInfo(validate_key(key), size, written)
+    except InvalidRequest:
+        return None

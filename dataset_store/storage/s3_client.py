@@ -1,0 +1,209 @@
+"""Requests to one bucket of S3, or of what speaks its protocol: the one module that imports its client.
+
+Credentials, endpoint and region come from where Amazon's own tools take them: environment variables, their files, the
+machine's role. What fsspec's configuration says of S3, under the names of its driver, goes before.
+
+Promises: each request is sent once, and an object by one request; a server that says nothing is given up after 20 s,
+and one that takes no more of an upload after 10. What is sent is signed with its hash, so that a server that takes it
+has what was sent. Errors are the client's own. Never: retries, or outlives a fork: a forked process opens connections
+of its own.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any, Final
+
+from dataset_store.errors import DriverMissing, InvalidRequest, StorageFailed
+from dataset_store.storage.backend import Buffers
+from dataset_store.storage.filesystems import STALL_SECONDS
+from dataset_store.storage.raw_files import PiecesFile
+
+__all__ = ["REQUESTS_AT_ONCE", "BucketClient"]
+
+REQUESTS_AT_ONCE: Final = 32
+"""As many as one client keeps connections for."""
+
+_SETTINGS: Final = {
+    "connect_timeout": 10,  # what it may take to connect, and then to send each piece of an upload, of 16 KiB
+    "read_timeout": STALL_SECONDS,
+    "max_pool_connections": REQUESTS_AT_ONCE + 8,
+    # What is read is checked against our own hashes; servers that send the sum of the whole with a part are right too.
+    "response_checksum_validation": "when_required",
+    # Many servers do not know the sums that newer clients add to what they send; the hash that signs it is enough.
+    "request_checksum_calculation": "when_required",
+    "retries": {"total_max_attempts": 1},
+}
+
+_SENT_WITH_ITS_HEAD: Final = 64 << 10
+"""Bytes of an object up to which the server is not asked first whether it will take it."""
+
+_OF_CLIENT: Final = {
+    "key": "aws_access_key_id",
+    "username": "aws_access_key_id",
+    "secret": "aws_secret_access_key",
+    "password": "aws_secret_access_key",
+    "token": "aws_session_token",
+    "endpoint_url": "endpoint_url",
+    "use_ssl": "use_ssl",
+}
+"""The driver's names of options, and the client's."""
+
+
+class BucketClient:
+    """One bucket; safe to use from several threads.
+
+    Args:
+        bucket: Its name.
+        options: What is to go before what the client finds by itself, and what requests say besides, as fsspec's
+            driver of S3 names it. What only tells that driver how to work is passed over.
+
+    Raises:
+        DriverMissing: The client is not installed.
+        InvalidRequest: It cannot be opened with these options.
+    """
+
+    def __init__(self, bucket: str, options: Mapping[str, Any]) -> None:
+        self._bucket = bucket
+        self._options = options
+        self._opened: tuple[int, Any] = (os.getpid(), _open(options))
+        self._also = _table(options, "s3_additional_kwargs")
+        if options.get("requester_pays"):
+            self._also["RequestPayer"] = "requester"
+
+    def read(self, name: str, wanted: str = "") -> bytes:
+        """An object, or the part of it that is `wanted`, as the header of a request has it."""
+        part = {"Range": wanted} if wanted else {}
+        answer = self._ask("get_object", Key=name, **part)
+        _require_whole(answer, "ContentLength")
+        data: bytes = answer["Body"].read()
+        return data
+
+    def size(self, name: str) -> int:
+        """The bytes of an object."""
+        answer = self._ask("head_object", Key=name)
+        _require_whole(answer, "ContentLength")
+        size: int = answer["ContentLength"]
+        return size
+
+    def write(self, name: str, buffers: Buffers, *, if_absent: bool = False) -> None:
+        """Make an object of buffers, one behind another."""
+        condition = {"IfNoneMatch": "*"} if if_absent else {}
+        pieces = PiecesFile(buffers)
+        body = pieces if len(pieces) > _SENT_WITH_ITS_HEAD else b"".join(buffers)
+        self._ask("put_object", Key=name, Body=body, **condition)
+
+    def delete(self, name: str) -> None:
+        """Remove an object; none is no error."""
+        self._ask("delete_object", Key=name)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        """Name, bytes, and seconds since 1970 of each object whose name begins so."""
+        goes_on: dict[str, str] = {}
+        while True:
+            page = self._ask("list_objects_v2", Prefix=prefix, **goes_on)
+            _require_whole(page, "IsTruncated")
+            for row in page.get("Contents", ()):
+                yield row["Key"], row["Size"], row["LastModified"].timestamp()
+            if not page["IsTruncated"]:
+                return
+            goes_on = {"ContinuationToken": _next_token(page, goes_on)}
+
+    def _ask(self, verb: str, **what: Any) -> dict[str, Any]:
+        """Send one request, with what the options say of requests of this kind."""
+        client = self._client
+        known = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[verb]).input_shape.members
+        also = {name: said for name, said in self._also.items() if name in known}
+        answer: dict[str, Any] = getattr(client, verb)(**(also | what), Bucket=self._bucket)
+        return answer
+
+    @property
+    def _client(self) -> Any:
+        """That of this process; threads that are first at once open one each, and the last stays."""
+        process, client = self._opened
+        if process != os.getpid():
+            client = _open(self._options)
+            self._opened = (os.getpid(), client)
+        return client
+
+
+def _require_whole(answer: Mapping[str, Any], part: str) -> None:
+    """Refuse an answer that was cut off.
+
+    To Python, and so to the client, a head that ends too early is a short one, and a list without its body is empty.
+
+    Args:
+        answer: As the client tells it.
+        part: What of it is in each that is whole; or its body comes in chunks, of which the last is known.
+
+    Raises:
+        ConnectionResetError: It was cut off.
+    """
+    if part not in answer and "transfer-encoding" not in answer["ResponseMetadata"]["HTTPHeaders"]:
+        raise ConnectionResetError(errno.ECONNRESET, "the answer was cut off")
+
+
+def _next_token(page: Mapping[str, Any], goes_on: Mapping[str, str]) -> str:
+    """Where the next page of a list begins. What is not listed is taken to be absent, so it must be said."""
+    token: str = page.get("NextContinuationToken", "")
+    if not token or token in goes_on.values():
+        raise StorageFailed(
+            "The server says that its list goes on, and not where.", "It cannot hold a store; use another."
+        )
+    return token
+
+
+def _open(options: Mapping[str, Any]) -> Any:
+    """A client. Raises as `BucketClient`."""
+    try:
+        client = _client_of(options)
+    except ImportError as error:
+        raise DriverMissing(
+            "The driver for s3:// URLs is not installed.", "Install it with `pip install 'dataset-store[s3]'`."
+        ) from error
+    except InvalidRequest:
+        raise
+    except Exception as error:
+        raise InvalidRequest(
+            f"S3 cannot be used as it is configured: {error}.",
+            "Check the variables and files of AWS, and fsspec's configuration.",
+        ) from error
+    client.meta.events.register("before-sign.s3.PutObject", _send_small_ones_at_once)
+    return client
+
+
+def _client_of(options: Mapping[str, Any]) -> Any:
+    session = import_module("botocore.session").Session(profile=options.get("profile"))
+    session.register_component("data_loader", _models())
+    settings = import_module("botocore.config").Config(**_settings(options))
+    told = {name: options[given] for given, name in _OF_CLIENT.items() if given in options}
+    return session.create_client("s3", config=settings, **(told | _table(options, "client_kwargs")))
+
+
+def _send_small_ones_at_once(request: Any, **_: Any) -> None:
+    """The client asks of each object whether it will be taken: for a small one that takes twice as long."""
+    if not isinstance(request.body, PiecesFile):
+        del request.headers["Expect"]
+
+
+@cache
+def _models() -> Any:
+    """What the client reads of its own files, a tenth of a second for each client, kept for the next one."""
+    return import_module("botocore.loaders").create_loader(os.environ.get("AWS_DATA_PATH"))
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    unsigned = {"signature_version": import_module("botocore").UNSIGNED} if options.get("anon") else {}
+    return _SETTINGS | unsigned | _table(options, "config_kwargs")
+
+
+def _table(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    said = options.get(name, {})
+    if not isinstance(said, Mapping):
+        raise InvalidRequest(
+            f"fsspec's configuration says {said!r} for {name} of S3, which is no table.",
+            f"In the environment write FSSPEC_S3='{{\"{name}\": {{…}}}}'.",
+        )
+    return {**said}
