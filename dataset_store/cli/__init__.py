@@ -26,6 +26,10 @@ _TERMINATED = 143
 """What a shell reports of a process that was ended by SIGINT, by SIGPIPE, and by SIGTERM."""
 
 
+_PATIENCE = 1.0
+"""Seconds after Ctrl-C until it is said that something is still waited for."""
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: it ends a call as Ctrl-C does, so that what was begun is cleared away."""
 
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        with _environment_kept(), _sigterm_raised():
+        with _environment_kept(), _signals_raised():
             code = _outcome(words)
         flush_out()
     except BrokenPipeError:
@@ -137,20 +141,33 @@ def _environment_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_raised() -> Iterator[None]:
-    """Let SIGTERM end what is done here by an exception; where this is not the main thread, it does what it did."""
+def _signals_raised() -> Iterator[None]:
+    """Let SIGTERM end what is done here by an exception, as Ctrl-C does, and a second signal end the process.
+
+    What the first ends clears up after itself, and may have to wait for others: a server that says nothing has 20 s.
+    Where this is not the main thread, signals do what they did.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    waiting = threading.Timer(_PATIENCE, note, ["Waiting for what is under way; Ctrl-C again ends it at once."])
+    waiting.daemon = True
 
-    def raised(_number: int, _frame: object) -> None:
-        raise _Terminated
+    def raised(number: int, _frame: object) -> None:
+        if waiting.ident is not None:
+            os._exit(_TERMINATED if number == signal.SIGTERM else _INTERRUPTED)  # what was acknowledged is safe
+        waiting.start()
+        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, raised)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, raised)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, raised)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        waiting.cancel()
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _drop_output() -> None:

@@ -300,6 +300,32 @@ sys.exit(main(["doctor"]))
     assert (machine / "work" / "cleared up").is_dir()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_process_that_waits_for_others_says_so_and_a_second_signal_ends_it_at_once(
+    machine, pictures, number, code
+):
+    program = """
+import signal, sys, time
+from concurrent.futures import ThreadPoolExecutor
+import dataset_store.cli.store as store
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def doctor(arguments):
+    with ThreadPoolExecutor() as pool:
+        pool.submit(time.sleep, 60)
+        print("asked", flush=True)
+store.doctor = doctor
+from dataset_store.cli import main
+sys.exit(main(["doctor"]))
+"""
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout.readline() == b"asked\n"
+        running.send_signal(number)
+        assert running.stderr.readline() == b"Waiting for what is under way; Ctrl-C again ends it at once.\n"
+        running.send_signal(number)
+        assert running.wait(20) == code
+
+
 @pytest.mark.parametrize("error", [RuntimeError("release unlocked lock"), errors.StorageFailed("What.", "Do.")])
 def test_an_error_that_an_interrupt_led_to_is_an_interrupt(shell, monkeypatch, error):
     def doctor(_arguments):
@@ -314,7 +340,8 @@ def test_an_error_that_an_interrupt_led_to_is_an_interrupt(shell, monkeypatch, e
     assert answer.err.startswith("Interrupted; ")
 
 
-def test_a_program_that_gives_commands_keeps_its_own_handler_of_sigterm(shell):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_that_gives_commands_keeps_its_own_handlers_of_signals(shell, number):
+    before = signal.getsignal(number)
     shell("--version")
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
