@@ -18,11 +18,11 @@ from dataset_store.cli.arguments import STORE_VARIABLE, build_parser
 from dataset_store.cli.output import OutputLost, flush_out, json_out, note, problem
 from dataset_store.errors import DatasetStoreError, InvalidRequest
 
-__all__ = ["main"]
+__all__ = ["INTERRUPTED", "TERMINATED", "main"]
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 _NOBODY_READS = 141
-_TERMINATED = 143
+TERMINATED = 143
 """What a shell reports of a process that was ended by SIGINT, by SIGPIPE, and by SIGTERM."""
 
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem("Error", f"Standard output cannot be written: {error}.")
         return 1
     except KeyboardInterrupt as ended:
-        word, code = ("Terminated", _TERMINATED) if isinstance(ended, _Terminated) else ("Interrupted", _INTERRUPTED)
+        word, code = ("Terminated", TERMINATED) if isinstance(ended, _Terminated) else ("Interrupted", INTERRUPTED)
         note(f"{word}; what was acknowledged is safe, repeat the command to go on.")
     return code
 
@@ -155,7 +155,7 @@ def _signals_raised() -> Iterator[None]:
 
     def raised(number: int, _frame: object) -> None:
         if waiting.ident is not None:
-            os._exit(_TERMINATED if number == signal.SIGTERM else _INTERRUPTED)  # what was acknowledged is safe
+            os._exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED)  # what was acknowledged is safe
         waiting.start()
         raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
 

@@ -11,7 +11,8 @@ import sys
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from dataset_store.cli import main
+from dataset_store.cli import INTERRUPTED, TERMINATED, main
+from dataset_store.local.loading_ahead import allow_loading_ahead
 
 __all__ = ["run"]
 
@@ -22,10 +23,13 @@ _COLLECTED_AFTER: Final = 50_000
 def run() -> NoReturn:
     """Carry out the command that this process was given, and end it with its exit code."""
     gc.set_threshold(_COLLECTED_AFTER)
+    allow_loading_ahead()
     codes: list[int] = []
     if not sys.flags.dev_mode:  # there, what was not closed is to be told
         atexit.register(_end, codes)
     codes.append(main())
+    if codes[0] in {INTERRUPTED, TERMINATED}:
+        _end(codes)  # threads that still wait for a server are not waited for
     sys.exit(codes[0])
 
 

@@ -20,11 +20,13 @@ from dataset_store.core.packfile import Footer, PackRef
 from dataset_store.errors import Corrupt, DatasetNotFound, FormatTooNew, StoreNotFound, VersionDeleted
 from dataset_store.local.chunk_index import ChunkIndex
 from dataset_store.local.drafts import Draft, draft_ids
+from dataset_store.local.loading_ahead import load_ahead
 from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.node_cache import NodeCache
 from dataset_store.local.private import make_private
 from dataset_store.local.settings import Settings, load_settings, require_own_folders
 from dataset_store.local.stat_cache import StatCache
+from dataset_store.storage.backend import Backend
 from dataset_store.storage.filesystems import is_remote, local_path, scheme_of
 from dataset_store.storage.repository import Repository, create_config, fetch_config, open_repository
 from dataset_store.storage.storages import backend_at, normal_url
@@ -260,7 +262,8 @@ def opened_at(address: StoreAddress) -> Workspace:
 
 def _opened(settings: Settings, url: str, held: Workspace | None, *, create: bool) -> Workspace:
     require_own_folders(settings)
-    backend = backend_at(url, single_writer=settings.single_writer)
+    # A far store is asked over the connection that is there already; a folder that is gone must be made again.
+    backend = held.repository.backend if held is not None and is_remote(url) else _reached(settings, url)
     url_hash = hash32(os.fsencode(url)).hex()[:32]
     remembered = os.path.join(settings.cache, "stores", url_hash)
     # What is kept in memory is gone with the process; what was there before says nothing of it.
@@ -275,8 +278,10 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
             )
         _remember(remembered, config)
     store_id = decode_config(config, f"the config of {backend.describe()}").store
-    if held is not None and held.store_id == store_id:
-        return held
+    if held is not None:
+        if held.store_id == store_id:
+            return held
+        backend = _reached(settings, url)  # what the other one knows is of the store that was here before
     folder = os.path.join(settings.cache, store_id)
     with suppress(OSError):  # without it everything is read from the store
         make_private(folder)
@@ -290,6 +295,14 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
         StatCache(os.path.join(settings.cache, "stats")),
         LocalCopies(os.path.join(folder, "copies"), settings.cache_bytes),
     )
+
+
+def _reached(settings: Settings, url: str) -> Backend:
+    """The backend of a store; while a far one answers, what will be needed is loaded."""
+    backend = backend_at(url, single_writer=settings.single_writer)
+    if is_remote(url):
+        load_ahead()
+    return backend
 
 
 def _stat(path: str) -> os.stat_result | None:

@@ -313,6 +313,7 @@ def doctor(arguments):
     with ThreadPoolExecutor() as pool:
         pool.submit(time.sleep, 60)
         print("asked", flush=True)
+        time.sleep(60)
 store.doctor = doctor
 from dataset_store.cli import main
 sys.exit(main(["doctor"]))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,40 @@ def test_what_goes_wrong_beside_the_command_is_told_as_python_tells_it():
     assert (printed, code) == ([], 1)
     assert "ZeroDivisionError" in told
     assert ended("def main():\n    raise KeyboardInterrupt")[2] == -2
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_command_that_was_ended_by_a_signal_waits_for_no_thread(code):
+    main = f"""
+def main():
+    threading.Thread(target=time.sleep, args=[60]).start()
+    print("told")
+    return {code}
+"""
+    begun = time.monotonic()
+    assert ended(main) == (["told"], "", code)
+    assert time.monotonic() - begun < 30
+
+
+OPENED = """
+def main():
+    from dataset_store.dataset.workspace import _reached
+    from dataset_store.local.settings import load_settings
+    _reached(load_settings(), "{url}")
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join()
+    print("numpy" in sys.modules)
+    return 0
+"""
+
+
+@pytest.mark.parametrize(("url", "loaded"), [("memory://far", ["True"]), ("/near", ["False"])])
+def test_arrays_are_loaded_while_a_far_store_answers(url, loaded):
+    assert ended(OPENED.format(url=url)) == (loaded, "", 0)
+
+
+def test_a_process_that_may_fork_loads_nothing_ahead():
+    code = f"import sys, threading\n{OPENED.format(url='memory://far')}\nmain()\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")

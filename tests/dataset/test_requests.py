@@ -11,6 +11,7 @@ import pytest
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
 from dataset_store.dataset.maintaining import packs_of_version, repack_packs
+from dataset_store.storage import s3_client
 from dataset_store.testing.folders import write
 
 
@@ -89,6 +90,15 @@ def test_a_small_commit_of_a_new_process_sends_six_requests(sent, home):
     seen = sent()
     assert len(seen) <= 6, seen
     assert "GET log/catalog/000000000000" in seen, "that the log still has what this machine knows of it"
+
+
+def test_who_reads_a_store_and_then_writes_to_it_connects_once(sent, home, monkeypatch):
+    first = version(write(home / "in", {"a": b"a"}))
+    workspaces._open.clear()
+    opened = []
+    monkeypatch.setattr(s3_client, "_open", lambda options, real=s3_client._open: opened.append(1) or real(options))
+    version(home / "in", parent_datasets=[Dataset.get(first.id)])
+    assert len(opened) == 1
 
 
 def test_a_small_commit_of_a_new_machine_looks_behind_the_log_once(sent, home, another_machine):

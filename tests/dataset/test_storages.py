@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 
 import pytest
 from http_server import http_server
@@ -11,6 +12,7 @@ from versions import version_of
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
 from dataset_store.errors import (
+    DatasetNotFound,
     InvalidRequest,
     StoreLacksCreateIfAbsent,
     StoreNotFound,
@@ -68,6 +70,19 @@ def test_a_url_without_a_store_is_not_found(url, monkeypatch):
     with pytest.raises(StoreNotFound) as error:
         Dataset.get(dataset_name="d")
     assert "secret" not in str(error.value)
+
+
+def test_a_store_that_was_replaced_while_a_process_had_it_open_is_written_to_as_it_is_now(home, folder):
+    old = Dataset.create(dataset_name="old")
+    old.sync_folder(folder)
+    old.finalize(auto_upload=True)
+    shutil.rmtree(home / "store")
+    new = Dataset.create(dataset_name="new")
+    new.sync_folder(folder)
+    new.finalize(auto_upload=True)
+    assert read(Dataset.get(new.id).get_local_copy()) == read(folder)
+    with pytest.raises(DatasetNotFound):
+        Dataset.get(old.id)
 
 
 def test_a_server_that_does_not_answer_is_not_an_absent_store(home, monkeypatch):
