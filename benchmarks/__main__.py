@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import peers, plots, publish, quick, report
@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument("--rounds", type=int, default=5, help="with those that the file has")
     running.add_argument("--seed", type=int, default=1)
     running.add_argument("--scratch", type=Path, help="where the images are made: /var/tmp, with --quick /dev/shm")
-    running.add_argument("--into", type=Path, help="a file of samples, added to; rounds that it has are not repeated")
+    running.add_argument(
+        "--into", type=Path, help="a file of samples: whole rounds are added to it, those that it has are not repeated"
+    )
     running.add_argument("--quick", action="store_true", help="only compare with the ratios in quick.json; minutes")
     running.add_argument("--accept", action="store_true", help="with --quick: make what is measured the new ratios")
     commands.add_parser("install", help="install the other systems, and this one as users do; needs root and Debian")
@@ -54,13 +56,19 @@ def run_all(options: argparse.Namespace) -> int:
         for name in options.workload:
             prepared = Prepared.make(WORKLOADS[name](options.scale, options.seed), machine.scratch)
             for number in range(rounds_in(options.into, name), options.rounds):
-                note(options, run_limits(prepared, machine, number))
-                # Each round begins with another one, so that none always follows the same.
-                systems = [one for one in options.system if SYSTEMS[one].reaches_far or not prepared.workload.far]
-                turn = number % len(systems)
-                for system in [*systems[turn:], *systems[:turn]]:
-                    failed += note(options, run(SYSTEMS[system], prepared, machine, number))
+                samples = list(shown(one_round(options, prepared, machine, number)))
+                append(options.into, samples)
+                failed += sum(sample.problem is not None for sample in samples)
     return 1 if failed else 0
+
+
+def one_round(options: argparse.Namespace, prepared: Prepared, machine: Machine, number: int) -> Iterator[Sample]:
+    """What the machine needs for the least, then every system: each round begins with another one."""
+    yield from run_limits(prepared, machine, number)
+    systems = [one for one in options.system if SYSTEMS[one].reaches_far or not prepared.workload.far]
+    turn = number % len(systems)
+    for system in [*systems[turn:], *systems[:turn]]:
+        yield from run(SYSTEMS[system], prepared, machine, number)
 
 
 def rounds_in(path: Path, workload: str) -> int:
@@ -69,14 +77,11 @@ def rounds_in(path: Path, workload: str) -> int:
     return max((sample.round + 1 for sample in samples if sample.workload == workload), default=0)
 
 
-def note(options: argparse.Namespace, samples: Iterable[Sample]) -> int:
-    """Keep and show samples as they come; how many have a problem."""
-    problems = 0
+def shown(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The same samples, each shown as it comes."""
     for sample in samples:
-        append(options.into, sample)
-        problems += sample.problem is not None
         print(line(sample), flush=True)
-    return problems
+        yield sample
 
 
 def install_all(_options: argparse.Namespace) -> int:

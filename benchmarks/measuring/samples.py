@@ -45,9 +45,11 @@ class Sample:
     commands: Sequence[str] = ()
 
 
-def append(path: Path, sample: Sample) -> None:
+def append(path: Path, samples: Iterable[Sample]) -> None:
+    """Add samples to a file, all with one write: a run that is ended before leaves no part of a round."""
+    lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
     with path.open("a") as file:
-        file.write(json.dumps(asdict(sample)) + "\n")
+        file.write(lines)
 
 
 def load(paths: Iterable[Path]) -> Iterator[Sample]:

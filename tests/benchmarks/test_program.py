@@ -75,10 +75,10 @@ def test_a_file_of_two_names_takes_its_bytes_once(tmp_path):
 def test_tables_hold_medians_failures_and_the_best_other_system(tmp_path):
     path = tmp_path / "samples"
     for number, (ours, other) in enumerate([(1.0, 3.0), (9.0, 2.0), (2.0, 8.0)]):
-        append(path, Sample("small", "dataset_store", "diff", number, ours, 1.0, 0.5, 10**8))
-        append(path, Sample("small", "restic", "diff", number, other, 1.0, 0.5, 10**8))
-        append(path, Sample("small", "git", "diff", number, 0.1, 1.0, 0.5, 10**8))
-    append(path, Sample("small", "restic", "list", 0, problem="broken"))
+        append(path, [Sample("small", "dataset_store", "diff", number, ours, 1.0, 0.5, 10**8)])
+        append(path, [Sample("small", "restic", "diff", number, other, 1.0, 0.5, 10**8)])
+        append(path, [Sample("small", "git", "diff", number, 0.1, 1.0, 0.5, 10**8)])
+    append(path, [Sample("small", "restic", "list", 0, problem="broken")])
     text = "\n".join(report.tables(list(load([path]))))
     assert "| dataset_store | 2.00 | - |" in text
     assert "| restic | 3.00 | - (1 failed) |" in text
@@ -89,9 +89,30 @@ def test_a_file_of_samples_tells_how_many_rounds_of_a_workload_it_has(tmp_path):
     samples = tmp_path / "samples.jsonl"
     assert program.rounds_in(samples, "small") == 0
     for number, workload in product(range(3), ("small", "wide")):
-        append(samples, Sample(workload, "restic", "list", number))
-    append(samples, Sample("small", "restic", "list", 3))
+        append(samples, [Sample(workload, "restic", "list", number)])
+    append(samples, [Sample("small", "restic", "list", 3)])
     assert [program.rounds_in(samples, name) for name in ("small", "wide", "chain")] == [4, 3, 0]
+
+
+def test_a_run_that_is_ended_leaves_whole_rounds_and_goes_on_with_the_next(tmp_path, monkeypatch):
+    def run(system, prepared, machine, number):
+        yield Sample(prepared.workload.name, system.name, "list", number)
+        if system.name == "borg" and number == ended_at:
+            sys.exit(143)
+
+    monkeypatch.setattr(program, "run", run)
+    monkeypatch.setattr(program, "run_limits", lambda *_: [])
+    samples = tmp_path / "samples.jsonl"
+    words = ["run", "--workload", "parquet", "--scale", "0.001", "--scratch", str(tmp_path), "--into", str(samples)]
+    words += ["--rounds", "3", "--system", "restic", "borg"]
+    ended_at = 1
+    with pytest.raises(SystemExit):
+        program.main(words)
+    assert [(one.system, one.round) for one in load([samples])] == [("restic", 0), ("borg", 0)]
+    ended_at = None
+    assert program.main(words) == 0
+    told = [(one.system, one.round) for one in load([samples])]
+    assert told == [("restic", 0), ("borg", 0), ("borg", 1), ("restic", 1), ("restic", 2), ("borg", 2)]
 
 
 def test_commands_are_told_as_they_are_typed():
