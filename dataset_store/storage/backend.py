@@ -21,7 +21,8 @@ from typing import NewType, Protocol
 
 from msgspec import Struct
 
-from dataset_store.errors import CorruptObject, InvalidRequest, StorageFailed
+from dataset_store.errors import CorruptObject, InvalidRequest
+from dataset_store.storage.backend_errors import writing_ended
 
 __all__ = [
     "Backend",
@@ -36,7 +37,6 @@ __all__ = [
     "Traits",
     "extent",
     "validate_key",
-    "writing_ended",
 ]
 
 Key = NewType("Key", str)
@@ -243,11 +243,6 @@ class CollectedWriter:
             raise writing_ended(self._key)
         buffers, self._buffers = self._buffers, None
         self._backend.put(self._key, buffers)
-
-
-def writing_ended(key: Key) -> StorageFailed:
-    """What a writer raises that was finished or given up."""
-    return StorageFailed(f"The writing of '{key}' has ended.", "Write it again.")
 
 
 def _is_component(text: str) -> bool:

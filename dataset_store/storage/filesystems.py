@@ -29,6 +29,7 @@ __all__ = [
     "S3",
     "STALL_SECONDS",
     "WEB",
+    "answers",
     "cause",
     "failure",
     "found_nothing",
@@ -95,6 +96,9 @@ _NEVER_SENT: Final = frozenset({"ParamValidationError"})
 """A driver's checks of what it is asked for."""
 
 _DENIED_STATUS: Final = frozenset({401, 403})
+_DENIED_WORDS: Final = "Forbidden: "
+"""How Google's driver begins an `OSError` that tells of a 403 and has no status."""
+
 _UNREACHABLE: Final = frozenset(
     {
         "EndpointConnectionError",
@@ -183,7 +187,8 @@ def failure(error: Exception, doing: str) -> DatasetStoreError:
         return error
     said = f"Cannot {doing}: {_in_words(error)}."
     names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, PermissionError) or names & _DENIED or _status(error) in _DENIED_STATUS:
+    refused = _status(error) in _DENIED_STATUS or str(error).startswith(_DENIED_WORDS)
+    if refused or isinstance(error, PermissionError) or names & _DENIED:
         return AccessDenied(said, "Check the credentials and their rights, then repeat.")
     if names & _NEVER_SENT:
         return InvalidRequest(said, "Check the URL; nothing was sent.")
@@ -195,6 +200,12 @@ def failure(error: Exception, doing: str) -> DatasetStoreError:
 def found_nothing(error: Exception) -> bool:
     """Whether a driver was told that what it asked for is not there."""
     return isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) == 404
+
+
+def answers(error: Exception) -> frozenset[str]:
+    """What a server answered, as HTTP's number; empty where a driver tells of no answer."""
+    status = _status(error)
+    return frozenset() if status is None else frozenset({str(status)})
 
 
 def _status(error: Exception) -> int | None:

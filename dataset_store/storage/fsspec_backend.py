@@ -21,9 +21,9 @@ from typing import Any, Final
 
 from dataset_store.errors import (
     AccessDenied,
+    DatasetStoreError,
     InvalidRequest,
     ObjectMissing,
-    OutcomeUnknown,
     StorageFailed,
     StoreLacksCreateIfAbsent,
     StoreReadOnly,
@@ -42,9 +42,11 @@ from dataset_store.storage.backend import (
     extent,
     validate_key,
 )
+from dataset_store.storage.backend_errors import arrived_short, create_failure, object_missing
 from dataset_store.storage.filesystems import (
     STALL_SECONDS,
     WEB,
+    answers,
     cause,
     failure,
     found_nothing,
@@ -74,9 +76,6 @@ _AT_ONCE: Final = 4
 _SINGLE_PUT: Final = 5 << 30
 _SLOWEST: Final = 64 << 10
 """Bytes a second; an upload that is slower is given up."""
-
-_LOST_RACE: Final = frozenset({"412", "PreconditionFailed"})
-_REFUSES_CONDITIONS: Final = frozenset({"501", "NotImplemented"})
 
 _memory_lock = Lock()
 
@@ -148,7 +147,8 @@ class FsspecBackend:
         try:
             return self._create_shared(path, data) if self._is_shared else self._create_alone(path, data)
         except Exception as error:
-            raise self._create_failure(key, error) from cause(error, self._url)
+            told = self._failure(error, f"create '{key}' in")
+            raise create_failure(key, self.describe(), told, answers(error)) from cause(error, self._url)
 
     def delete_many(self, keys: Iterable[Key]) -> None:
         """Remove objects; see the port."""
@@ -207,7 +207,7 @@ class FsspecBackend:
     def _path(self, key: str) -> str:
         return f"{self._root}/{validate_key(key)}"
 
-    def _failure(self, error: Exception, doing: str) -> Exception:
+    def _failure(self, error: Exception, doing: str) -> DatasetStoreError:
         if found_nothing(error):
             return StoreRootMissing(
                 f"Cannot {doing} {self.describe()}: it is not there.", "Make the bucket or folder, or check the URL."
@@ -278,10 +278,7 @@ class FsspecBackend:
             answer = answer[start:stop]  # a server that does not know ranges sent all of it
         if len(answer) < stop - start:
             extent(part, self._known_size(part.key))
-            raise StorageFailed(
-                f"{self.describe()} sent {len(answer)} bytes of '{part.key}' where {stop - start} were asked for.",
-                "The object is longer: repeat; if it stays so, check what lies between here and the storage.",
-            )
+            raise arrived_short(part.key, len(answer), stop - start, self.describe())
         return bytes(answer)
 
     def _refused(self, part: Span | Tail, error: Exception) -> bytes:
@@ -317,9 +314,7 @@ class FsspecBackend:
         return size
 
     def _missing(self, key: Key) -> ObjectMissing:
-        return ObjectMissing(
-            f"There is no object '{key}' in {self.describe()}.", "Run verify to learn what is affected."
-        )
+        return object_missing(key, self.describe())
 
     def _size(self, path: str) -> int | None:
         """The size of an object; None where there is none. Errors are the driver's own."""
@@ -400,10 +395,6 @@ class FsspecBackend:
                 self._fs.pipe_file(path, data, mode="create", **self._one_request(len(data)))
         except FileExistsError:
             return False
-        except Exception as error:
-            if _codes(error) & _LOST_RACE:
-                return False
-            raise
         return True
 
     def _create_alone(self, path: str, data: bytes) -> bool:
@@ -412,22 +403,6 @@ class FsspecBackend:
                 return False
             self._write(path, data)
             return True
-
-    def _create_failure(self, key: Key, error: Exception) -> Exception:
-        if _codes(error) & _REFUSES_CONDITIONS:
-            return StoreLacksCreateIfAbsent(
-                f"Cannot create '{key}': {self.describe()} does not know conditional writes.",
-                "Use a storage that honours If-None-Match; reading is safe.",
-            )
-        told = self._failure(error, f"create '{key}' in")
-        if isinstance(told, AccessDenied | StoreRootMissing) or not isinstance(told, StorageFailed):
-            return told  # it was refused, and not made
-        answered = " ".join(sorted(_codes(error)))
-        return OutcomeUnknown(
-            f"'{key}' in {self.describe()} may or may not have been made: "
-            f"{f'the answer was {answered}' if answered else 'no answer came'}.",
-            "Read it back to learn.",
-        )
 
     # Listing
 
@@ -450,18 +425,6 @@ def _read_file(file: Any, start: int, stop: int | None) -> bytes:
     file.seek(start)
     data: bytes = file.read() if stop is None else file.read(stop - start)
     return data
-
-
-def _codes(error: BaseException | None) -> set[str]:
-    """What servers answered, through all causes: S3's codes, and HTTP's numbers."""
-    found: set[str] = set()
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):
-            found.add(str(response.get("Error", {}).get("Code")))
-            found.add(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode")))
-        error = error.__cause__
-    return found
 
 
 def _modified(info: dict[str, Any]) -> float:

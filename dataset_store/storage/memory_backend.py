@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from dataset_store.errors import ObjectMissing
 from dataset_store.storage.backend import (
     Buffers,
     CollectedWriter,
@@ -21,6 +20,7 @@ from dataset_store.storage.backend import (
     extent,
     validate_key,
 )
+from dataset_store.storage.backend_errors import object_missing
 
 __all__ = ["MemoryBackend"]
 
@@ -90,6 +90,6 @@ class MemoryBackend:
 
 def _cut(part: Span | Tail, data: bytes | None) -> bytes:
     if data is None:
-        raise ObjectMissing(f"There is no object '{part.key}' in memory.", "Run verify to learn what is affected.")
+        raise object_missing(part.key, "memory")
     start, stop = extent(part, len(data))
     return data[start:stop]

@@ -25,7 +25,6 @@ from dataset_store.errors import (
     CorruptObject,
     DiskFull,
     InvalidRequest,
-    ObjectMissing,
     OutcomeUnknown,
     StorageFailed,
     StoreReadOnly,
@@ -41,8 +40,8 @@ from dataset_store.storage.backend import (
     Traits,
     extent,
     validate_key,
-    writing_ended,
 )
+from dataset_store.storage.backend_errors import object_missing, writing_ended
 from dataset_store.storage.new_files import NO_NAMELESS_FILES, LinkInDoubtError, NewFile, flush_folder
 
 __all__ = ["TEMP_FOLDER", "PosixBackend"]
@@ -219,9 +218,7 @@ class PosixBackend:
                 return _read_extents(key, file, [extent(part, size) for part in parts])
         except _ABSENT as error:
             self._require_root()
-            raise ObjectMissing(
-                f"There is no object '{key}' in {self._root}.", "Run verify to learn what is affected."
-            ) from error
+            raise object_missing(key, self._root) from error
         except OSError as error:
             raise self._failure(error, f"read '{key}'") from error
 

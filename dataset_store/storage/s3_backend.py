@@ -13,11 +13,8 @@ from typing import Final, TypeVar
 
 from dataset_store.errors import (
     AccessDenied,
+    DatasetStoreError,
     InvalidRequest,
-    ObjectMissing,
-    OutcomeUnknown,
-    StorageFailed,
-    StoreLacksCreateIfAbsent,
     StoreRootMissing,
 )
 from dataset_store.storage.backend import (
@@ -32,6 +29,7 @@ from dataset_store.storage.backend import (
     extent,
     validate_key,
 )
+from dataset_store.storage.backend_errors import arrived_short, create_failure, object_missing
 from dataset_store.storage.filesystems import cause, failure, given_options, redacted
 from dataset_store.storage.s3_client import REQUESTS_AT_ONCE, BucketClient
 
@@ -41,7 +39,6 @@ _TRAITS: Final = Traits(hole_bytes=256 << 10, at_once=4, create_is_promised=Fals
 
 _LARGEST: Final = 1 << 62
 _LOST_RACE: Final = frozenset({"412", "PreconditionFailed"})
-_REFUSES_CONDITIONS: Final = frozenset({"501", "NotImplemented"})
 _NOT_THERE: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket"})
 _NO_SUCH_RANGE: Final = frozenset({"416", "InvalidRange"})
 _DENIED: Final = frozenset({"401", "403", "ExpiredToken", "InvalidToken"})
@@ -105,7 +102,8 @@ class S3Backend:
         except Exception as error:
             if _codes(error) & _LOST_RACE:
                 return False
-            raise self._create_failure(key, error) from cause(error, self._url)
+            told = self._failure(error, f"create '{key}' in")
+            raise create_failure(key, self.describe(), told, _codes(error)) from cause(error, self._url)
         return True
 
     def delete_many(self, keys: Iterable[Key]) -> None:
@@ -192,10 +190,7 @@ class S3Backend:
 
     def _too_short(self, part: Span, found: int) -> Exception:
         self._empty(part)  # an object that ends before is damaged, and says so
-        return StorageFailed(
-            f"{self.describe()} sent {found} bytes of '{part.key}' where {part.stop - part.start} were asked for.",
-            "The object is longer: repeat; if it stays so, check what lies between here and the storage.",
-        )
+        return arrived_short(part.key, found, part.stop - part.start, self.describe())
 
     # Deleting
 
@@ -214,12 +209,10 @@ class S3Backend:
 
     def _read_failure(self, key: Key, error: Exception) -> Exception:
         if _codes(error) & _NOT_THERE:
-            return ObjectMissing(
-                f"There is no object '{key}' in {self.describe()}.", "Run verify to learn what is affected."
-            )
+            return object_missing(key, self.describe())
         return self._failure(error, f"read '{key}' from", reads=True)
 
-    def _failure(self, error: Exception, doing: str, *, reads: bool = False) -> Exception:
+    def _failure(self, error: Exception, doing: str, *, reads: bool = False) -> DatasetStoreError:
         codes = _codes(error)
         if codes & _NOT_THERE:
             return StoreRootMissing(
@@ -233,23 +226,6 @@ class S3Backend:
                 "Check the credentials: who may not list the bucket (s3:ListBucket) is told so of what is absent."
             )
         return told
-
-    def _create_failure(self, key: Key, error: Exception) -> Exception:
-        codes = _codes(error)
-        if codes & _REFUSES_CONDITIONS:
-            return StoreLacksCreateIfAbsent(
-                f"Cannot create '{key}': {self.describe()} does not know conditional writes.",
-                "Use a storage that honours If-None-Match; reading is safe.",
-            )
-        told = self._failure(error, f"create '{key}' in")
-        if isinstance(told, AccessDenied | StoreRootMissing) or not isinstance(told, StorageFailed):
-            return told  # it was refused, and not made
-        answered = " ".join(sorted(codes))
-        return OutcomeUnknown(
-            f"'{key}' in {self.describe()} may or may not have been made: "
-            f"{f'the answer was {answered}' if answered else 'no answer came'}.",
-            "Read it back to learn.",
-        )
 
 
 def _credentials(user: str) -> dict[str, str]:

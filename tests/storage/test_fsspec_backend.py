@@ -140,12 +140,20 @@ class Answered(Exception):
         self.status_code = status_code
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, AccessDenied), (403, AccessDenied), (404, StoreRootMissing)])
-def test_what_a_server_refuses_was_not_made_whatever_its_driver_raises(monkeypatch, status, kind):
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (Answered(401), AccessDenied),
+        (Answered(403), AccessDenied),
+        (OSError("Forbidden: bucket/object\nRequestId:1234"), AccessDenied),  # so gcsfs tells of a 403
+        (Answered(404), StoreRootMissing),
+    ],
+)
+def test_what_a_server_refuses_was_not_made_whatever_its_driver_raises(monkeypatch, answer, kind):
     backend = FsspecBackend("memory://refused/store")
 
     def refuse(*_, **__):
-        raise Answered(status)
+        raise answer
 
     monkeypatch.setattr(backend._fs, "pipe_file", refuse)
     for write in (backend.put, backend.create):
@@ -154,14 +162,28 @@ def test_what_a_server_refuses_was_not_made_whatever_its_driver_raises(monkeypat
         assert "RequestId" not in str(refused.value)
 
 
-def test_an_answer_that_says_nothing_of_the_outcome_leaves_it_open(monkeypatch):
+@pytest.mark.parametrize(
+    ("answer", "told"), [(Answered(500), "the answer was 500"), (TimeoutError(), "no answer came")], ids=["500", "none"]
+)
+def test_an_answer_that_says_nothing_of_the_outcome_leaves_it_open(monkeypatch, answer, told):
     backend = FsspecBackend("memory://open/store")
 
     def break_off(*_, **__):
-        raise Answered(500)
+        raise answer
 
     monkeypatch.setattr(backend._fs, "pipe_file", break_off)
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknown, match=told):
+        backend.create(Key("log/0"), [b"x"])
+
+
+def test_a_server_that_does_not_know_conditions_is_told_of_and_nothing_was_made(monkeypatch):
+    backend = FsspecBackend("memory://unconditional/store")
+
+    def refuse(*_, **__):
+        raise Answered(501)
+
+    monkeypatch.setattr(backend._fs, "pipe_file", refuse)
+    with pytest.raises(StoreLacksCreateIfAbsent, match="log/0"):
         backend.create(Key("log/0"), [b"x"])
 
 
