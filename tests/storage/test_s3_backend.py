@@ -297,9 +297,10 @@ def test_a_server_that_takes_no_more_of_an_upload_is_given_up(s3_bucket, s3_prox
 @pytest.mark.heavy
 def test_an_interrupt_ends_a_process_that_waits_for_a_silent_server_in_time(s3_bucket, s3_proxy):
     script = (
-        "import sys\n"
+        "import signal, sys\n"
         "from dataset_store.storage.backend import Key\n"
         "from dataset_store.storage.s3_backend import S3Backend\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets jobs in the background ignore it\n"
         "backend = S3Backend(sys.argv[1])\n"
         "print('asking', flush=True)\n"
         "backend.get_many([Key(f'packs/{number}') for number in range(1_000)])\n"
