@@ -20,7 +20,8 @@ FIGURES = PAGE.parent / "figures"
 HEAD = """# The published run
 
 Made by `python -m benchmarks publish` of the samples in `benchmarks/published`. [Performance](performance.md) says why
-targets are missed; what each operation is, and what a run minds, is in [benchmarks](../benchmarks/README.md).
+targets are missed; what each operation is, and what a run minds, is in [benchmarks](../benchmarks/README.md). Each
+workload was measured, every system in turn, on the day that stands with it, with this package as it was then.
 """
 
 
@@ -49,15 +50,16 @@ def _lines(samples: Sequence[Sample], about: Mapping[str, Mapping[str, str]]) ->
     yield "Medians of one run. *Others* keep versions, by storing once what is the same, or by copying.\n"
     yield from report.table(["workload", "operation", "aimed at", "found", ""], targets.rows(samples))
     for workload, some in report.by_workload(samples).items():
-        yield f"## {workload}\n\n{WORKLOADS[workload].about}\n"
+        yield f"## {workload}\n\n{WORKLOADS[workload].about}; measured on {about['measured'][workload]}.\n"
         yield f"![What each system took for each operation](figures/{workload}.svg)\n"
         yield from report.of_workload(some)
     yield from report.commands(samples)
 
 
 def about() -> dict[str, dict[str, str]]:
-    """This machine, and the versions of the systems that are installed on it."""
-    return {"machine": machine(), "versions": versions()}
+    """This machine, the versions of the systems that are installed on it, and the days of what is published."""
+    measured = json.loads(ABOUT.read_text())["measured"] if ABOUT.exists() else {}
+    return {"machine": machine(), "versions": versions(), "measured": measured}
 
 
 def machine() -> dict[str, str]:

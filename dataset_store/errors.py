@@ -32,6 +32,7 @@
         ├── OutcomeUnknown        a create whose reply was lost (handled inside, never shown)
         ├── StoreReadOnly
         │   └── StoreLacksCreateIfAbsent  two writers cannot be kept apart there
+        ├── StorageRefused        it does not carry out such a request, however often it is sent
         ├── DiskFull
         └── AccessDenied
 
@@ -261,6 +262,12 @@ class StorageFailed(DatasetStoreError):
     """The store or the disk refused. Nothing acknowledged is lost; the call can be repeated."""
 
     kind = "storage-failed"
+
+
+class StorageRefused(StorageFailed):
+    """The storage does not carry out such a request, however often it is sent."""
+
+    kind = "storage-refused"
 
 
 class WorkerFailed(StorageFailed):

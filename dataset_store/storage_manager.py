@@ -20,7 +20,6 @@ from dataset_store.core.digest import hash32
 from dataset_store.core.paths import to_key, to_path
 from dataset_store.core.wildcards import globbed
 from dataset_store.errors import (
-    AccessDenied,
     DatasetStoreError,
     InvalidRequest,
     PathNotFound,
@@ -32,6 +31,7 @@ from dataset_store.local.archives import ARCHIVES
 from dataset_store.local.local_copies import LocalCopies
 from dataset_store.local.os_errors import naming_writes
 from dataset_store.local.settings import load_settings, require_own_folders
+from dataset_store.storage.backend_errors import may_pass
 from dataset_store.storage.filesystems import WEB, is_remote, local_path, redacted, scheme_of
 from dataset_store.storage.remote_objects import (
     RemoteObject,
@@ -410,10 +410,8 @@ def _send(path: str, url: str, retries: int) -> None:
     for left in range(retries, -1, -1):
         try:
             write_object(path, url)
-        except AccessDenied:
-            raise
-        except StorageFailed:
-            if not left:
+        except StorageFailed as error:
+            if not left or not may_pass(error):
                 raise
             time.sleep(pause)
             pause *= 2

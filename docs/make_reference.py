@@ -10,14 +10,14 @@ from pathlib import Path
 
 from dataset_store import Dataset, StorageManager, errors
 from dataset_store.cli.arguments import PROGRAM, build_parser
-from dataset_store.dataset.differences import Change, DatasetDiff, TableChange
-from dataset_store.dataset.history import Lineage
-from dataset_store.dataset.links import LinkEntry
-from dataset_store.dataset.listing import FileEntry
-from dataset_store.dataset.reports import Logger, Report
-from dataset_store.dataset.transferring import Transferred, TransferReport
-from dataset_store.dataset.uploading import UploadReport
-from dataset_store.dataset.verifying import FolderReport
+from dataset_store.dataset.annotations.reports import Logger, Report
+from dataset_store.dataset.catalog.differences import Change, DatasetDiff, TableChange
+from dataset_store.dataset.catalog.history import Lineage
+from dataset_store.dataset.checks.verifying import FolderReport
+from dataset_store.dataset.entries.links import LinkEntry
+from dataset_store.dataset.entries.listing import FileEntry
+from dataset_store.dataset.transfers.transferring import Transferred, TransferReport
+from dataset_store.dataset.uploads.uploading import UploadReport
 
 DOCS = Path(__file__).parent
 CLASSES = [Dataset, StorageManager]
@@ -47,7 +47,7 @@ COMMANDS = """\
 
 Written from the grammar by `docs/make_reference.py`. Names and flags are those of `clearml-data` where it has them. A
 folder remembers the version begun in it, so `--id` is rarely needed. Every command takes `--store URL` and `--debug`;
-each that reads takes `--json`.
+those that list or report take `--json`.
 
 The store is the one that `--store` names; else, for commands about the version that the working folder remembers, the
 one that it was begun in; else that of `DATASET_STORE_URL`; else that of the settings file; else a folder under the data
@@ -74,11 +74,11 @@ def reference() -> str:
 
 def of_class(kind: type, *, members: bool, level: str = "##") -> str:
     lines = [f"{level} {kind.__name__}\n", text(inspect.getdoc(kind) or "")]
+    ours = {name for base in kind.__mro__ if base.__module__.startswith("dataset_store.") for name in vars(base)}
     for name, member in inspect.getmembers(kind) if members else ():
-        if not name.startswith("_") and (inspect.isroutine(member) or isinstance(member, property)):
-            about = inspect.getdoc(member)
-            if about and inspect.getmodule(member if not isinstance(member, property) else member.fget) is not None:
-                lines.append(f"{level}# `{kind.__name__}.{name}`\n\n{fenced(signature(name, member))}\n{text(about)}")
+        about = inspect.getdoc(member) if inspect.isroutine(member) or isinstance(member, property) else None
+        if about and name in ours and not name.startswith("_"):
+            lines.append(f"{level}# `{kind.__name__}.{name}`\n\n{fenced(signature(name, member))}\n{text(about)}")
     return "\n".join(lines)
 
 
@@ -106,11 +106,12 @@ def plain(annotation: object) -> str:
 
 
 def text(about: str) -> str:
-    """A docstring as Markdown: sections become lists."""
+    """A docstring as Markdown: sections become lists, and what comes back is told in a sentence."""
     first, *rest = SECTION.split(about)
     parts = [first.strip() + "\n"]
     for title, body in zip(rest[::2], rest[1::2], strict=True):
-        parts.append(f"*{title}*\n\n{items(inspect.cleandoc(body))}\n")
+        said = inspect.cleandoc(body)
+        parts.append(f"*{title}*\n\n{said if title in {'Returns', 'Yields'} else items(said)}\n")
     return "\n".join(parts)
 
 
@@ -134,13 +135,14 @@ def commands() -> str:
     parts = [COMMANDS]
     for name, command in choices.items():
         example = (command.epilog or "").partition("Example:\n  ")[2]
-        rows = [
-            f"* `{', '.join(action.option_strings) or action.metavar or action.dest}{value(action)}`: {action.help}"
-            for action in command._actions
-            if action.dest not in {"help", "store", "debug"}
-        ]
+        rows = [shown(action) for action in command._actions if action.dest not in {"help", "store", "debug"}]
         parts.append(f"## {name}\n\n{command.description}\n\n" + "\n".join(rows) + f"\n\n{fenced(example)}")
     return "\n".join(parts).replace(f"usage: {PROGRAM}", "")
+
+
+def shown(action: argparse.Action) -> str:
+    names = ", ".join(action.option_strings) or action.metavar or action.dest
+    return f"* `{names}{value(action)}`: {(action.help or '') % vars(action)}"
 
 
 def value(action: argparse.Action) -> str:

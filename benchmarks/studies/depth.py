@@ -100,9 +100,9 @@ def read_as_fresh_machine(home: Path, version: str, parent: str) -> dict[str, in
         space.refresh()
         log_objects = backends[-1].snapshot().objects_read
         root, before = root_of(space.base_of(version)), root_of(space.base_of(parent))
-        listing = Counted(space.repository.nodes)
+        listing = Counted(space.store.nodes)
         read_all(root, listing)
-        difference = Counted(space.repository.nodes)
+        difference = Counted(space.store.nodes)
         changed = len(diff(before, root, difference))
     shutil.rmtree(fresh, ignore_errors=True)
     return {

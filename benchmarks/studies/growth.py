@@ -79,10 +79,10 @@ class Series:
         from dataset_store.core.packfile import PackRef
         from dataset_store.storage.trees import write_tree
 
-        repository = self.workspace.repository
-        writer = repository.pack_writer(0)
+        store = self.workspace.store
+        writer = store.pack_writer(0)
         changes = Changes(entries_of(numbers, self.rng, PackRef(0, PackName(self.rng.bytes(16)))), [])
-        self.tree = write_tree(self.tree, changes, writer, repository.nodes)
+        self.tree = write_tree(self.tree, changes, writer, store.nodes)
         writer.flush()
 
     def fill(self, size: int) -> None:
@@ -94,7 +94,7 @@ class Series:
         starts = range(0, size, PART)
         pack = PackRef(0, PackName(self.rng.bytes(16)))
         parts = (entries_of(np.arange(start, min(start + PART, size)), self.rng, pack) for start in starts)
-        writer = self.workspace.repository.pack_writer(0)
+        writer = self.workspace.store.pack_writer(0)
         self.tree = write_new_tree(parts, writer, NoKeeper())
         writer.flush()
 
@@ -115,7 +115,7 @@ class Series:
             metadata={},
             producer=None,
         )
-        self.workspace.repository.catalog.commit(lambda _catalog: entry)
+        self.workspace.store.catalog.commit(lambda _catalog: entry)
         self.parents = (entry.commit,)
 
 

@@ -11,8 +11,8 @@ from dataset_store import __version__
 from dataset_store.cli import flags
 from dataset_store.cli.command import PROGRAM, STORE, STORE_VARIABLE, Commands, command
 from dataset_store.cli.parser import Parser
-from dataset_store.cli.sharing import clone, pull, push
-from dataset_store.cli.upkeep import expire, gc, repack, repair
+from dataset_store.cli.sharing_arguments import clone, pull, push
+from dataset_store.cli.upkeep_arguments import expire, gc, repack, repair
 
 __all__ = ["PROGRAM", "STORE_VARIABLE", "build_parser"]
 

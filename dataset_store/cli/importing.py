@@ -9,14 +9,14 @@ from dataset_store.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
-    from dataset_store.dataset.histories import Step
+    from dataset_store.dataset.importing import Step
 
 __all__ = ["import_"]
 
 
 def import_(arguments: Namespace) -> int:
     """Make a version of each step of a history."""
-    from dataset_store.dataset.histories import dvc_history, folder_history, import_history, steps_taken
+    from dataset_store.dataset.importing import dvc_history, folder_history, import_history, steps_taken
 
     if (arguments.folders is None) == (arguments.dvc is None):
         raise InvalidRequest("Either --folders or --dvc says what to take.", "See `dataset-store import --help`.")

@@ -14,7 +14,7 @@ from dataset_store.errors import InvalidRequest
 if TYPE_CHECKING:
     from dataset_store.core.catalog import Version
     from dataset_store.core.packfile import PackRef
-    from dataset_store.dataset.maintaining import Expiry
+    from dataset_store.dataset.upkeep.maintaining import Expiry
     from dataset_store.dataset.workspace import Workspace
     from dataset_store.storage.collecting import Collection
     from dataset_store.storage.repacking import Candidate
@@ -24,7 +24,7 @@ __all__ = ["expire", "gc", "repack"]
 
 def gc(arguments: Namespace) -> int:
     """Delete the packs that nothing needs, or tell which these are."""
-    from dataset_store.dataset.maintaining import collect_garbage, drop_hold
+    from dataset_store.dataset.upkeep.maintaining import collect_garbage, drop_hold
     from dataset_store.dataset.workspace import open_workspace
 
     workspace = open_workspace()
@@ -44,7 +44,7 @@ def gc(arguments: Namespace) -> int:
 
 def repack(arguments: Namespace) -> int:
     """Copy what lives of wasteful packs, or of those of a version, into new packs."""
-    from dataset_store.dataset.maintaining import packs_of_version, repack_packs, wasteful_packs
+    from dataset_store.dataset.upkeep.maintaining import packs_of_version, repack_packs, wasteful_packs
     from dataset_store.dataset.workspace import open_workspace
 
     workspace = open_workspace()
@@ -75,8 +75,8 @@ def repack(arguments: Namespace) -> int:
 def expire(arguments: Namespace) -> int:
     """Delete the versions that no rule keeps, or tell which these are."""
     from dataset_store.core.catalog import Query
-    from dataset_store.dataset.maintaining import KeepRules
-    from dataset_store.dataset.maintaining import expire as expire_versions
+    from dataset_store.dataset.upkeep.maintaining import KeepRules
+    from dataset_store.dataset.upkeep.maintaining import expire as expire_versions
     from dataset_store.dataset.workspace import open_workspace
 
     if (arguments.project is not None or arguments.name is not None) == arguments.all:

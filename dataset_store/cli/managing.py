@@ -51,8 +51,8 @@ def set_description(arguments: Namespace) -> int:
 def delete(arguments: Namespace) -> int:
     """Delete a version, or all of a dataset."""
     from dataset_store.core.catalog import Query
-    from dataset_store.dataset import deleting
     from dataset_store.dataset.dataset import require_one_way
+    from dataset_store.dataset.upkeep import deleting
     from dataset_store.dataset.workspace import open_workspace
 
     named = (arguments.project, arguments.name, arguments.version)
@@ -99,7 +99,7 @@ def move(arguments: Namespace) -> int:
 def search(arguments: Namespace) -> int:
     """Look for versions by parts of their names."""
     from dataset_store.core.tag_filters import parse_tags
-    from dataset_store.dataset import searching
+    from dataset_store.dataset.catalog import searching
     from dataset_store.dataset.workspace import open_workspace
 
     meant = searching.Search(

@@ -13,9 +13,9 @@ from dataset_store.core.packfile import pack_key
 from dataset_store.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from dataset_store.dataset.repairing import Repair
-    from dataset_store.dataset.store_check import AffectedVersion, StoreCheck
-    from dataset_store.dataset.surveying import Depth
+    from dataset_store.dataset.checks.repairing import Repair
+    from dataset_store.dataset.checks.store_check import AffectedVersion, StoreCheck
+    from dataset_store.dataset.checks.surveying import Depth
     from dataset_store.storage.findings import Finding
 
 __all__ = ["repair", "verify_all"]
@@ -26,7 +26,7 @@ _TOLD_AT_MOST = 20
 
 def verify_all(arguments: Namespace) -> int:
     """Check a whole store; every byte of it, a sample of its data, or its structure only."""
-    from dataset_store.dataset.store_check import verify_store
+    from dataset_store.dataset.checks.store_check import verify_store
     from dataset_store.dataset.workspace import open_workspace
 
     found = verify_store(open_workspace(), _depth(arguments), show_progress=True)
@@ -48,8 +48,8 @@ def verify_all(arguments: Namespace) -> int:
 
 def repair(arguments: Namespace) -> int:
     """Restore what a store has lost, or tell what could be restored."""
-    from dataset_store.dataset.repairing import repair_store
-    from dataset_store.dataset.surveying import EVERY_BYTE, STRUCTURE
+    from dataset_store.dataset.checks.repairing import repair_store
+    from dataset_store.dataset.checks.surveying import EVERY_BYTE, STRUCTURE
     from dataset_store.dataset.workspace import open_workspace
 
     done = repair_store(
@@ -121,7 +121,7 @@ def _repair_document(done: "Repair", *, applied: bool) -> dict[str, Any]:
 
 
 def _depth(arguments: Namespace) -> "Depth":
-    from dataset_store.dataset.surveying import EVERY_BYTE, STRUCTURE, Depth
+    from dataset_store.dataset.checks.surveying import EVERY_BYTE, STRUCTURE, Depth
     from dataset_store.local.settings import parse_bytes
 
     if arguments.structure and arguments.sample is not None:

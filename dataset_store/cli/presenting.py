@@ -8,7 +8,7 @@ from dataset_store.core.version_numbers import rank, title_of
 
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
-    from dataset_store.dataset.overview import VersionSummary
+    from dataset_store.dataset.catalog.overview import VersionSummary
 
 __all__ = [
     "NOT_APPLIED",

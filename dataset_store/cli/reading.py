@@ -26,9 +26,9 @@ from dataset_store.local.os_errors import naming_writes
 
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
-    from dataset_store.dataset.differences import Change, TableChange
-    from dataset_store.dataset.links import LinkEntry
-    from dataset_store.dataset.listing import FileEntry
+    from dataset_store.dataset.catalog.differences import Change, TableChange
+    from dataset_store.dataset.entries.links import LinkEntry
+    from dataset_store.dataset.entries.listing import FileEntry
 
 __all__ = ["cat", "diff", "get", "list_", "log", "status", "tag"]
 
@@ -262,7 +262,7 @@ def _list_changes(dataset: "Dataset", arguments: Namespace) -> int:
 def _list_versions(arguments: Namespace) -> int:
     from dataset_store.core.catalog import Query
     from dataset_store.core.tag_filters import parse_tags
-    from dataset_store.dataset.overview import draft_is_meant, drafts_of, versions_of
+    from dataset_store.dataset.catalog.overview import draft_is_meant, drafts_of, versions_of
     from dataset_store.dataset.workspace import open_workspace
 
     workspace = open_workspace()

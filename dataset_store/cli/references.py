@@ -46,7 +46,7 @@ def full_id(text: str, workspace: "Workspace | None" = None) -> str:
     if not found:
         from dataset_store.cli.session import store_url
 
-        store = store_url() if workspace is None else workspace.repository.backend.describe()
+        store = store_url() if workspace is None else workspace.store.backend.describe()
         raise DatasetNotFound(
             f"No version or draft in {store} has an id that begins with {text}.",
             "List them with `dataset-store list --versions`.",
@@ -95,7 +95,7 @@ def project_meant(project: str | None, name: str) -> str:
         DatasetNotFound: There is none of that name.
         Conflict: Several projects have one.
     """
-    from dataset_store.dataset.catalog_changes import dataset_named
+    from dataset_store.dataset.catalog.changing import dataset_named
     from dataset_store.dataset.workspace import open_workspace
 
     return project if project is not None else dataset_named(open_workspace().refresh(), None, name).project
@@ -107,7 +107,7 @@ def require_one_dataset(catalog: "Catalog", arguments: Namespace, *, archived: b
     Raises:
         Conflict: There are several.
     """
-    from dataset_store.dataset.catalog_changes import require_one_named
+    from dataset_store.dataset.catalog.changing import require_one_named
 
     if arguments.name is not None and arguments.project is None:
         require_one_named(catalog, arguments.name, archived=archived)

@@ -22,10 +22,10 @@ from dataset_store.errors import DatasetStoreError, InvalidRequest, NotFinal
 
 if TYPE_CHECKING:
     from dataset_store.dataset import Dataset
-    from dataset_store.dataset.overview import StorageUsage, StoreUsage
-    from dataset_store.dataset.surviving import Lost
-    from dataset_store.dataset.usage import DataUsage
-    from dataset_store.dataset.verifying import FolderReport, StoreReport
+    from dataset_store.dataset.catalog.overview import StorageUsage, StoreUsage
+    from dataset_store.dataset.catalog.usage import DataUsage
+    from dataset_store.dataset.checks.surviving import Lost
+    from dataset_store.dataset.checks.verifying import FolderReport, StoreReport
     from dataset_store.dataset.workspace import Workspace
 
 __all__ = ["config", "doctor", "stats", "verify"]
@@ -62,7 +62,7 @@ def _require_one_meaning(arguments: Namespace) -> None:
 
 
 def _verify_folder(dataset: "Dataset", arguments: Namespace) -> int:
-    from dataset_store.dataset.verifying import verify_folder
+    from dataset_store.dataset.checks.verifying import verify_folder
     from dataset_store.dataset.workspace import open_workspace
 
     report = verify_folder(open_workspace(), dataset.id, arguments.folder, sizes_only=arguments.filesize)
@@ -85,7 +85,7 @@ def _folder_verdict(dataset: "Dataset", arguments: Namespace, report: "FolderRep
 
 
 def _verify_stored(dataset: "Dataset", arguments: Namespace) -> int:
-    from dataset_store.dataset.verifying import verify_stored
+    from dataset_store.dataset.checks.verifying import verify_stored
     from dataset_store.dataset.workspace import open_workspace
 
     report = verify_stored(open_workspace(), dataset.id, ask_links=arguments.links, show_progress=True)
@@ -175,7 +175,7 @@ def _final(dataset: "Dataset") -> "Dataset":
 def stats(arguments: Namespace) -> int:
     """Tell how much a store holds: one version, or all."""
     from dataset_store.core.catalog import Query
-    from dataset_store.dataset.overview import summary_of, usage_of, versions_of
+    from dataset_store.dataset.catalog.overview import summary_of, usage_of, versions_of
     from dataset_store.dataset.workspace import open_workspace
 
     chosen = _final(version_meant(arguments)) if is_named(arguments) else None
@@ -210,7 +210,7 @@ def stats(arguments: Namespace) -> int:
 
 
 def _data_usage(workspace: "Workspace") -> "DataUsage":
-    from dataset_store.dataset.usage import data_usage
+    from dataset_store.dataset.catalog.usage import data_usage
 
     return data_usage(workspace, list(workspace.catalog.live_versions()))
 
@@ -339,7 +339,8 @@ def _installation() -> Iterator[_Finding]:
     import zstandard
 
     from dataset_store.core.chunking import ACTIVE_KERNEL
-    from dataset_store.local.batches import compiled
+    from dataset_store.core.key_tables import compiled as keys_compiled
+    from dataset_store.local.batches import compiled as files_compiled
 
     native = find_spec("dataset_store.core._cdc")
     yield _fact("version", __version__)
@@ -353,8 +354,8 @@ def _installation() -> Iterator[_Finding]:
         # Absent is slow; there and not usable is broken.
         sound=native is None or ACTIVE_KERNEL == "c",
     )
-    yes, how = ("yes", "compiled") if compiled() else ("no", "slower, one by one")
-    yield _fact("files_in_batches", yes, how)
+    for name, compiled in (("files_in_batches", files_compiled()), ("keys_in_batches", keys_compiled())):
+        yield _fact(name, *(("yes", "compiled") if compiled else ("no", "slower, one by one")))
     yield _fact("lmdb", ".".join(map(str, lmdb.version())), f"python package {lmdb.__version__}")
     yield _fact("zstd", ".".join(map(str, zstandard.ZSTD_VERSION)), f"python package {zstandard.__version__}")
     yield _fact("blake3", blake3.__version__)
@@ -364,8 +365,8 @@ def _installation() -> Iterator[_Finding]:
 def _store_findings() -> Iterator[_Finding]:
     """Whether the store answers, asked of itself: what this machine remembers of it does not count."""
     from dataset_store.core.envelope import decode_config
-    from dataset_store.storage.repository import fetch_config
     from dataset_store.storage.storages import backend_at
+    from dataset_store.storage.store import fetch_config
 
     url = store_url()
     yield _fact("store", url)
@@ -407,7 +408,9 @@ def _folders() -> Iterator[_Finding]:
     yield _Finding("index_bytes", indexes, size(indexes))
     copies = _local_copies(settings.cache)
     yield _Finding("local_copies", len(copies), str(len(copies)))
-    yield _Finding("local_copy_bytes", sum(copies), f"{size(sum(copies))} of at most {size(settings.cache_bytes)}")
+    yield _Finding(
+        "local_copy_bytes", sum(copies), f"{size(sum(copies))}, at most {size(settings.cache_bytes)} of each store"
+    )
     yield _fact("data", settings.data)
     drafts = os.path.join(settings.data, "drafts")
     count = sum(len(_names(os.path.join(drafts, store))) for store in _names(drafts))

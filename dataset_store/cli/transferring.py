@@ -14,7 +14,7 @@ from dataset_store.errors import InvalidRequest, NotFinal
 if TYPE_CHECKING:
     from dataset_store.core.catalog import Query
     from dataset_store.dataset import Dataset
-    from dataset_store.dataset.transferring import Transferred, TransferReport
+    from dataset_store.dataset.transfers.transferring import Transferred, TransferReport
     from dataset_store.dataset.workspace import Workspace
 
 __all__ = ["clone", "pull", "push"]
@@ -24,7 +24,7 @@ _TOLD = {"there": "is there already", "deleted there": "was deleted there, and i
 
 def push(arguments: Namespace) -> int:
     """Send a version and its history to another store."""
-    from dataset_store.dataset.transferring import chosen
+    from dataset_store.dataset.transfers.transferring import chosen
     from dataset_store.dataset.workspace import open_workspace
 
     _require_one_choice(arguments)
@@ -37,7 +37,7 @@ def push(arguments: Namespace) -> int:
 
 def pull(arguments: Namespace) -> int:
     """Fetch a version and its history from another store."""
-    from dataset_store.dataset.transferring import chosen
+    from dataset_store.dataset.transfers.transferring import chosen
     from dataset_store.dataset.workspace import open_workspace
 
     _require_one_choice(arguments)
@@ -52,7 +52,7 @@ def pull(arguments: Namespace) -> int:
 
 def clone(arguments: Namespace) -> int:
     """Bring all versions of a store into another one."""
-    from dataset_store.dataset.transferring import chosen
+    from dataset_store.dataset.transfers.transferring import chosen
     from dataset_store.dataset.workspace import open_workspace
 
     source = open_workspace(arguments.url)
@@ -89,7 +89,7 @@ def _query(arguments: Namespace) -> "Query":
 
 def _transfer(source: "Workspace", target_url: str | None, ids: list[str], arguments: Namespace) -> int:
     from dataset_store.dataset.sharing import target_workspace
-    from dataset_store.dataset.transferring import Terms, transfer
+    from dataset_store.dataset.transfers.transferring import Terms, transfer
 
     terms = Terms(
         history=not getattr(arguments, "no_history", False),
@@ -109,7 +109,7 @@ def _transfer(source: "Workspace", target_url: str | None, ids: list[str], argum
     report = transfer(source, target, ids, terms, told=told)
     if arguments.json:
         place = store_url() if target_url is None else redacted(target_url)
-        json_out({"source": source.repository.backend.describe(), "target": place} | _document(report))
+        json_out({"source": source.store.backend.describe(), "target": place} | _document(report))
     else:
         lines_out([_sum(report)])
     return 0

@@ -15,7 +15,12 @@ try:
 except ImportError:
     _keys = None
 
-__all__ = ["cut_keys", "cut_keys_reference"]
+__all__ = ["compiled", "cut_keys", "cut_keys_reference"]
+
+
+def compiled() -> bool:
+    """Whether keys are cut by compiled code."""
+    return _keys is not None
 
 
 def cut_keys(raws: Sequence[bytes], ends: Sequence[U32]) -> list[list[PathKey]]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from dataset_store.core.catalog import Query
 from dataset_store.core.tag_filters import parse_tags
 from dataset_store.dataset import offline
+from dataset_store.dataset.annotations.limits import require_name_text, version_text
 from dataset_store.dataset.labelling import Labelling, labels
-from dataset_store.dataset.limits import require_name_text, version_text
 from dataset_store.dataset.making import Making
 from dataset_store.dataset.reading import Reading
 from dataset_store.dataset.sharing import Sharing
@@ -46,7 +46,9 @@ class Dataset(Making, Reading, Labelling, Sharing):
         output_uri: str | None = None,
         description: str | None = None,
     ) -> "Dataset":
-        """Begin a new version. Nothing is written to the store before `upload`.
+        """Begin a new version, on this machine: nothing of it is in the store before `upload`.
+
+        The first of a store writes the store's config, after the storage was tried.
 
         Args:
             dataset_name: The dataset's name; by default the last parent's.
@@ -64,7 +66,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
             VersionExists: The version number is taken.
             InvalidRequest: No name is given or implied; or offline mode is on, which knows no parents.
         """
-        from dataset_store.dataset import beginning
+        from dataset_store.dataset.drafts import beginning
 
         parents = _ids_of(parent_datasets)
         if parents:
@@ -134,7 +136,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
             DatasetNotFound: Nothing matches.
             InvalidRequest: Nothing was asked for, or an id together with a name, or an argument is not known.
         """
-        from dataset_store.dataset.overview import latest_draft
+        from dataset_store.dataset.catalog.overview import latest_draft
 
         _require_known(kwargs)
         offline.require_online("get a dataset")
@@ -176,7 +178,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
 
     @classmethod
     def _by_id(cls, workspace: Workspace, dataset_id: str, *, drafts: bool) -> "Dataset":
-        from dataset_store.dataset import beginning
+        from dataset_store.dataset.drafts import beginning
 
         draft = beginning.open_draft(workspace, dataset_id) if drafts else None
         if draft is None:
@@ -207,7 +209,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
             DatasetNotFound, NotFinal: A version is not there or not final.
             InvalidRequest: Nothing was asked for, or both ids and pairs.
         """
-        from dataset_store.dataset import beginning
+        from dataset_store.dataset.drafts import beginning
 
         offline.require_online("squash datasets")
         if bool(dataset_ids) == bool(dataset_project_name_pairs):
@@ -253,7 +255,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
         Raises:
             InvalidRequest: `partial_name` is no regular expression, or `tags` are none.
         """
-        from dataset_store.dataset.searching import Search, found_as_dict, search
+        from dataset_store.dataset.catalog.searching import Search, found_as_dict, search
 
         meant = Search(
             project=dataset_project,
@@ -280,21 +282,21 @@ class Dataset(Making, Reading, Labelling, Sharing):
             VersionExists: Another dataset has the new name.
             InvalidRequest: A log entry cannot hold the new name.
         """
-        from dataset_store.dataset import catalog_changes
+        from dataset_store.dataset.catalog import changing
 
         offline.require_online("rename a dataset")
         require_name_text("name", new_dataset_name)
-        catalog_changes.move_series(open_workspace(), dataset_project, dataset_name, to_name=new_dataset_name)
+        changing.move_series(open_workspace(), dataset_project, dataset_name, to_name=new_dataset_name)
 
     @classmethod
     def move_to_project(cls, new_dataset_project: str, dataset_project: str, dataset_name: str) -> None:
         """Put a dataset, with all its versions, into another project. Ids stay. Raises as `rename`."""
-        from dataset_store.dataset import catalog_changes
+        from dataset_store.dataset.catalog import changing
 
         offline.require_online("move a dataset")
         if new_dataset_project:
             require_name_text("project", new_dataset_project)
-        catalog_changes.move_series(open_workspace(), dataset_project, dataset_name, to_project=new_dataset_project)
+        changing.move_series(open_workspace(), dataset_project, dataset_name, to_project=new_dataset_project)
 
     @classmethod
     def delete(
@@ -331,7 +333,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
             Conflict: Other versions have it as a parent, and `force` is not set; or several projects have the name.
             InvalidRequest: Several versions match, or no dataset is named, or arguments exclude each other.
         """
-        from dataset_store.dataset import deleting
+        from dataset_store.dataset.upkeep import deleting
 
         offline.require_online("delete a dataset")
         named = (dataset_project, dataset_name, dataset_version)
@@ -391,7 +393,7 @@ class Dataset(Making, Reading, Labelling, Sharing):
             VersionExists: Its explicit number is taken; nothing was taken in.
             FileChanged: A file that was not uploaded into the session is not what it was, or not on this machine.
         """
-        from dataset_store.dataset.importing import take_in
+        from dataset_store.dataset.sessions import take_in
 
         offline.require_online("import a session")
         target = open_workspace(create=True)

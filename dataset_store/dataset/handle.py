@@ -12,7 +12,7 @@ from dataset_store.local.drafts import Draft
 from dataset_store.storage.trees import root_of
 
 if TYPE_CHECKING:
-    from dataset_store.dataset.uploading import UploadReport
+    from dataset_store.dataset.uploads.uploading import UploadReport
 
 __all__ = ["Handle"]
 
@@ -55,7 +55,7 @@ class Handle:
     @property
     def status(self) -> str:
         """ClearML's name for how far it is: `in_progress`, `completed` or `published`."""
-        from dataset_store.dataset.overview import status_name
+        from dataset_store.dataset.catalog.overview import status_name
 
         final = self._draft is None
         return status_name(final=final, published=final and self._workspace.version(self.id).published)
@@ -70,17 +70,17 @@ class Handle:
 
     def get_dependency_graph(self) -> dict[str, list[str]]:
         """Every version of its lineage, itself first, with the ids of its parents."""
-        from dataset_store.dataset.lineage import dependency_graph
+        from dataset_store.dataset.catalog.lineage import dependency_graph
 
         return dependency_graph(self._workspace.catalog, self.id, self._parents())
 
     def get_default_storage(self) -> str:
         """Where its packs lie, or would go: the URL of the store's root, or of the one given as `output_uri`."""
-        from dataset_store.dataset.outputs import output_of
+        from dataset_store.dataset.catalog.outputs import output_of
 
         draft = self._draft
         output = draft.output if draft is not None else output_of(self._workspace.catalog, self._final())
-        return output or self._workspace.repository.backend.describe()
+        return output or self._workspace.store.backend.describe()
 
     def __eq__(self, other: object) -> bool:
         """Whether it is the same version of the same store."""
@@ -93,15 +93,15 @@ class Handle:
 
     def __reduce__(self) -> tuple[object, ...]:
         """For other processes: where it is, without credentials; those come from the other's own settings."""
-        return _reopened, (type(self), self._workspace.repository.backend.describe(), self.id)
+        return _reopened, (type(self), self._workspace.store.backend.describe(), self.id)
 
     def __repr__(self) -> str:
         state = "final" if self.is_final() else "draft"
         return f"<Dataset {self.project}/{self.name} {self._number()} {state} {self.id}>"
 
     def _repr_html_(self) -> str:
-        from dataset_store.dataset.notebook import version_html
-        from dataset_store.dataset.overview import draft_row, summary_of
+        from dataset_store.dataset.catalog.notebook import version_html
+        from dataset_store.dataset.catalog.overview import draft_row, summary_of
 
         draft = self._draft
         row = (
@@ -112,7 +112,7 @@ class Handle:
         return version_html(row)
 
     def _number(self) -> str:
-        from dataset_store.dataset.overview import number_of
+        from dataset_store.dataset.catalog.overview import number_of
 
         draft = self._draft
         return self._final().number if draft is None else number_of(self._workspace.catalog, draft)
@@ -120,7 +120,7 @@ class Handle:
     @property
     def _draft(self) -> Draft | None:
         """The draft as it is now, whoever changed it; None once it is final."""
-        from dataset_store.dataset import beginning
+        from dataset_store.dataset.drafts import beginning
 
         if self._held is not None and not self._held.is_current():
             self._held = beginning.open_draft(self._workspace, self.id)
@@ -131,12 +131,12 @@ class Handle:
     def _entries(self, below: PathKey = ROOT) -> Entries:
         """All, or those below a directory; the entry of that very name, if it is no directory."""
         if self._draft is not None:
-            from dataset_store.dataset import drafting
+            from dataset_store.dataset.drafts import drafting
 
             return drafting.current_entries(self._workspace, self._draft, below)
-        from dataset_store.dataset.selecting import read_at
+        from dataset_store.dataset.entries.selecting import read_at
 
-        return read_at(root_of(self._final().entry.tree), below, self._workspace.repository.nodes)
+        return read_at(root_of(self._final().entry.tree), below, self._workspace.store.nodes)
 
     def _parents(self) -> Sequence[str]:
         return self._draft.opened.parents if self._draft else self._final().entry.parents
@@ -161,7 +161,7 @@ class Handle:
 
 def _reopened(kind: type[H], store: str, version_id: str) -> H:
     """A dataset object that another process described."""
-    from dataset_store.dataset import beginning
+    from dataset_store.dataset.drafts import beginning
 
     workspace = workspace_at(store)
     draft = beginning.open_draft(workspace, version_id)

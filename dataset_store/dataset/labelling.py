@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dataset_store.dataset.annotations.limits import require_description, require_tags, version_text
 from dataset_store.dataset.handle import Handle
-from dataset_store.dataset.limits import require_description, require_tags, version_text
 from dataset_store.errors import NotFinal
 
 if TYPE_CHECKING:
-    from dataset_store.dataset.reports import Logger, Report
+    from dataset_store.dataset.annotations.reports import Logger, Report
 
 __all__ = ["Labelling", "labels"]
 
@@ -28,7 +28,7 @@ class Labelling(Handle):
 
     @version.setter
     def version(self, number: object) -> None:
-        from dataset_store.dataset import describing
+        from dataset_store.dataset.annotations import describing
 
         describing.relabel(self._workspace, self._open_draft("renumber"), number=version_text(number))
 
@@ -41,14 +41,15 @@ class Labelling(Handle):
 
     @tags.setter
     def tags(self, values: Sequence[str] | str) -> None:
-        from dataset_store.dataset import catalog_changes, describing
+        from dataset_store.dataset.annotations import describing
+        from dataset_store.dataset.catalog import changing
 
         wanted = set(labels(values))
         if self._draft is not None:
             describing.relabel(self._workspace, self._draft, tags=wanted)
             return
         require_tags(list(wanted))
-        catalog_changes.change_tags(self._workspace, self.id, lambda _now: frozenset(wanted))
+        changing.change_tags(self._workspace, self.id, lambda _now: frozenset(wanted))
 
     def add_tags(self, tags: Sequence[str] | str) -> None:
         """Add a tag or several, also after finalize; tags that others add meanwhile stay.
@@ -64,12 +65,12 @@ class Labelling(Handle):
         self._change_tags(set(), set(labels(tags)))
 
     def _change_tags(self, add: set[str], remove: set[str]) -> None:
-        from dataset_store.dataset import catalog_changes
+        from dataset_store.dataset.catalog import changing
 
         if self._draft is not None:
             self.tags = sorted((set(self.tags) | add) - remove)
         else:
-            catalog_changes.change_tags(self._workspace, self.id, lambda now: (now | add) - remove)
+            changing.change_tags(self._workspace, self.id, lambda now: (now | add) - remove)
 
     def set_description(self, description: str) -> None:
         """Give it another description, also after finalize; an empty one takes it away.
@@ -77,13 +78,14 @@ class Labelling(Handle):
         Raises:
             InvalidRequest: A log entry cannot hold it.
         """
-        from dataset_store.dataset import catalog_changes, describing
+        from dataset_store.dataset.annotations import describing
+        from dataset_store.dataset.catalog import changing
 
         require_description(description)
         if self._draft is not None:
             describing.relabel(self._workspace, self._draft, description=description)
         else:
-            catalog_changes.describe(self._workspace, self.id, description)
+            changing.describe(self._workspace, self.id, description)
 
     def set_metadata(self, metadata: Any, metadata_name: str = "metadata", ui_visible: bool = True) -> None:
         """Keep a value with the version, under a name; also after finalize. A later one of that name replaces it.
@@ -98,8 +100,8 @@ class Labelling(Handle):
         Raises:
             InvalidRequest: It is of another kind or would come back changed (nothing is pickled), or it is too long.
         """
-        from dataset_store.dataset.arrow import encode_value
-        from dataset_store.dataset.metadata import require_name, set_piece
+        from dataset_store.dataset.annotations.arrow import encode_value
+        from dataset_store.dataset.annotations.metadata import require_name, set_piece
 
         require_name(metadata_name)
         data = None if metadata is None else encode_value(metadata)
@@ -111,8 +113,8 @@ class Labelling(Handle):
         Raises:
             CorruptObject, ObjectMissing: The store is damaged.
         """
-        from dataset_store.dataset.arrow import decode_value
-        from dataset_store.dataset.metadata import piece_of, require_name
+        from dataset_store.dataset.annotations.arrow import decode_value
+        from dataset_store.dataset.annotations.metadata import piece_of, require_name
 
         data = piece_of(self._workspace, self.id, self._draft, require_name(metadata_name))
         return None if data is None else decode_value(data, what=f"The metadata {metadata_name!r}")
@@ -120,14 +122,14 @@ class Labelling(Handle):
     @property
     def metadata_names(self) -> list[str]:
         """The names of the values kept with the version, in the order in which they were set."""
-        from dataset_store.dataset.metadata import metadata_names
+        from dataset_store.dataset.annotations.metadata import metadata_names
 
         return list(metadata_names(self._workspace, self.id, self._draft))
 
     def get_logger(self) -> "Logger":
         """What makes reports (texts, tables, plots) that are kept with the version, also after finalize."""
-        from dataset_store.dataset.metadata import add_report
-        from dataset_store.dataset.reports import Logger
+        from dataset_store.dataset.annotations.metadata import add_report
+        from dataset_store.dataset.annotations.reports import Logger
 
         def keep(line: bytes) -> None:
             add_report(self._workspace, self.id, self._draft, line)
@@ -137,7 +139,7 @@ class Labelling(Handle):
     @property
     def reports(self) -> "list[Report]":
         """The reports kept with the version, in the order in which they were made."""
-        from dataset_store.dataset.metadata import reports_of
+        from dataset_store.dataset.annotations.metadata import reports_of
 
         return reports_of(self._workspace, self.id, self._draft)
 
@@ -150,13 +152,13 @@ class Labelling(Handle):
         Raises:
             NotFinal: It is not finalized.
         """
-        from dataset_store.dataset import catalog_changes
+        from dataset_store.dataset.catalog import changing
 
         if self._draft is not None:
             if not raise_on_error:
                 return False
             raise NotFinal(f"Cannot publish the version {self.id}: it is not final.", "Finalize it first.")
-        catalog_changes.publish(self._workspace, self.id)
+        changing.publish(self._workspace, self.id)
         return True
 
     def archive(self) -> None:
@@ -165,9 +167,9 @@ class Labelling(Handle):
         Raises:
             NotFinal: It is not finalized.
         """
-        from dataset_store.dataset import catalog_changes
+        from dataset_store.dataset.catalog import changing
 
-        catalog_changes.set_archived(self._workspace, self._final().id, archived=True)
+        changing.set_archived(self._workspace, self._final().id, archived=True)
 
     def unarchive(self) -> None:
         """Show it in searches again.
@@ -175,9 +177,9 @@ class Labelling(Handle):
         Raises:
             NotFinal: It is not finalized.
         """
-        from dataset_store.dataset import catalog_changes
+        from dataset_store.dataset.catalog import changing
 
-        catalog_changes.set_archived(self._workspace, self._final().id, archived=False)
+        changing.set_archived(self._workspace, self._final().id, archived=False)
 
 
 def labels(tags: Iterable[str] | str | None) -> list[str]:

@@ -12,7 +12,7 @@ from dataset_store.local.draft_records import Output
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from dataset_store.dataset.uploading import UploadReport
+    from dataset_store.dataset.uploads.uploading import UploadReport
 
 __all__ = ["EXTERNAL_TAG", "Counts", "Making", "add_counting", "entries_meant", "link_counting"]
 
@@ -135,7 +135,7 @@ class Making(Handle):
         Raises:
             VersionIsFinal: It is finalized.
         """
-        from dataset_store.dataset import drafting
+        from dataset_store.dataset.drafts import drafting
 
         draft = self._open_draft("remove files from")
         removed = drafting.remove_paths(self._workspace, draft, dataset_path or "", recursive=recursive)
@@ -171,7 +171,7 @@ class Making(Handle):
             PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: Nothing was changed.
             VersionIsFinal: It is finalized.
         """
-        from dataset_store.dataset import drafting
+        from dataset_store.dataset.drafts import drafting
 
         draft = self._open_draft("sync a folder into")
         folder = os.fspath(local_path)
@@ -212,7 +212,7 @@ class Making(Handle):
             compression: Accepted without effect: each frame is compressed where that pays.
             chunk_size: Accepted without effect: packs have one size.
             max_workers: Accepted; the number of threads follows the machine.
-            retries: Accepted without effect on a folder.
+            retries: Accepted without effect: what may be repeated is, up to 6 times over some 10 seconds.
             preview: Accepted without effect.
             upload_as_external_links: Keep the files as they are under `output_url` (or the store), and make them links:
                 for others to read there, without deduplication.
@@ -227,9 +227,9 @@ class Making(Handle):
             StorageFailed: The store refused; nothing is lost, repeat.
             VersionIsFinal: It is finalized.
         """
-        from dataset_store.dataset.externals import upload_as_links
-        from dataset_store.dataset.outputs import storage_url
-        from dataset_store.dataset.uploading import upload_draft
+        from dataset_store.dataset.catalog.outputs import storage_url
+        from dataset_store.dataset.drafts.externals import upload_as_links
+        from dataset_store.dataset.uploads.uploading import upload_draft
 
         draft = self._open_draft("upload")
         if output_url is not None:
@@ -263,8 +263,8 @@ class Making(Handle):
             CommitOutcomeUnknown: Call it again; it cannot land twice.
             VersionIsFinal: It is finalized already.
         """
-        from dataset_store.dataset.committing import finalize_draft
-        from dataset_store.dataset.uploading import upload_draft
+        from dataset_store.dataset.drafts.committing import finalize_draft
+        from dataset_store.dataset.uploads.uploading import upload_draft
 
         draft = self._open_draft("finalize")
         if self.is_dirty() and not auto_upload:
@@ -302,7 +302,7 @@ class Making(Handle):
         Raises:
             VersionIsFinal: It is finalized.
         """
-        from dataset_store.dataset.holding import discard_draft
+        from dataset_store.dataset.uploads.holding import discard_draft
 
         discard_draft(self._workspace, self._open_draft("discard"))
 
@@ -319,7 +319,7 @@ def add_counting(
     executor: "Executor | None" = None,
 ) -> Counts:
     """As `Dataset.add_files`, with all that there is to tell."""
-    from dataset_store.dataset import drafting
+    from dataset_store.dataset.drafts import drafting
 
     draft = dataset._open_draft("add files to")
     source = os.fspath(path)
@@ -349,8 +349,8 @@ def link_counting(
     read_hash: bool = False,
 ) -> Counts:
     """As `Dataset.add_external_files`, with all that there is to tell."""
-    from dataset_store.dataset import describing
-    from dataset_store.dataset.linking import add_links, wanted_links
+    from dataset_store.dataset.annotations import describing
+    from dataset_store.dataset.drafts.linking import add_links, wanted_links
 
     draft = dataset._open_draft("add links to")
     urls = [os.fspath(source_url)] if isinstance(source_url, str | os.PathLike) else list(source_url)
@@ -365,7 +365,7 @@ def link_counting(
 
 def entries_meant(dataset: Making, patterns: Sequence[str], *, recursive: bool) -> list[int]:
     """How many entries of a draft `Dataset.remove_files` would remove for each pattern alone."""
-    from dataset_store.dataset import drafting
+    from dataset_store.dataset.drafts import drafting
 
     draft = dataset._open_draft("remove files from")
     entries = drafting.current_entries(dataset._workspace, draft)

@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING, Literal, cast, overload
 
 from dataset_store.core.arrays import np
 from dataset_store.core.entries import Entries
+from dataset_store.dataset.entries.selecting import parts_of, selection_of
 from dataset_store.dataset.handle import Handle
-from dataset_store.dataset.selecting import parts_of, selection_of
 from dataset_store.storage.trees import root_of
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import pyarrow
 
     from dataset_store.core.diff import Difference
-    from dataset_store.dataset.differences import DatasetDiff
-    from dataset_store.dataset.history import Lineage
-    from dataset_store.dataset.links import LinkEntry
-    from dataset_store.dataset.listing import FileEntry
-    from dataset_store.dataset.verifying import FolderReport
+    from dataset_store.dataset.catalog.differences import DatasetDiff
+    from dataset_store.dataset.catalog.history import Lineage
+    from dataset_store.dataset.checks.verifying import FolderReport
+    from dataset_store.dataset.entries.links import LinkEntry
+    from dataset_store.dataset.entries.listing import FileEntry
 
 __all__ = ["Reading"]
 
@@ -68,7 +68,7 @@ class Reading(Handle):
             CorruptObject, ObjectMissing: The store is damaged; nothing wrong was handed out.
             ExternalFileChanged: A linked file is not what was linked; nothing was handed out.
         """
-        from dataset_store.dataset.copying import local_copy
+        from dataset_store.dataset.copies.copying import local_copy
 
         selected = selection_of(files, part, num_parts, self.get_num_chunks())
         return local_copy(self._workspace, self._final(), selected, executor).path
@@ -102,7 +102,7 @@ class Reading(Handle):
             NotFinal: It is not finalized.
             InvalidRequest: There is no such part.
         """
-        from dataset_store.dataset.copying import mutable_copy
+        from dataset_store.dataset.copies.copying import mutable_copy
 
         selected = selection_of(None, part, num_parts, self.get_num_chunks())
         target = os.fspath(target_folder)
@@ -144,7 +144,7 @@ class Reading(Handle):
             InvalidRequest: It is no regular file, or the mode is not for reading.
             CorruptObject, ObjectMissing: From its methods; the store is damaged.
         """
-        from dataset_store.dataset.opening import open_file
+        from dataset_store.dataset.copies.opening import open_file
 
         return open_file(self._workspace, self._final(), path, mode, encoding)
 
@@ -159,7 +159,7 @@ class Reading(Handle):
         Raises:
             PathNotFound, UnsupportedFileType, AccessDenied, FileChanged, InvalidPath: The folder cannot be read.
         """
-        from dataset_store.dataset.verifying import compare_folder
+        from dataset_store.dataset.checks.verifying import compare_folder
 
         return compare_folder(self._workspace, self._entries(), os.fspath(local_path), self._draft)
 
@@ -180,8 +180,8 @@ class Reading(Handle):
             NotFinal: It is not finalized.
             PathNotFound, AccessDenied: The folder cannot be read.
         """
-        from dataset_store.dataset.copying import local_copy
-        from dataset_store.dataset.verifying import verify_folder
+        from dataset_store.dataset.checks.verifying import verify_folder
+        from dataset_store.dataset.copies.copying import local_copy
 
         version = self._final()
         folder = local_copy(self._workspace, version).path if local_copy_path is None else os.fspath(local_copy_path)
@@ -201,8 +201,8 @@ class Reading(Handle):
             recursive: Let a wildcard reach into directories.
             dataset_id: Only files that this version of the lineage introduced.
         """
-        from dataset_store.dataset.listing import paths_of
-        from dataset_store.dataset.selecting import plain_directory
+        from dataset_store.dataset.entries.listing import paths_of
+        from dataset_store.dataset.entries.selecting import plain_directory
 
         if dataset_id:
             return paths_of(self._introduced_by(dataset_id), dataset_path, recursive=recursive)
@@ -217,14 +217,14 @@ class Reading(Handle):
     @property
     def file_entries(self) -> "list[FileEntry]":
         """One object for each entry but external links, in the order of the tree."""
-        from dataset_store.dataset.listing import file_entries
+        from dataset_store.dataset.entries.listing import file_entries
 
         return file_entries(self._entries())
 
     @property
     def link_entries(self) -> "list[LinkEntry]":
         """One object for each external link, in the order of the tree."""
-        from dataset_store.dataset.links import link_entries
+        from dataset_store.dataset.entries.links import link_entries
 
         return link_entries(self._workspace, self._entries(), self._draft)
 
@@ -240,8 +240,8 @@ class Reading(Handle):
         `directory` or `external`), `size` (bytes), `mtime` (UTC, ns), `executable`, `content_id` (32 bytes), `origin`
         (the id of the version that introduced it), `link` (the URL of an external link, else null).
         """
-        from dataset_store.dataset.arrow import table_of_entries
-        from dataset_store.dataset.links import link_rows, links_of
+        from dataset_store.dataset.annotations.arrow import table_of_entries
+        from dataset_store.dataset.entries.links import link_rows, links_of
 
         entries = self._entries()
         rows = link_rows(entries).tolist()
@@ -260,7 +260,7 @@ class Reading(Handle):
         Raises:
             DatasetNotFound: There is no such version, or it was deleted.
         """
-        from dataset_store.dataset.differences import DatasetDiff, changes_of
+        from dataset_store.dataset.catalog.differences import DatasetDiff, changes_of
 
         other_id = other.id if isinstance(other, Reading) else other
         old = other_id or (self._parents()[0] if len(self._parents()) == 1 else None)
@@ -269,7 +269,7 @@ class Reading(Handle):
         return DatasetDiff(changes_of(self._difference(other_id)), opener, own)
 
     def _open_of(self, version_id: str, path: str) -> IO[bytes]:
-        from dataset_store.dataset.opening import open_file
+        from dataset_store.dataset.copies.opening import open_file
 
         opened = open_file(self._workspace, self._workspace.version(version_id), path, "rb", None)
         return cast("IO[bytes]", opened)
@@ -279,26 +279,26 @@ class Reading(Handle):
 
         Printed it is a graph as text; it draws itself in notebooks, and has `mermaid()` and `svg()`.
         """
-        from dataset_store.dataset.history import Lineage
-        from dataset_store.dataset.overview import lineage_of
+        from dataset_store.dataset.catalog.history import Lineage
+        from dataset_store.dataset.catalog.overview import lineage_of
 
         return Lineage(lineage_of(self._workspace, self.id))
 
     def list_added_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths that the merged parents, or the given version, do not have, sorted."""
-        from dataset_store.dataset.listing import paths_of
+        from dataset_store.dataset.entries.listing import paths_of
 
         return paths_of(self._changes_since(dataset_id).added)
 
     def list_removed_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths that only the merged parents, or the given version, have, sorted."""
-        from dataset_store.dataset.listing import paths_of
+        from dataset_store.dataset.entries.listing import paths_of
 
         return paths_of(self._changes_since(dataset_id).removed)
 
     def list_modified_files(self, dataset_id: str | None = None) -> list[str]:
         """Paths on both sides whose content or kind differs, sorted."""
-        from dataset_store.dataset.listing import paths_of
+        from dataset_store.dataset.entries.listing import paths_of
 
         return paths_of(self._changes_since(dataset_id).modified_new)
 
@@ -308,10 +308,10 @@ class Reading(Handle):
 
     def _difference(self, other_id: str | None) -> "Difference":
         from dataset_store.core.diff import diff, diff_entries
-        from dataset_store.dataset.lineage import merged_entries
+        from dataset_store.dataset.catalog.lineage import merged_entries
 
         parents = [other_id] if other_id is not None else self._parents()
-        nodes = self._workspace.repository.nodes
+        nodes = self._workspace.store.nodes
         if self._draft is None and len(parents) == 1:
             return diff(root_of(self._workspace.base_of(parents[0])), root_of(self._final().entry.tree), nodes)
         return diff_entries(merged_entries(self._workspace, parents), self._entries())

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Self
 from dataset_store.core.catalog import Query
 from dataset_store.core.tag_filters import parse_tags
 from dataset_store.dataset import offline
+from dataset_store.dataset.annotations.limits import require_name_text, version_text
 from dataset_store.dataset.handle import Handle
 from dataset_store.dataset.labelling import labels as tags_of
-from dataset_store.dataset.limits import require_name_text, version_text
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.errors import InvalidRequest, StoreNotFound
 
 if TYPE_CHECKING:
-    from dataset_store.dataset.transferring import Terms, TransferReport
+    from dataset_store.dataset.transfers.transferring import Terms, TransferReport
 
 __all__ = ["Sharing", "target_workspace", "terms_of"]
 
@@ -68,7 +68,7 @@ class Sharing(Handle):
             StoreLacksCreateIfAbsent, StorageFailed: The other store refused; what arrived stays.
             InvalidRequest: It is the same store, or offline mode is on.
         """
-        from dataset_store.dataset.transferring import transfer
+        from dataset_store.dataset.transfers.transferring import transfer
 
         offline.require_online("push a version")
         version = self._final()
@@ -119,7 +119,7 @@ class Sharing(Handle):
             InvalidRequest: Nothing was asked for, or an id together with a name.
             Exception: As `push`.
         """
-        from dataset_store.dataset.transferring import chosen, transfer
+        from dataset_store.dataset.transfers.transferring import chosen, transfer
 
         offline.require_online("pull a version")
         if dataset_id and any((dataset_project, dataset_name, dataset_tags, dataset_version)):
@@ -172,7 +172,7 @@ class Sharing(Handle):
             StoreNotFound: There is no store to take from.
             Exception: As `push`.
         """
-        from dataset_store.dataset.transferring import chosen, transfer
+        from dataset_store.dataset.transfers.transferring import chosen, transfer
 
         offline.require_online("clone a store")
         source = open_workspace(source_store)
@@ -202,7 +202,7 @@ def terms_of(
     Raises:
         InvalidRequest: A log entry cannot hold a name.
     """
-    from dataset_store.dataset.transferring import Terms
+    from dataset_store.dataset.transfers.transferring import Terms
 
     if as_name is not None:
         require_name_text("name", as_name)

@@ -28,8 +28,8 @@ from dataset_store.local.settings import Settings, load_settings, require_own_fo
 from dataset_store.local.stat_cache import StatCache
 from dataset_store.storage.backend import Backend
 from dataset_store.storage.filesystems import is_remote, local_path, scheme_of
-from dataset_store.storage.repository import Repository, create_config, fetch_config, open_repository
 from dataset_store.storage.storages import backend_at, normal_url
+from dataset_store.storage.store import Store, create_config, fetch_config, open_store
 
 __all__ = [
     "StoreAddress",
@@ -50,7 +50,7 @@ class Workspace(Struct, frozen=True):
     """A store and this machine's part of it."""
 
     settings: Settings
-    repository: Repository
+    store: Store
     chunks: ChunkIndex
     stats: StatCache
     copies: LocalCopies
@@ -58,12 +58,12 @@ class Workspace(Struct, frozen=True):
     @property
     def store_id(self) -> str:
         """The store's id, hex."""
-        return self.repository.config.store
+        return self.store.config.store
 
     @property
     def catalog(self) -> Catalog:
         """The fold as last read; no request."""
-        return self.repository.catalog.catalog
+        return self.store.catalog.catalog
 
     def refresh(self) -> Catalog:
         """The fold brought up to date: one request where nothing is new.
@@ -71,7 +71,7 @@ class Workspace(Struct, frozen=True):
         Raises:
             FormatTooNew: Reading needs a newer version of this package.
         """
-        self.repository.catalog.refresh()
+        self.store.catalog.refresh()
         self.catalog.require("read")
         return self.catalog
 
@@ -82,7 +82,7 @@ class Workspace(Struct, frozen=True):
 
     def own_paths(self) -> list[str]:
         """The folders that hold the store and what this machine keeps of it."""
-        urls = [self.repository.backend.describe(), *self.catalog.storages.values()]
+        urls = [self.store.backend.describe(), *self.catalog.storages.values()]
         paths = [local_path(url) for url in urls if not is_remote(url)]
         return [*paths, self.settings.cache, self.settings.data]
 
@@ -112,7 +112,7 @@ class Workspace(Struct, frozen=True):
         self.catalog.require("read")
         if found is None:
             raise DatasetNotFound(
-                f"No version has the id {version_id} in {self.repository.backend.describe()}.",
+                f"No version has the id {version_id} in {self.store.backend.describe()}.",
                 "List versions with `dataset-store list --versions`.",
             )
         return found
@@ -156,7 +156,7 @@ class Workspace(Struct, frozen=True):
         if version is None:
             hidden = self.catalog.resolve(replace(query, include_archived=True))
             raise DatasetNotFound(
-                f"No version in {self.repository.backend.describe()} has {query.in_words()}.",
+                f"No version in {self.store.backend.describe()} has {query.in_words()}.",
                 "List what there is with `dataset-store list --versions`; a draft is found by name once it is final."
                 if hidden is None
                 else f"The version {hidden.id} has, and is archived: name it by its id, or show it again first "
@@ -168,7 +168,7 @@ class Workspace(Struct, frozen=True):
         """The footers of packs; one batch of reads for those that this machine has not seen."""
         known = {pack: self.chunks.footer(pack) for pack in packs}
         unknown = sorted(pack for pack, footer in known.items() if footer is None)
-        fetched = dict(zip(unknown, self.repository.packs.read_footers(unknown), strict=True))
+        fetched = dict(zip(unknown, self.store.packs.read_footers(unknown), strict=True))
         for pack, footer in fetched.items():
             self.chunks.add_footer(pack, footer)
         return {pack: footer for pack, footer in known.items() if footer is not None} | fetched
@@ -237,7 +237,7 @@ class StoreAddress(Struct, frozen=True):
     @staticmethod
     def of(workspace: Workspace) -> "StoreAddress":
         """Of an open store."""
-        return StoreAddress(workspace.repository.backend.describe(), workspace.store_id, os.getpid())
+        return StoreAddress(workspace.store.backend.describe(), workspace.store_id, os.getpid())
 
 
 def opened_at(address: StoreAddress) -> Workspace:
@@ -263,7 +263,7 @@ def opened_at(address: StoreAddress) -> Workspace:
 def _opened(settings: Settings, url: str, held: Workspace | None, *, create: bool) -> Workspace:
     require_own_folders(settings)
     # A far store is asked over the connection that is there already; a folder that is gone must be made again.
-    backend = held.repository.backend if held is not None and is_remote(url) else _reached(settings, url)
+    backend = held.store.backend if held is not None and is_remote(url) else _reached(settings, url)
     url_hash = hash32(os.fsencode(url)).hex()[:32]
     remembered = os.path.join(settings.cache, "stores", url_hash)
     # What is kept in memory is gone with the process; what was there before says nothing of it.
@@ -285,12 +285,12 @@ def _opened(settings: Settings, url: str, held: Workspace | None, *, create: boo
     folder = os.path.join(settings.cache, store_id)
     with suppress(OSError):  # without it everything is read from the store
         make_private(folder)
-    repository = open_repository(
+    store = open_store(
         backend, config, os.path.join(folder, "catalog"), NodeCache(os.path.join(folder, "nodes")), is_new=is_new
     )
     return Workspace(
         settings,
-        repository,
+        store,
         ChunkIndex(os.path.join(folder, "chunks")),
         StatCache(os.path.join(settings.cache, "stats")),
         LocalCopies(os.path.join(folder, "copies"), settings.cache_bytes),

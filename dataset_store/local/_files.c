@@ -17,7 +17,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SIZE = 0, MTIME = 1, CTIME = 2, INODE = 3, STAT = 4 };
+#if defined(__linux__)
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#endif
+
+enum { SIZE = 0, MODIFIED = 1, CHANGED = 2, INODE = 3, STAT = 4 };
+enum { MODE = 2 };
+enum { STOP = 2 };
 
 #if defined(__APPLE__)
 #define MTIME_OF(s) ((s).st_mtimespec)
@@ -49,8 +56,8 @@ is_as_found(int file, const int64_t *expected, Py_ssize_t told)
     if (fstat(file, &now) != 0 || !S_ISREG(now.st_mode) || (int64_t)now.st_size != expected[SIZE])
         return 0;
     return told == 1 ||
-           (nanoseconds(MTIME_OF(now), &modified) && modified == expected[MTIME] &&
-            nanoseconds(CTIME_OF(now), &changed) && changed == expected[CTIME] && (int64_t)now.st_ino == expected[INODE]);
+           (nanoseconds(MTIME_OF(now), &modified) && modified == expected[MODIFIED] &&
+            nanoseconds(CTIME_OF(now), &changed) && changed == expected[CHANGED] && (int64_t)now.st_ino == expected[INODE]);
 }
 
 static int
@@ -368,24 +375,67 @@ done:
     return result;
 }
 
-PyDoc_STRVAR(link_files_doc,
-"link_files(descriptor, names, sources, told, /) -> bytes\n\n"
-"Give files other names in an open directory: tuples of names and of paths, and of each two native int64, the size and\n"
-"the time of modification in ns that it must have. A byte for each: 1 where that was done, 0 where it was not.");
+/* Whether a file found is a regular one of the size and time of modification that are told. */
+static int
+is_as_made(const struct stat *now, const int64_t *told)
+{
+    int64_t modified;
+
+    return S_ISREG(now->st_mode) && (int64_t)now->st_size == told[SIZE] && nanoseconds(MTIME_OF(*now), &modified) &&
+           modified == told[MODIFIED];
+}
 
 static int
 link_one(int directory, const char *name, const char *source, const int64_t *told)
 {
     struct stat now;
-    int64_t modified;
 
-    return strchr(name, '/') == NULL && lstat(source, &now) == 0 && S_ISREG(now.st_mode) && (int64_t)now.st_size == told[0] &&
-           nanoseconds(MTIME_OF(now), &modified) && modified == told[1] &&
-           linkat(AT_FDCWD, source, directory, name, 0) == 0;
+    return lstat(source, &now) == 0 && is_as_made(&now, told) && linkat(AT_FDCWD, source, directory, name, 0) == 0;
 }
 
+#if defined(__linux__)
+static int
+clone_one(int directory, const char *name, const char *source, const int64_t *told)
+{
+    struct timespec times[2];
+    struct stat from, to;
+    int there = open(source, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW);
+    int here = -1, done = 0;
+
+    if (there < 0)
+        return 0;
+    if (fstat(there, &from) == 0 && is_as_made(&from, told))
+        here = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)told[MODE]);
+    if (here >= 0) {
+        if (ioctl(here, FICLONE, there) != 0)
+            /* Where blocks are never shared, asking for each file would cost much and give nothing. */
+            done = errno == EOPNOTSUPP || errno == ENOTTY || errno == ENOSYS || errno == EXDEV ? STOP : 0;
+        else
+            done = fstat(here, &to) == 0 && (int64_t)to.st_size == told[SIZE] && fstat(there, &from) == 0 &&
+                   is_as_made(&from, told);
+        times[0] = times[1] = MTIME_OF(from);
+        if (done == 1 && futimens(here, times) != 0)
+            done = 0;
+        if (close(here) != 0 && done == 1)
+            done = 0;
+        if (done != 1)
+            unlinkat(directory, name, 0);
+    }
+    close(there);
+    return done;
+}
+#else
+static int
+clone_one(int directory, const char *name, const char *source, const int64_t *told)
+{
+    (void)directory, (void)name, (void)source, (void)told;
+    return STOP;
+}
+#endif
+
+/* Make each of some names in an open directory of a file elsewhere, until one says that no more is to be tried. */
 static PyObject *
-link_files(PyObject *Py_UNUSED(module), PyObject *args)
+of_sources(PyObject *args, Py_ssize_t columns, int (*one)(int, const char *, const char *, const int64_t *))
 {
     PyObject *names, *sources, *result = NULL;
     Py_buffer told;
@@ -393,11 +443,11 @@ link_files(PyObject *Py_UNUSED(module), PyObject *args)
     Py_ssize_t count;
     int directory;
 
-    if (!PyArg_ParseTuple(args, "iO!O!y*:link_files", &directory, &PyTuple_Type, &names, &PyTuple_Type, &sources, &told))
+    if (!PyArg_ParseTuple(args, "iO!O!y*", &directory, &PyTuple_Type, &names, &PyTuple_Type, &sources, &told))
         return NULL;
     count = PyTuple_Size(names);
-    if (PyTuple_Size(sources) != count || told.len != count * 2 * (Py_ssize_t)sizeof(int64_t)) {
-        PyErr_SetString(PyExc_ValueError, "link_files: names, sources and rows do not go together");
+    if (PyTuple_Size(sources) != count || told.len != count * columns * (Py_ssize_t)sizeof(int64_t)) {
+        PyErr_SetString(PyExc_ValueError, "names, sources and rows do not go together");
         goto done;
     }
     texts = PyMem_Malloc((size_t)(2 * count + 1) * sizeof *texts);
@@ -417,11 +467,16 @@ link_files(PyObject *Py_UNUSED(module), PyObject *args)
     result = PyBytes_FromStringAndSize(NULL, count);
     if (result == NULL)
         goto done;
-    char *linked = PyBytes_AsString(result);
+    char *made = PyBytes_AsString(result);
     const int64_t *rows = told.buf;
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < count; i++)
-        linked[i] = (char)link_one(directory, texts[2 * i], texts[2 * i + 1], rows + 2 * i);
+    memset(made, 0, (size_t)count);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int found = strchr(texts[2 * i], '/') != NULL ? 0 : one(directory, texts[2 * i], texts[2 * i + 1], rows + columns * i);
+        if (found == STOP)
+            break;
+        made[i] = (char)found;
+    }
     Py_END_ALLOW_THREADS
 done:
     PyMem_Free(texts);
@@ -429,8 +484,31 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(link_files_doc,
+"link_files(descriptor, names, sources, told, /) -> bytes\n\n"
+"Give files other names in an open directory: tuples of names and of paths, and of each two native int64, the size and\n"
+"the time of modification in ns that it must have. A byte for each: 1 where that was done, 0 where it was not.");
+
+static PyObject *
+link_files(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    return of_sources(args, 2, link_one);
+}
+
+PyDoc_STRVAR(clone_files_doc,
+"clone_files(descriptor, names, sources, told, /) -> bytes\n\n"
+"Make files in an open directory that share all blocks of others: as `link_files`, with the mode of the new one as the\n"
+"third of three native int64. Behind the first file at which the system says that blocks are not shared here, none is.");
+
+static PyObject *
+clone_files(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    return of_sources(args, 3, clone_one);
+}
+
 static PyMethodDef methods[] = {
     {"link_files", link_files, METH_VARARGS, link_files_doc},
+    {"clone_files", clone_files, METH_VARARGS, clone_files_doc},
     {"write_files", write_files, METH_VARARGS, write_files_doc},
     {"read_files", read_files, METH_VARARGS, read_files_doc},
     {"list_directory", list_directory, METH_VARARGS, list_directory_doc},

@@ -15,7 +15,7 @@ try:
 except ImportError:
     _files = None
 
-__all__ = ["compiled", "link_files", "list_directory", "read_unchanged", "write_files"]
+__all__ = ["clone_files", "compiled", "link_files", "list_directory", "read_unchanged", "write_files"]
 
 _LISTED: Final = 6  # columns of a row of `list_directory`
 
@@ -73,6 +73,17 @@ def link_files(directory: int, names: Sequence[bytes], sources: Sequence[bytes],
     if _files is None:
         return bytes(len(names))
     done: bytes = _files.link_files(directory, tuple(names), tuple(sources), np.ascontiguousarray(expected))
+    return done
+
+
+def clone_files(
+    directory: int, names: Sequence[bytes], sources: Sequence[bytes], modes: Sequence[int], expected: I64
+) -> bytes:
+    """Make files in an open directory that share all blocks of others until either is changed; as `link_files`."""
+    if _files is None:
+        return bytes(len(names))
+    told = np.concatenate([expected, np.array(modes, np.int64).reshape(-1, 1)], axis=1)
+    done: bytes = _files.clone_files(directory, tuple(names), tuple(sources), np.ascontiguousarray(told))
     return done
 
 

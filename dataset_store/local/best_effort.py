@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dataset_store.errors import StorageFailed
 
 if TYPE_CHECKING:
-    from dataset_store.local.environment import Environment, Work
+    from dataset_store.local.lmdb_environment import Environment, Work
 
 __all__ = ["BestEffort"]
 
@@ -46,7 +46,7 @@ class BestEffort:
             self._ready().write(work)
 
     def _ready(self) -> "Environment":
-        from dataset_store.local.environment import open_environment  # noqa: PLC0415  (LMDB, with its first use)
+        from dataset_store.local.lmdb_environment import open_environment  # noqa: PLC0415  (LMDB, with its first use)
 
         # Two threads that are first at once get the same environment.
         environment = self._environment or open_environment(self._directory)

@@ -24,7 +24,7 @@ from dataset_store.core.segments import ChunkHit
 from dataset_store.local.best_effort import BestEffort
 
 if TYPE_CHECKING:
-    from dataset_store.local.environment import Transaction
+    from dataset_store.local.lmdb_environment import Transaction
 
 __all__ = ["ChunkIndex"]
 

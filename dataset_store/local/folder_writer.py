@@ -31,7 +31,7 @@ from dataset_store.errors import (
     TargetNotEmpty,
     UnsupportedFileType,
 )
-from dataset_store.local.batches import link_files, write_files
+from dataset_store.local.batches import clone_files, link_files, write_files
 from dataset_store.local.open_directories import OPEN_DIRECTORY, Cursor, OpenDirectories
 from dataset_store.local.os_errors import shown, writing_error
 
@@ -49,7 +49,8 @@ _NO_LINK: Final = frozenset(
 _FICLONE: Final = 0x40049409
 """The request by which a file takes over all blocks of another (linux/fs.h); it fails where blocks can't be shared."""
 
-_NEVER_CLONES: Final = frozenset([errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS])
+_NEVER_CLONES: Final = frozenset([errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EXDEV])
+"""What it fails with for all files of a cache, or for none."""
 
 
 class FolderWriter:
@@ -68,7 +69,7 @@ class FolderWriter:
     def __init__(self, root: bytes | str, *, read_only: bool = False) -> None:
         self._root = os.fsencode(root)
         self._modes = (0o444, 0o555) if read_only else (0o644, 0o755)
-        self._clones = True  # until the file system says that it can't
+        self.may_clone = True  # until the file system says that it can't
         try:
             self._directories = OpenDirectories(os.open(self._root, OPEN_DIRECTORY))
         except FileNotFoundError as error:
@@ -218,33 +219,48 @@ class FolderWriter:
                         )
         return linked
 
-    def clone_file(self, source: bytes, key: PathKey, *, executable: bool, expected: tuple[int, int]) -> bool:
-        """Make a file that shares all blocks of one that lies outside the folder, until either is changed.
+    def clones(
+        self, sources: Sequence[bytes], keys: Sequence[PathKey], executables: Sequence[bool], expected: I64
+    ) -> Bool:
+        """Make files that share all blocks of others that lie outside the folder, until either is changed.
 
         Args:
-            source: Its path.
-            key: The name of the new one.
-            executable: Its exec bit.
-            expected: The size of the source, and the time of modification that it was given, in ns.
+            sources: The paths of n files.
+            keys: The names of the new ones.
+            executables: Their exec bits.
+            expected: The size of each source, and the time of modification that it was given, in ns; shape (n, 2).
 
         Returns:
-            False if that is not possible (a file system that can't, or not now, or another one, a source that can't be
-            read or is not of this size and time): the caller makes the file in another way. Nothing was made then.
+            What was made, shape (n,). The rest is not possible (a file system that can't, or not now, or another one,
+            a source that can't be read or is not of this size and time): the caller makes these in another way.
 
         Raises:
             TargetNotEmpty: Something of that name is there.
             DiskFull, AccessDenied, StorageFailed: The disk refused.
         """
-        if not self._clones:
+        made: Bool = np.zeros(len(keys), np.bool_)
+        names = [key.rpartition(b"\0")[2] for key in keys]
+        modes = [self._modes[one] for one in executables]
+        with Cursor(self._directories) as cursor:
+            for start, stop in _runs_in_one_directory(keys) if self.may_clone else ():
+                with self._naming(keys[start]):
+                    directory = cursor.at(keys[start])
+                rows = slice(start, stop)
+                some = clone_files(directory, names[rows], sources[rows], modes[rows], expected[rows])
+                made[rows] = np.frombuffer(some, np.bool_)
+                for at in (start + np.flatnonzero(~made[rows])).tolist():
+                    made[at] = self._clone_one(sources[at], keys[at], directory, modes[at], expected[at].tolist())
+        return made
+
+    def _clone_one(self, source: bytes, key: PathKey, directory: int, mode: int, expected: Sequence[int]) -> bool:
+        if not self.may_clone:
             return False
         with self._naming(key), _opened_as_made(source, *expected) as opened:
             if opened is None:
                 return False
-            with Cursor(self._directories) as cursor:
-                directory, name = cursor.at(key), key.rpartition(b"\0")[2]
-                refused = _clone(opened, directory, name, self._modes[executable], expected)
+            refused = _clone(opened, directory, key.rpartition(b"\0")[2], mode, expected)
         if refused in _NEVER_CLONES:
-            self._clones = False
+            self.may_clone = False
         return refused is None
 
     def make_directory(self, key: PathKey) -> None:
@@ -337,7 +353,7 @@ def _opened_as_made(path: bytes, size: int, mtime_ns: int) -> Iterator[int | Non
         os.close(opened)
 
 
-def _clone(source: int, directory: int, name: bytes, mode: int, expected: tuple[int, int]) -> int | None:
+def _clone(source: int, directory: int, name: bytes, mode: int, expected: Sequence[int]) -> int | None:
     """Make a file of the blocks of another, which is as expected then too; else no file, and the error's number."""
     opened = os.open(name, _CREATE, mode, dir_fd=directory)
     try:

@@ -17,7 +17,7 @@ from threading import local
 
 from msgspec import Struct
 
-from dataset_store.core.arrays import Bool, np
+from dataset_store.core.arrays import I64, Bool, np
 from dataset_store.core.digest import hash32
 from dataset_store.core.entries import EXECUTABLE, KIND_BITS, ONE_CHUNK, Entries, same_identity
 from dataset_store.core.kinds import Kind
@@ -97,39 +97,41 @@ def link_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Boo
 
     def link(pairs: _Pairs) -> list[int]:
         rows = [row for row, _ in pairs]
-        expected = np.stack([entries.sizes[rows].astype(np.int64), entries.mtimes[rows]], axis=1)
         sources = [seed.file(there) for _, there in pairs]
-        linked = writer.hard_links(sources, [entries.keys[row] for row in rows], expected)
+        linked = writer.hard_links(sources, [entries.keys[row] for row in rows], _size_and_time(entries, rows))
         return list(compress(rows, linked.tolist()))
 
     return _taken(entries, seed, done, link)
 
 
 def copy_unchanged(entries: Entries, seed: Seed, writer: FolderWriter, done: Bool) -> Bool:
-    """Clone what is large and copy what is small of what the seed has unchanged; the rows done now, shape (n,).
+    """Clone what the seed has unchanged, or copy what is small of it; the rows that are done now, shape (n,).
 
-    Small files are hashed. A large one that can't be cloned is left to `ChunkReuse`.
+    What is copied is hashed. A large file that can't be cloned is left to `ChunkReuse`.
     """
     threads = _Buffers()
 
-    def clone(row: int, there: int) -> bool:
-        return writer.clone_file(
-            seed.file(there),
-            entries.keys[row],
-            executable=bool(entries.kinds[row] & EXECUTABLE),
-            expected=(int(entries.sizes[row]), int(entries.mtimes[row])),
+    def clone(pairs: _Pairs) -> list[int]:
+        rows = [row for row, _ in pairs]
+        cloned = writer.clones(
+            [seed.file(there) for _, there in pairs],
+            [entries.keys[row] for row in rows],
+            ((entries.kinds[rows] & EXECUTABLE) != 0).tolist(),
+            _size_and_time(entries, rows),
         )
+        return list(compress(rows, cloned.tolist()))
 
     def copy(pairs: _Pairs) -> list[int]:
-        large = [pair for pair in pairs if entries.sizes[pair[0]] > _SMALL]
+        done = clone(pairs) if writer.may_clone else []
+        cloned = frozenset(done)
+        left = [pair for pair in pairs if pair[0] not in cloned]
         # The content id of an external link may not be that of its bytes.
-        small = [pair for pair in pairs if entries.sizes[pair[0]] <= _SMALL and _is_file(entries, pair[0])]
-        rows = [row for row, there in large if clone(row, there)]
+        small = [pair for pair in left if entries.sizes[pair[0]] <= _SMALL and _is_file(entries, pair[0])]
         for part in cut_by_size(entries.sizes[[row for row, _ in small]].astype(np.int64), _COPIED, _BATCH):
             contents = _contents(entries, seed, small[part], threads.buffer)
             _write_small(entries, writer, contents)
-            rows += contents
-        return rows
+            done += contents
+        return done
 
     return _taken(entries, seed, done, copy)
 
@@ -151,6 +153,10 @@ def _taken(entries: Entries, seed: Seed, done: Bool, take: Callable[[_Pairs], li
         for one in waiting:
             done[one.result()] = True
     return done
+
+
+def _size_and_time(entries: Entries, rows: Sequence[int]) -> I64:
+    return np.stack([entries.sizes[rows].astype(np.int64), entries.mtimes[rows]], axis=1)
 
 
 def _is_file(entries: Entries, row: int) -> bool:

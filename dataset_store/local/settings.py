@@ -1,7 +1,7 @@
 """Where this machine keeps things, and which store is meant when none is named.
 
-Argument, then environment, then user file, then default. This is the only module below the command line that reads
-the environment.
+Argument, then environment, then user file, then default. No other module below the command line
+reads the environment for settings of this package; what fsspec and S3's client are told is read where they are asked.
 """
 
 import os

@@ -32,7 +32,7 @@ from dataset_store.local.best_effort import BestEffort
 from dataset_store.local.listing import DirectoryBlock
 
 if TYPE_CHECKING:
-    from dataset_store.local.environment import Transaction
+    from dataset_store.local.lmdb_environment import Transaction
 
 __all__ = ["SETTLE_NS", "Known", "StatCache"]
 

@@ -1,24 +1,29 @@
 """Errors that backends of several kinds raise: each is worded once.
 
-Promises: an error of `create` says "not made" only of what a storage refused; all else leaves the outcome open.
+Promises: an error of `create` says "not made" only of what a storage refused; all else leaves the outcome open. What
+may be gone the next time, and is worth another request, is said here once.
 """
 
 from collections.abc import Collection
 from typing import Final
 
 from dataset_store.errors import (
-    AccessDenied,
     DatasetStoreError,
     ObjectMissing,
     OutcomeUnknown,
     StorageFailed,
     StoreLacksCreateIfAbsent,
-    StoreRootMissing,
+    StoreUnreachable,
 )
 
-__all__ = ["arrived_short", "create_failure", "object_missing", "writing_ended"]
+__all__ = ["arrived_short", "create_failure", "may_pass", "object_missing", "writing_ended"]
 
 _REFUSES_CONDITIONS: Final = frozenset({"501", "NotImplemented"})
+
+
+def may_pass(error: DatasetStoreError) -> bool:
+    """Whether an error may be gone the next time: exactly these kinds, as those below them tell of what stays."""
+    return type(error) in {StorageFailed, StoreUnreachable}
 
 
 def object_missing(key: str, where: str) -> ObjectMissing:
@@ -53,7 +58,7 @@ def create_failure(key: str, where: str, told: DatasetStoreError, answers: Colle
             f"Cannot create '{key}': {where} does not know conditional writes.",
             "Use a storage that honours If-None-Match; reading is safe.",
         )
-    if isinstance(told, AccessDenied | StoreRootMissing) or not isinstance(told, StorageFailed):
+    if not may_pass(told):
         return told
     said = f"the answer was {' '.join(sorted(answers))}" if answers else "no answer came"
     return OutcomeUnknown(f"'{key}' in {where} may or may not have been made: {said}.", "Read it back to learn.")

@@ -31,8 +31,8 @@ from dataset_store.errors import Corrupt, CorruptObject, DatasetStoreError
 from dataset_store.storage.backend import Key, ObjectInfo
 from dataset_store.storage.blobs import write_blob
 from dataset_store.storage.liveness import Reached, SummaryKeeper
-from dataset_store.storage.repository import Repository
 from dataset_store.storage.standings import pack_row
+from dataset_store.storage.store import Store
 
 __all__ = [
     "Collection",
@@ -101,7 +101,7 @@ class Collection(Struct, frozen=True):
     deleted: frozenset[PackRef]
 
 
-def list_packs(repository: Repository) -> ListedPacks:
+def list_packs(store: Store) -> ListedPacks:
     """Every pack of the store's own root and of the other storages that the catalog numbers.
 
     Raises:
@@ -109,9 +109,9 @@ def list_packs(repository: Repository) -> ListedPacks:
     """
     packs: dict[PackRef, ObjectInfo] = {}
     silent: dict[int, DatasetStoreError] = {}
-    for number in (0, *repository.catalog.catalog.storages):
+    for number in (0, *store.catalog.catalog.storages):
         try:
-            rows = list(repository.storages[number].list("packs"))
+            rows = list(store.storages[number].list("packs"))
         except DatasetStoreError as error:
             if number == 0:
                 raise
@@ -121,11 +121,11 @@ def list_packs(repository: Repository) -> ListedPacks:
     return ListedPacks(packs, silent)
 
 
-def survey(repository: Repository, listed: ListedPacks, reached: Reached, *, older_than: float) -> Survey:
+def survey(store: Store, listed: ListedPacks, reached: Reached, *, older_than: float) -> Survey:
     """What is to be done with packs, by the catalog as it was last read.
 
     Args:
-        repository: The store.
+        store: The store.
         listed: Its packs.
         reached: What live versions need, as far as it was walked.
         older_than: Dead packs written at this time or later, in seconds since 1970, are left.
@@ -134,7 +134,7 @@ def survey(repository: Repository, listed: ListedPacks, reached: Reached, *, old
         CorruptObject, ObjectMissing: A live version cannot be walked; nothing is known to be dead.
         StorageFailed: The storage refused.
     """
-    standing, held, live = at_one_state(repository, lambda: _state(repository, reached))
+    standing, held, live = at_one_state(store, lambda: _state(store, reached))
     there = listed.packs.keys()
     doomed = frozenset(pack for pack in there if pack in standing.condemned)
     rest = there - live - doomed
@@ -143,38 +143,38 @@ def survey(repository: Repository, listed: ListedPacks, reached: Reached, *, old
     return Survey(frozenset(there & live), kept, young, doomed, frozenset(rest - kept - young))
 
 
-def at_one_state(repository: Repository, compute: Callable[[], _T]) -> _T:
+def at_one_state(store: Store, compute: Callable[[], _T]) -> _T:
     """What `compute` gives for one state of the catalog: again where reading moved the catalog on meanwhile."""
     while True:
-        head = repository.catalog.catalog.head
+        head = store.catalog.catalog.head
         try:
             found = compute()
         except Corrupt:
             # What is missing may have been deleted by right: a version that lived in this state is gone in a later one.
-            if repository.catalog.catalog.head == head and not repository.catalog.refresh():
+            if store.catalog.catalog.head == head and not store.catalog.refresh():
                 raise
             continue
-        if repository.catalog.catalog.head == head:
+        if store.catalog.catalog.head == head:
             return found
 
 
-def _state(repository: Repository, reached: Reached) -> tuple[Standing, frozenset[PackRef], frozenset[PackRef]]:
-    standing = repository.standings.now()
-    held = frozenset().union(*repository.standings.holds().values())
-    return standing, held, frozenset(live_extents(repository, standing, reached).named())
+def _state(store: Store, reached: Reached) -> tuple[Standing, frozenset[PackRef], frozenset[PackRef]]:
+    standing = store.standings.now()
+    held = frozenset().union(*store.standings.holds().values())
+    return standing, held, frozenset(live_extents(store, standing, reached).named())
 
 
-def live_extents(repository: Repository, standing: Standing, reached: Reached) -> Extents:
+def live_extents(store: Store, standing: Standing, reached: Reached) -> Extents:
     """The bytes that something live needs, where they are now, and where lost ones were.
 
     Raises:
         CorruptObject: A live version needs a frame that is condemned and was not moved.
     """
-    named = reached.at(repository.catalog.catalog)
+    named = reached.at(store.catalog.catalog)
     now, lost = standing.extents(named)
     if len(lost):
         reached.forget()  # a version that died meanwhile may have lost them by right
-        named = reached.at(repository.catalog.catalog)
+        named = reached.at(store.catalog.catalog)
         now, lost = standing.extents(named)
     if len(lost):
         first = min(pack_key(pack.name) for pack in lost.named())
@@ -186,7 +186,7 @@ def live_extents(repository: Repository, standing: Standing, reached: Reached) -
 
 
 def collect(
-    repository: Repository,
+    store: Store,
     keeper: SummaryKeeper,
     *,
     older_than: float,
@@ -196,7 +196,7 @@ def collect(
     """Condemn what is dead, then delete everything that is condemned and there.
 
     Args:
-        repository: The store.
+        store: The store.
         keeper: What is known of what nodes name.
         older_than: As in `survey`.
         now_ns: The wall clock, for the entry's label.
@@ -206,33 +206,33 @@ def collect(
         CommitOutcomeUnknown: Run it again; it goes on where it stopped.
         Exception: As `survey`.
     """
-    repository.catalog.refresh()
-    listed = list_packs(repository)
-    written = PackList(repository)
-    reached = Reached(repository.nodes, keeper)
+    store.catalog.refresh()
+    listed = list_packs(store)
+    written = PackList(store)
+    reached = Reached(store.nodes, keeper)
     found: list[Survey] = []
 
     def entry(catalog: Catalog, commit: str) -> CondemnedEntry | None:
         catalog.require("gc")
-        found.append(survey(repository, listed, reached, older_than=older_than))
+        found.append(survey(store, listed, reached, older_than=older_than))
         if not found[-1].dead:
             return None
         rows, blob = written.of(found[-1].dead)
         return CondemnedEntry(commit=commit, time=now_ns(), packs=rows, listed=blob)
 
-    record = repository.catalog.change(entry)
+    record = store.catalog.change(entry)
     slot = None if record is None else record.slot
-    return Collection(listed, found[-1], slot, delete_condemned(repository, listed, told))
+    return Collection(listed, found[-1], slot, delete_condemned(store, listed, told))
 
 
 def delete_condemned(
-    repository: Repository, listed: ListedPacks, told: Callable[[int, int], object] = lambda _packs, _bytes: None
+    store: Store, listed: ListedPacks, told: Callable[[int, int], object] = lambda _packs, _bytes: None
 ) -> frozenset[PackRef]:
     """Delete the packs that stand condemned in the catalog as it was last read; those that were deleted."""
-    standing = repository.standings.now()
+    standing = store.standings.now()
     doomed = sorted(pack for pack in listed.packs if pack in standing.condemned)
     for pack in doomed:
-        repository.storages[pack.storage].delete_many([Key(pack_key(pack.name))])
+        store.storages[pack.storage].delete_many([Key(pack_key(pack.name))])
         told(1, listed.packs[pack].size)
     return frozenset(doomed)
 
@@ -243,8 +243,8 @@ class PackList:
     A list that was put for an earlier attempt is used again while it says the same and its pack is not condemned.
     """
 
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._listed: frozenset[PackRef] = frozenset()
         self._blob: Blob | None = None
 
@@ -257,15 +257,15 @@ class PackList:
         rows = tuple(map(pack_row, sorted(packs)))
         if len(rows) <= MAX_PACK_ROWS:
             return rows, None
-        if self._blob is None or packs != self._listed or not self._repository.standings.stands(self._blob):
-            self._listed, self._blob = packs, put_blob(self._repository, encode_pack_list(rows))
+        if self._blob is None or packs != self._listed or not self._store.standings.stands(self._blob):
+            self._listed, self._blob = packs, put_blob(self._store, encode_pack_list(rows))
         return None, self._blob
 
 
-def put_blob(repository: Repository, data: bytes) -> Blob:
+def put_blob(store: Store, data: bytes) -> Blob:
     """Put a blob into a pack of its own, in the store's own root."""
-    writer = repository.pack_writer(0)
-    blob = write_blob(data, writer, repository.chunker)
+    writer = store.pack_writer(0)
+    blob = write_blob(data, writer, store.chunker)
     writer.flush()
     return blob
 

@@ -88,6 +88,7 @@ _DENIED: Final = frozenset(
         "PartialCredentialsError",
         "CredentialRetrievalError",
         "SSOError",
+        "LoginError",
         "TokenRetrievalError",
         "ClientAuthenticationError",
     }
@@ -185,8 +186,8 @@ def failure(error: Exception, doing: str) -> DatasetStoreError:
     """
     if isinstance(error, DatasetStoreError):
         return error
-    said = f"Cannot {doing}: {_in_words(error)}."
     names = {kind.__name__ for kind in type(error).__mro__}
+    said = f"Cannot {doing}: {_in_words(error, whole=bool(names & _NEVER_SENT))}."
     refused = _status(error) in _DENIED_STATUS or str(error).startswith(_DENIED_WORDS)
     if refused or isinstance(error, PermissionError) or names & _DENIED:
         return AccessDenied(said, "Check the credentials and their rights, then repeat.")
@@ -244,7 +245,8 @@ def _driver_missing(scheme: str, error: ImportError) -> DriverMissing:
     return DriverMissing(f"The driver for {scheme}:// URLs is not installed.", hint)
 
 
-def _in_words(error: Exception) -> str:
-    """The first line of what a driver says; what follows are numbers of requests."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+def _in_words(error: Exception, *, whole: bool = False) -> str:
+    """The first line of what a driver says, as what follows are numbers of requests; or the whole of it, as a line."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    text = " ".join(line.strip() for line in lines) if whole else lines[0]
     return _SECRETS.sub("", text.rstrip(". "))

@@ -16,7 +16,7 @@ from dataset_store.errors import Corrupt, FormatTooNew
 from dataset_store.storage.backend import Backend, Key
 from dataset_store.storage.findings import Finding
 from dataset_store.storage.log_reader import LogRecord, Position, chained, object_key, slot_key
-from dataset_store.storage.repository import CONFIG_KEY
+from dataset_store.storage.store import CONFIG_KEY
 
 __all__ = ["CheckedLog", "check_log"]
 

@@ -37,7 +37,7 @@ from dataset_store.storage.collecting import (
 )
 from dataset_store.storage.liveness import Reached, SummaryKeeper
 from dataset_store.storage.pack_writer import PackWriter
-from dataset_store.storage.repository import Repository
+from dataset_store.storage.store import Store
 
 __all__ = ["Candidate", "Repacked", "candidates", "repack"]
 
@@ -81,9 +81,7 @@ class _State(Struct, frozen=True):
     left: frozenset[PackRef]
 
 
-def candidates(
-    repository: Repository, listed: ListedPacks, keeper: SummaryKeeper, dead_share: float = 0
-) -> list[Candidate]:
+def candidates(store: Store, listed: ListedPacks, keeper: SummaryKeeper, dead_share: float = 0) -> list[Candidate]:
     """Every listed pack that holds something live, at least so much that is dead, and may be repacked.
 
     By the catalog as it was last read. The footers of packs that may be that dead are read.
@@ -92,12 +90,12 @@ def candidates(
         CorruptObject, ObjectMissing: A live version cannot be walked.
         StorageFailed: The storage refused.
     """
-    reached = Reached(repository.nodes, keeper)
-    return at_one_state(repository, lambda: _candidates(repository, listed, reached, dead_share))
+    reached = Reached(store.nodes, keeper)
+    return at_one_state(store, lambda: _candidates(store, listed, reached, dead_share))
 
 
-def _candidates(repository: Repository, listed: ListedPacks, reached: Reached, dead_share: float) -> list[Candidate]:
-    state = _state(repository, reached)
+def _candidates(store: Store, listed: ListedPacks, reached: Reached, dead_share: float) -> list[Candidate]:
+    state = _state(store, reached)
     found = [
         Candidate(pack, listed.packs[pack].size, extents.total())
         for pack, extents in sorted(state.live.items(), key=lambda row: row[0])
@@ -107,7 +105,7 @@ def _candidates(repository: Repository, listed: ListedPacks, reached: Reached, d
         return found
     # By its size alone a pack seems more dead than it is, as its footer is no frame.
     rough = [one for one in found if one.dead_share >= dead_share]
-    footers = repository.packs.read_footers([one.pack for one in rough])
+    footers = store.packs.read_footers([one.pack for one in rough])
     exact = [
         replace(one, size=footer.frames_end - PACK_HEADER_SIZE) for one, footer in zip(rough, footers, strict=True)
     ]
@@ -115,7 +113,7 @@ def _candidates(repository: Repository, listed: ListedPacks, reached: Reached, d
 
 
 def repack(
-    repository: Repository,
+    store: Store,
     keeper: SummaryKeeper,
     victims: frozenset[PackRef],
     *,
@@ -126,7 +124,7 @@ def repack(
     """Copy what is live of some packs into new ones, condemn and delete the old ones.
 
     Args:
-        repository: The store.
+        store: The store.
         keeper: What is known of what nodes name.
         victims: The packs. Those that may not be repacked, or not any more, are left.
         now_ns: The wall clock, for the entry's label.
@@ -139,18 +137,18 @@ def repack(
         CommitOutcomeUnknown: Run it again; what was copied in vain is collected later.
         StorageFailed: The storage refused.
     """
-    repository.catalog.refresh()
-    listed = list_packs(repository)
-    work = _Repack(repository, keeper, victims & listed.packs.keys(), first, told)
+    store.catalog.refresh()
+    listed = list_packs(store)
+    work = _Repack(store, keeper, victims & listed.packs.keys(), first, told)
 
     def entry(_catalog: Catalog, commit: str) -> RepackEntry | None:
         _catalog.require("gc")
         return work.entry(commit, now_ns())
 
-    record = repository.catalog.change(entry)
+    record = store.catalog.change(entry)
     if record is None:
         return Repacked(None, frozenset(), 0, frozenset(), 0, frozenset())
-    deleted = delete_condemned(repository, listed)
+    deleted = delete_condemned(store, listed)
     new = work.new_packs()
     return Repacked(record.slot, work.victims, listed.bytes_of(work.victims), new, work.bytes_of(new), deleted)
 
@@ -160,30 +158,30 @@ class _Repack:
 
     def __init__(
         self,
-        repository: Repository,
+        store: Store,
         keeper: SummaryKeeper,
         victims: frozenset[PackRef],
         first: Sequence[Place],
         told: Callable[[int, int], object],
     ) -> None:
-        self.repository = repository
-        self.reached = Reached(repository.nodes, keeper)
+        self.store = store
+        self.reached = Reached(store.nodes, keeper)
         self.victims = victims
         self.told = told
         self._first = first
         self._moved: dict[Place, Place] = {}
         self._sizes: dict[PackRef, int] = {}
-        self._listed = PackList(repository)
+        self._listed = PackList(store)
         self._table: tuple[bytes, Blob] | None = None
 
     def entry(self, commit: str, time: int) -> RepackEntry | None:
         """The entry for the state before the slot, all that it names being put; None where nothing is to be done."""
-        state = at_one_state(self.repository, self._copied)
+        state = at_one_state(self.store, self._copied)
         if not self.victims:
             return None
         table = encode_table(moved_frames([(old, new) for old, new in self._moved.items() if old.pack in self.victims]))
-        if self._table is None or self._table[0] != table or not self.repository.standings.stands(self._table[1]):
-            self._table = table, put_blob(self.repository, table)
+        if self._table is None or self._table[0] != table or not self.store.standings.stands(self._table[1]):
+            self._table = table, put_blob(self.store, table)
         rows, blob = self._listed.of(self.victims)
         assert not self.victims & state.standing.condemned  # noqa: S101  (see _copied)
         return RepackEntry(commit=commit, time=time, packs=rows, listed=blob, table=self._table[1])
@@ -198,7 +196,7 @@ class _Repack:
 
     def _copied(self) -> _State:
         """The state, with every live frame of the victims copied to where it stands."""
-        state = _state(self.repository, self.reached)
+        state = _state(self.store, self.reached)
         self.victims -= state.left | state.standing.condemned
         self.victims &= state.live.keys()
         self._moved = {
@@ -207,7 +205,7 @@ class _Repack:
             if old.pack in self.victims and new.pack not in state.standing.condemned
         }
         wanted = []
-        footers = dict(zip(sorted(self.victims), self.repository.packs.read_footers(sorted(self.victims)), strict=True))
+        footers = dict(zip(sorted(self.victims), self.store.packs.read_footers(sorted(self.victims)), strict=True))
         for pack, footer in footers.items():
             rows = _frames_within(footer, state.live[pack])
             columns = zip(rows, footer.offsets[rows].tolist(), footer.stored[rows].tolist(), strict=True)
@@ -239,11 +237,11 @@ class _Repack:
         writers: dict[int, PackWriter] = {}
         moved: dict[Place, Place] = {}
         codec = FrameCodec()
-        stored = self.repository.packs.read_ranges([place for _, place in frames])
+        stored = self.store.packs.read_ranges([place for _, place in frames])
         for (row, place), data in zip(frames, stored, strict=True):
             storage = place.pack.storage
             if storage not in writers:
-                writers[storage] = self.repository.pack_writer(storage, self._on_written)
+                writers[storage] = self.store.pack_writer(storage, self._on_written)
             frame = _checked(codec, data, footers[place.pack], row, place)
             (new,) = writers[storage].append([frame])
             moved[place] = Place(new.pack, new.offset, new.stored, 0)
@@ -256,12 +254,12 @@ class _Repack:
         self._sizes[pack] = footer.frames_end + len(footer.encode())
 
 
-def _state(repository: Repository, reached: Reached) -> _State:
-    standing = repository.standings.now()
-    live = live_extents(repository, standing, reached)
-    ledger = repository.catalog.catalog.packs
+def _state(store: Store, reached: Reached) -> _State:
+    standing = store.standings.now()
+    live = live_extents(store, standing, reached)
+    ledger = store.catalog.catalog.packs
     folded = [*ledger.lists, *(blob for _, blob in ledger.relocations)]
-    held = frozenset().union(*repository.standings.holds().values())
+    held = frozenset().union(*store.standings.holds().values())
     left = held.union(standing.relocations.packs(), *map(packs_of, folded))
     return _State(standing, dict(live.by_pack()), left)
 

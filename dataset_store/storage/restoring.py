@@ -20,7 +20,7 @@ from dataset_store.core.log_entries import Blob, RepackEntry
 from dataset_store.core.packfile import PackRef, Place, frame_rank
 from dataset_store.core.relocation import Moved, decode_table, encode_table, moved_frames
 from dataset_store.storage.collecting import PackList, put_blob
-from dataset_store.storage.repository import Repository
+from dataset_store.storage.store import Store
 
 __all__ = ["Found", "Restored", "restore"]
 
@@ -58,7 +58,7 @@ class Restored(Struct, frozen=True):
 
 
 def restore(
-    repository: Repository,
+    store: Store,
     pack: PackRef,
     found: Found,
     live: Callable[[Catalog], Extents | None],
@@ -67,7 +67,7 @@ def restore(
     """Put frames of a pack into new ones, and say where they are.
 
     Args:
-        repository: The store.
+        store: The store.
         pack: The lost or damaged pack.
         found: What is to be put, and what is lost.
         live: What something live needs at the state of a catalog, where it is now; None where that cannot be told.
@@ -77,20 +77,20 @@ def restore(
         CommitOutcomeUnknown: Run it again; what was put in vain is collected later.
         StorageFailed: The storage refused.
     """
-    work = _Restoration(repository, pack, found, live, pack in repository.standings.now().condemned)
+    work = _Restoration(store, pack, found, live, pack in store.standings.now().condemned)
 
     def entry(catalog: Catalog, commit: str) -> RepackEntry | None:
         catalog.require("gc")
         return work.entry(catalog, commit, now_ns())
 
-    record = repository.catalog.change(entry)
+    record = store.catalog.change(entry)
     return Restored(None if record is None else record.slot, not work.was_late, record is not None and work.condemns)
 
 
 class _Restoration(Struct):
     """One pack being restored: where its frames were put, for the attempt at hand."""
 
-    repository: Repository
+    store: Store
     pack: PackRef
     found: Found
     live: Callable[[Catalog], Extents | None]
@@ -102,7 +102,7 @@ class _Restoration(Struct):
 
     def entry(self, catalog: Catalog, commit: str, time: int) -> RepackEntry | None:
         """The entry for the state before the slot, all that it names being put; None where another was first."""
-        standing = self.repository.standings.now()
+        standing = self.store.standings.now()
         condemned_since = self.pack in standing.condemned and not self.was_condemned
         # What another has restored meanwhile may overlap with this.
         self.was_late = condemned_since or not _tell_the_same(standing.relocations.moved(self.pack), self.found.told)
@@ -121,13 +121,13 @@ class _Restoration(Struct):
             return None
         table = encode_table(moved_frames(list(rows.items()), lost))
         decode_table(table, "of a repair")  # none that readers refuse may come into the log
-        if self.table is None or self.table[0] != table or not self.repository.standings.stands(self.table[1]):
-            self.table = table, put_blob(self.repository, table)
-        packs, listed = PackList(self.repository).of(frozenset({self.pack} if self.condemns else ()))
+        if self.table is None or self.table[0] != table or not self.store.standings.stands(self.table[1]):
+            self.table = table, put_blob(self.store, table)
+        packs, listed = PackList(self.store).of(frozenset({self.pack} if self.condemns else ()))
         return RepackEntry(commit=commit, time=time, packs=packs, listed=listed, table=self.table[1])
 
     def _put_frames(self) -> None:
-        writer = self.repository.pack_writer(self.pack.storage)
+        writer = self.store.pack_writer(self.pack.storage)
         order = sorted(self.found.frames.items(), key=lambda one: (frame_rank(one[1].kind), one[0].offset))
         self.put = {}
         for place, frame in order:
@@ -137,7 +137,7 @@ class _Restoration(Struct):
 
     def _earlier(self) -> tuple[dict[Place, Place], set[Place]]:
         """What earlier tables tell of the pack, which one more replaces: the rows, and which of them are lost."""
-        moved = self.repository.standings.now().relocations.moved(self.pack)
+        moved = self.store.standings.now().relocations.moved(self.pack)
         if moved is None:
             return {}, set()
         columns = zip(moved.offset.tolist(), moved.stored.tolist(), strict=True)
@@ -148,7 +148,7 @@ class _Restoration(Struct):
         return dict(zip(old, new, strict=True)), set(compress(old, moved.lost.tolist()))
 
     def _is_covered(self, catalog: Catalog, moved: Mapping[Place, Place]) -> bool:
-        held = frozenset().union(*self.repository.standings.holds().values())
+        held = frozenset().union(*self.store.standings.holds().values())
         live = self.live(catalog) if self.found.complete else None
         if live is None or self.pack in held:
             return False

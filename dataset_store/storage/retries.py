@@ -12,18 +12,16 @@ repeats what was refused for good (no access, no root, read only, a full disk), 
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
-from dataset_store.errors import StorageFailed, StoreUnreachable
+from dataset_store.errors import StorageFailed
 from dataset_store.storage.backend import Backend, Buffers, Key, ObjectInfo, Span, Tail
+from dataset_store.storage.backend_errors import may_pass
 from dataset_store.storage.wrappers import Wrapper
 
 __all__ = ["Patience", "RetryingBackend"]
-
-_BY_CHANCE: Final = (StorageFailed, StoreUnreachable)
-"""Errors of exactly these kinds may be gone the next time; the kinds below them tell of something that stays."""
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -34,7 +32,7 @@ class Patience(Struct, frozen=True):
 
     Attributes:
         attempts: How many times, at most.
-        seconds: For how long without one success; no request is begun after that.
+        seconds: For how long after a first failure without one success; no request is begun after that.
         base: The first pause, which doubles with each attempt up to `ceiling`; between half of it and all is taken.
         sleep: Called with seconds.
         jitter: Gives a number from 0 to 1, another each time, so that callers that were refused together do not come
@@ -56,18 +54,20 @@ class Patience(Struct, frozen=True):
 
 
 class _Trouble(Struct):
-    """For how long nothing has succeeded within one call."""
+    """For how long requests of one call have failed; what takes long and moves is no trouble."""
 
     patience: Patience
-    since: float
+    since: float | None = None
 
     def over(self) -> None:
-        self.since = self.patience.now()
+        self.since = None
 
     def met(self, error: StorageFailed, attempt: int) -> None:
         """Wait after an attempt, or raise its error where it stays or was the last."""
-        spent = self.patience.now() - self.since
-        if type(error) not in _BY_CHANCE or attempt >= self.patience.attempts or spent >= self.patience.seconds:
+        now = self.patience.now()
+        self.since = now if self.since is None else self.since
+        spent = now - self.since
+        if not may_pass(error) or attempt >= self.patience.attempts or spent >= self.patience.seconds:
             raise error
         self.patience.pause(attempt)
 
@@ -110,7 +110,7 @@ class RetryingBackend(Wrapper):
         return iter(_repeated(lambda: [*self.inner.list(prefix)], self._no_trouble()))
 
     def _no_trouble(self) -> _Trouble:
-        return _Trouble(self._patience, self._patience.now())
+        return _Trouble(self._patience)
 
 
 def _in_parts(

@@ -9,14 +9,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote
 
-from dataset_store.errors import (
-    AccessDenied,
-    DatasetStoreError,
-    InvalidRequest,
-    StoreRootMissing,
-)
+from dataset_store.errors import DatasetStoreError, InvalidRequest
 from dataset_store.storage.backend import (
     Buffers,
     CollectedWriter,
@@ -30,7 +26,8 @@ from dataset_store.storage.backend import (
     validate_key,
 )
 from dataset_store.storage.backend_errors import arrived_short, create_failure, object_missing
-from dataset_store.storage.filesystems import cause, failure, given_options, redacted
+from dataset_store.storage.filesystems import cause, given_options, redacted
+from dataset_store.storage.s3_answers import answer_of, s3_failure
 from dataset_store.storage.s3_client import REQUESTS_AT_ONCE, BucketClient
 
 __all__ = ["S3Backend"]
@@ -38,10 +35,9 @@ __all__ = ["S3Backend"]
 _TRAITS: Final = Traits(hole_bytes=256 << 10, at_once=4, create_is_promised=False, asks_once=True)
 
 _LARGEST: Final = 1 << 62
-_LOST_RACE: Final = frozenset({"412", "PreconditionFailed"})
-_NOT_THERE: Final = frozenset({"404", "NoSuchKey", "NoSuchBucket"})
-_NO_SUCH_RANGE: Final = frozenset({"416", "InvalidRange"})
-_DENIED: Final = frozenset({"401", "403", "ExpiredToken", "InvalidToken"})
+
+_CREDENTIALS: Final = frozenset({"key", "username", "secret", "password", "token", "anon", "profile"})
+"""Options that would be mixed with those of a URL."""
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -51,11 +47,13 @@ class S3Backend:
     """The backend over one prefix of a bucket.
 
     Args:
-        url: `s3://bucket/prefix`; also with a key and its secret before the bucket. The bucket must exist.
+        url: `s3://bucket/prefix`, of a bucket that exists; also with a key and its secret before the bucket, as
+            `key:secret@`, in which `/`, `:`, `@` and `%` are percent-encoded.
 
     Raises:
         DriverMissing: The client is not installed.
         InvalidRequest: The URL names no bucket, or the client cannot be opened as it is configured.
+        AccessDenied: What gives out credentials refused.
     """
 
     def __init__(self, url: str) -> None:
@@ -65,7 +63,7 @@ class S3Backend:
         if not bucket:
             raise InvalidRequest(f"The URL {redacted(url)} names no bucket.", "Write s3://bucket/prefix.")
         self._prefix = f"{prefix}/" if prefix else ""
-        self._bucket = BucketClient(bucket, given_options("s3", "s3a") | _credentials(user))
+        self._bucket = BucketClient(bucket, _options(user, given_options("s3", "s3a"), url))
         self._pool: tuple[int, ThreadPoolExecutor | None] = (0, None)
 
     @property
@@ -100,10 +98,12 @@ class S3Backend:
         try:
             self._bucket.write(name, buffers, if_absent=True)
         except Exception as error:
-            if _codes(error) & _LOST_RACE:
+            answer = answer_of(error)
+            if answer and answer.has_lost_the_race:
                 return False
             told = self._failure(error, f"create '{key}' in")
-            raise create_failure(key, self.describe(), told, _codes(error)) from cause(error, self._url)
+            words = answer.words if answer else frozenset()
+            raise create_failure(key, self.describe(), told, words) from cause(error, self._url)
         return True
 
     def delete_many(self, keys: Iterable[Key]) -> None:
@@ -116,8 +116,6 @@ class S3Backend:
         try:
             rows = [*self._bucket.list(f"{folder}/")]
         except Exception as error:
-            if _codes(error) & _NOT_THERE:
-                return iter(())
             raise self._failure(error, f"list '{prefix}' of") from cause(error, self._url)
         found = (_row(name.removeprefix(self._prefix), size, written) for name, size, written in rows)
         return iter([row for row in found if row is not None])
@@ -133,6 +131,8 @@ class S3Backend:
         """What is answered for each item, in order; many are asked for at once."""
         if len(items) <= 1:
             return [ask(item) for item in items]
+        with self._telling("connect to"):
+            self._bucket.connect()
         asked = [self._threads().submit(ask, item) for item in items]
         try:
             return [one.result() for one in asked]
@@ -154,9 +154,9 @@ class S3Backend:
         try:
             return self._bucket.read(self._name(key))
         except Exception as error:
-            if _codes(error) & _NOT_THERE:
+            if _is_absent(error):
                 return None
-            raise self._failure(error, f"read '{key}' from", reads=True) from cause(error, self._url)
+            raise self._failure(error, f"read '{key}' from") from cause(error, self._url)
 
     def _part(self, part: Span | Tail) -> bytes:
         start, stop = extent(part, _LARGEST)
@@ -164,15 +164,15 @@ class S3Backend:
             return self._empty(part)
         wanted = f"bytes={start}-{stop - 1}" if isinstance(part, Span) else f"bytes=-{part.length}"
         try:
-            data = self._bucket.read(self._name(part.key), wanted)
+            begins, data = self._bucket.read_part(self._name(part.key), wanted)
         except Exception as error:
-            if _codes(error) & _NO_SUCH_RANGE:
+            answer = answer_of(error)
+            if answer and answer.has_no_such_range:
                 return self._empty(part, error)
             raise self._read_failure(part.key, error) from cause(error, self._url)
         if isinstance(part, Tail):
             return data[-part.length :]  # a server that does not know ranges sent all of it, as also below
-        if len(data) > stop - start:
-            data = data[start:stop]
+        data = data[start - begins : stop - begins] if begins <= start else b""
         if len(data) < stop - start:
             raise self._too_short(part, len(data))
         return data
@@ -195,8 +195,11 @@ class S3Backend:
     # Deleting
 
     def _delete(self, key: Key) -> None:
-        with self._telling("delete objects of"):
+        try:
             self._bucket.delete(self._name(key))
+        except Exception as error:
+            if not _is_absent(error):
+                raise self._failure(error, "delete objects of") from cause(error, self._url)
 
     # Errors
 
@@ -208,38 +211,30 @@ class S3Backend:
             raise self._failure(error, doing) from cause(error, self._url)
 
     def _read_failure(self, key: Key, error: Exception) -> Exception:
-        if _codes(error) & _NOT_THERE:
+        if _is_absent(error):
             return object_missing(key, self.describe())
-        return self._failure(error, f"read '{key}' from", reads=True)
+        return self._failure(error, f"read '{key}' from")
 
-    def _failure(self, error: Exception, doing: str, *, reads: bool = False) -> DatasetStoreError:
-        codes = _codes(error)
-        if codes & _NOT_THERE:
-            return StoreRootMissing(
-                f"Cannot {doing} {self.describe()}: it is not there.", "Make the bucket, or check the URL."
-            )
-        told = failure(error, f"{doing} {self.describe()}")
-        if codes & _DENIED:
-            told = AccessDenied(told.what, "Check the credentials and their rights, then repeat.")
-        if reads and isinstance(told, AccessDenied):
-            told.next_step = (
-                "Check the credentials: who may not list the bucket (s3:ListBucket) is told so of what is absent."
-            )
-        return told
+    def _failure(self, error: Exception, doing: str) -> DatasetStoreError:
+        return s3_failure(error, doing, self.describe())
 
 
-def _credentials(user: str) -> dict[str, str]:
+def _options(user: str, given: dict[str, Any], url: str) -> dict[str, Any]:
+    """What is given, and the credentials of a URL in the place of all others."""
+    if not user:
+        return given
     key, _, secret = user.partition(":")
-    return {"key": key, "secret": secret} if user else {}
+    if not secret:
+        raise InvalidRequest(
+            f"The URL of {redacted(url)} has a key and no secret.", "Write s3://key:secret@bucket/prefix."
+        )
+    others = {name: said for name, said in given.items() if name not in _CREDENTIALS}
+    return others | {"key": unquote(key), "secret": unquote(secret)}
 
 
-def _codes(error: BaseException) -> frozenset[str]:
-    """What the server answered: S3's code, and HTTP's number; empty where no answer came."""
-    response = getattr(error, "response", None)
-    if not isinstance(response, dict):
-        return frozenset()
-    found = (response.get("Error", {}).get("Code"), response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-    return frozenset(str(one) for one in found if one is not None)
+def _is_absent(error: Exception) -> bool:
+    answer = answer_of(error)
+    return answer is not None and answer.tells_of_absence
 
 
 def _row(key: str, size: int, written: float) -> ObjectInfo | None:

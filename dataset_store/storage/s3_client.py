@@ -3,22 +3,23 @@
 Credentials, endpoint and region come from where Amazon's own tools take them: environment variables, their files, the
 machine's role. What fsspec's configuration says of S3, under the names of its driver, goes before.
 
-Promises: each request is sent once, and an object by one request; a server that says nothing is given up after 20 s,
-and one that takes no more of an upload after 10. What is sent is signed with its hash, so that a server that takes it
-has what was sent. Errors are the client's own. Never: retries, or outlives a fork: a forked process opens connections
-of its own.
+Promises: each request is sent once, unless a bucket of another region answers that it lies there, and an object by one
+request; a server that says nothing is given up after 20 s, and one that takes no more of an upload after 10. What is
+sent is signed with its hash, so that a server that takes it has what was sent; the configuration may say otherwise.
+Errors are the client's own. Never: retries, or outlives a fork: a forked process opens connections of its own.
 """
 
 import errno
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
-from dataset_store.errors import DriverMissing, InvalidRequest, StorageFailed
+from dataset_store.errors import AccessDenied, DriverMissing, InvalidRequest, StorageFailed
 from dataset_store.storage.backend import Buffers
-from dataset_store.storage.filesystems import STALL_SECONDS
+from dataset_store.storage.filesystems import STALL_SECONDS, failure
 from dataset_store.storage.raw_files import PiecesFile
 
 __all__ = ["REQUESTS_AT_ONCE", "BucketClient"]
@@ -26,19 +27,19 @@ __all__ = ["REQUESTS_AT_ONCE", "BucketClient"]
 REQUESTS_AT_ONCE: Final = 32
 """As many as one client keeps connections for."""
 
-_SETTINGS: Final = {
-    "connect_timeout": 10,  # what it may take to connect, and then to send each piece of an upload, of 16 KiB
+_PATIENCE: Final = {
+    "connect_timeout": 10,  # what it may take to connect, and then to send each piece of an upload, of 128 KiB
     "read_timeout": STALL_SECONDS,
+}
+"""Also of what is asked for credentials."""
+
+_SETTINGS: Final = {
     "max_pool_connections": REQUESTS_AT_ONCE + 8,
     # What is read is checked against our own hashes; servers that send the sum of the whole with a part are right too.
     "response_checksum_validation": "when_required",
     # Many servers do not know the sums that newer clients add to what they send; the hash that signs it is enough.
     "request_checksum_calculation": "when_required",
-    "retries": {"total_max_attempts": 1},
 }
-
-_SENT_WITH_ITS_HEAD: Final = 64 << 10
-"""Bytes of an object up to which the server is not asked first whether it will take it."""
 
 _OF_CLIENT: Final = {
     "key": "aws_access_key_id",
@@ -50,6 +51,9 @@ _OF_CLIENT: Final = {
     "use_ssl": "use_ssl",
 }
 """The driver's names of options, and the client's."""
+
+_RANGE: Final = re.compile(r"bytes (\d+)-")
+"""Where a part begins, as the head of an answer has it."""
 
 
 class BucketClient:
@@ -63,37 +67,42 @@ class BucketClient:
     Raises:
         DriverMissing: The client is not installed.
         InvalidRequest: It cannot be opened with these options.
+        AccessDenied: What gives out credentials refused.
     """
 
     def __init__(self, bucket: str, options: Mapping[str, Any]) -> None:
         self._bucket = bucket
         self._options = options
-        self._opened: tuple[int, Any] = (os.getpid(), _open(options))
+        # By process. Those of processes before this one are kept: to end them might wait for a thread that is not here.
+        self._clients: dict[int, Any] = {os.getpid(): _open(options)}
         self._also = _table(options, "s3_additional_kwargs")
         if options.get("requester_pays"):
             self._also["RequestPayer"] = "requester"
 
-    def read(self, name: str, wanted: str = "") -> bytes:
-        """An object, or the part of it that is `wanted`, as the header of a request has it."""
-        part = {"Range": wanted} if wanted else {}
-        answer = self._ask("get_object", Key=name, **part)
-        _require_whole(answer, "ContentLength")
-        data: bytes = answer["Body"].read()
-        return data
+    def connect(self) -> None:
+        """Have a client in this process: to be called before its threads ask all at once, and each would open one."""
+        self._client()
+
+    def read(self, name: str) -> bytes:
+        """An object."""
+        return self._body("get_object", Key=name)[1]
+
+    def read_part(self, name: str, wanted: str) -> tuple[int, bytes]:
+        """The part of an object that is `wanted`, as the header of a request has it: where it begins, and its bytes.
+
+        A server that knows no parts sends the whole, which begins at 0.
+        """
+        return self._body("get_object", Key=name, Range=wanted)
 
     def size(self, name: str) -> int:
         """The bytes of an object."""
-        answer = self._ask("head_object", Key=name)
-        _require_whole(answer, "ContentLength")
-        size: int = answer["ContentLength"]
+        size: int = _said(self._ask("head_object", Key=name), "ContentLength")
         return size
 
     def write(self, name: str, buffers: Buffers, *, if_absent: bool = False) -> None:
         """Make an object of buffers, one behind another."""
         condition = {"IfNoneMatch": "*"} if if_absent else {}
-        pieces = PiecesFile(buffers)
-        body = pieces if len(pieces) > _SENT_WITH_ITS_HEAD else b"".join(buffers)
-        self._ask("put_object", Key=name, Body=body, **condition)
+        self._ask("put_object", Key=name, Body=PiecesFile(buffers), **condition)
 
     def delete(self, name: str) -> None:
         """Remove an object; none is no error."""
@@ -104,28 +113,38 @@ class BucketClient:
         goes_on: dict[str, str] = {}
         while True:
             page = self._ask("list_objects_v2", Prefix=prefix, **goes_on)
-            _require_whole(page, "IsTruncated")
+            is_cut = _said(page, "IsTruncated")
             for row in page.get("Contents", ()):
-                yield row["Key"], row["Size"], row["LastModified"].timestamp()
-            if not page["IsTruncated"]:
+                yield _asked_for(row["Key"], prefix), row["Size"], row["LastModified"].timestamp()
+            if not is_cut:
                 return
             goes_on = {"ContinuationToken": _next_token(page, goes_on)}
 
+    def _body(self, verb: str, **what: Any) -> tuple[int, bytes]:
+        """Where a body begins in its object, and what it is."""
+        answer = self._ask(verb, **what)
+        _require_whole(answer, "ContentLength")
+        begins = _RANGE.match(answer.get("ContentRange", ""))
+        return int(begins[1]) if begins else 0, answer["Body"].read()
+
     def _ask(self, verb: str, **what: Any) -> dict[str, Any]:
         """Send one request, with what the options say of requests of this kind."""
-        client = self._client
+        client = self._client()
         known = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[verb]).input_shape.members
         also = {name: said for name, said in self._also.items() if name in known}
-        answer: dict[str, Any] = getattr(client, verb)(**(also | what), Bucket=self._bucket)
+        try:
+            answer: dict[str, Any] = getattr(client, verb)(**(also | what), Bucket=self._bucket)
+        except import_module("botocore.exceptions").NoCredentialsError:
+            # A client looks for them once; what tells this machine's role may only have been slow.
+            self._clients.pop(os.getpid(), None)
+            raise
         return answer
 
-    @property
     def _client(self) -> Any:
-        """That of this process; threads that are first at once open one each, and the last stays."""
-        process, client = self._opened
-        if process != os.getpid():
-            client = _open(self._options)
-            self._opened = (os.getpid(), client)
+        """That of this process."""
+        client = self._clients.get(os.getpid())
+        if client is None:
+            client = self._clients[os.getpid()] = _open(self._options)
         return client
 
 
@@ -143,6 +162,27 @@ def _require_whole(answer: Mapping[str, Any], part: str) -> None:
     """
     if part not in answer and "transfer-encoding" not in answer["ResponseMetadata"]["HTTPHeaders"]:
         raise ConnectionResetError(errno.ECONNRESET, "the answer was cut off")
+
+
+def _said(answer: Mapping[str, Any], part: str) -> Any:
+    """A part of an answer that each of its kind has. Raises as `_require_whole`; StorageFailed: It is not of S3."""
+    _require_whole(answer, part)
+    if part not in answer:
+        raise StorageFailed(
+            f"The answer has no {part}: what gave it does not speak S3.",
+            "Check the endpoint and what lies before it, then repeat.",
+        )
+    return answer[part]
+
+
+def _asked_for(name: str, prefix: str) -> str:
+    """A name of a list, which must begin as was asked: what passes over its rows would find nothing for another."""
+    if not name.startswith(prefix):
+        raise StorageFailed(
+            f"The server lists '{name}' where names below '{prefix}' were asked for.",
+            "It cannot hold a store; use another.",
+        )
+    return name
 
 
 def _next_token(page: Mapping[str, Any], goes_on: Mapping[str, str]) -> str:
@@ -166,26 +206,35 @@ def _open(options: Mapping[str, Any]) -> Any:
     except InvalidRequest:
         raise
     except Exception as error:
+        told = failure(error, "open a client of S3")
+        if isinstance(told, AccessDenied):
+            raise told from error
         raise InvalidRequest(
             f"S3 cannot be used as it is configured: {error}.",
             "Check the variables and files of AWS, and fsspec's configuration.",
         ) from error
-    client.meta.events.register("before-sign.s3.PutObject", _send_small_ones_at_once)
+    client.meta.events.register("before-sign.s3.PutObject", _ask_nothing_first)
     return client
 
 
 def _client_of(options: Mapping[str, Any]) -> Any:
     session = import_module("botocore.session").Session(profile=options.get("profile"))
     session.register_component("data_loader", _models())
-    settings = import_module("botocore.config").Config(**_settings(options))
+    config = import_module("botocore.config").Config
+    once = {"mode": "standard", "total_max_attempts": 1}  # made anew each time: the client writes into it
+    session.set_default_client_config(config(**_PATIENCE, retries=once))
+    settings = config(**_settings(options))
     told = {name: options[given] for given, name in _OF_CLIENT.items() if given in options}
     return session.create_client("s3", config=settings, **(told | _table(options, "client_kwargs")))
 
 
-def _send_small_ones_at_once(request: Any, **_: Any) -> None:
-    """The client asks of each object whether it will be taken: for a small one that takes twice as long."""
-    if not isinstance(request.body, PiecesFile):
-        del request.headers["Expect"]
+def _ask_nothing_first(request: Any, **_: Any) -> None:
+    """Send an object with its head.
+
+    By itself the client asks first whether it will be taken, which for a small one takes twice as long; and where the
+    line is cut within the answer to that, it reads for ever.
+    """
+    del request.headers["Expect"]
 
 
 @cache

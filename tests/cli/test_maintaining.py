@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from dataset_store.cli.upkeep import duration
+from dataset_store.cli.upkeep_arguments import duration
 
 
 @pytest.fixture

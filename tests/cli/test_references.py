@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dataset_store import Dataset
-from dataset_store.dataset import beginning
+from dataset_store.dataset.drafts import beginning
 
 FINDING = ["get", "list", "log", "diff", "status", "cat a.txt", "tag", "archive", "publish", "verify", "stats"]
 FINDING += ["set-description --description x", "delete", "delete --force --entire-dataset", "archive --undo"]

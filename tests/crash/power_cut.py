@@ -42,13 +42,13 @@ from dataset_store.core.envelope import decode_config, object_digest
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.paths import to_text
 from dataset_store.core.tree import read_all
-from dataset_store.dataset import filling
-from dataset_store.dataset.verifying import verify_stored
+from dataset_store.dataset.checks.verifying import verify_stored
+from dataset_store.dataset.copies import filling
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import DatasetNotFound
 from dataset_store.local import durable, local_copies
 from dataset_store.local.drafts import Draft
-from dataset_store.local.environment import open_environment
+from dataset_store.local.lmdb_environment import open_environment
 from dataset_store.local.local_copies import Stamp
 from dataset_store.local.removal import remove_tree
 from dataset_store.local.settings import load_settings
@@ -58,8 +58,8 @@ from dataset_store.storage.log_reader import Position
 from dataset_store.storage.memory_backend import MemoryBackend
 from dataset_store.storage.pack_reader import PackReader
 from dataset_store.storage.pack_writer import PackWriter
-from dataset_store.storage.repository import Repository
 from dataset_store.storage.standings import Standings
+from dataset_store.storage.store import Store
 from dataset_store.storage.trees import NoKeeper, StoredNodes, root_of
 
 MOST = 160
@@ -73,7 +73,7 @@ def select(tree: Tree, *prefixes: str) -> State:
     return tuple(sorted((path, part) for path, part in tree.items() if path.startswith(prefixes) and path[-1] != "/"))
 
 
-class Store(NamedTuple):
+class Held(NamedTuple):
     """What a store holds in some state: packs, those condemned, live versions, and the objects of its root by key."""
 
     packs: frozenset[PackRef]
@@ -188,7 +188,7 @@ class Replay:
             raise found
         return found
 
-    def _store(self, store: State, _done: int) -> "Store":
+    def _store(self, store: State, _done: int) -> "Held":
         """What a store holds; see the module for what is checked."""
         objects = {path: self.disk.content(part) for path, part in store if isinstance(part, Part)}
         acknowledged = {
@@ -198,7 +198,7 @@ class Replay:
         if "config" not in own:
             assert not acknowledged, "the store is gone"
             assert not any(path.startswith("log/") for path in own)
-            return Store(frozenset(), frozenset(), frozenset(), own)
+            return Held(frozenset(), frozenset(), frozenset(), own)
         backend = _backend(own)
         config = decode_config(own["config"], "config")
         other = f"elsewhere/dataset-store/{config.store}/"
@@ -212,15 +212,15 @@ class Replay:
         standings = Standings(catalog, PackReader(store_id, storages.__getitem__), NoKeeper())
         reader = PackReader(store_id, storages.__getitem__, whereabouts=standings)
         nodes = StoredNodes(reader, NoKeeper())
-        repository = Repository(backend, config, catalog, reader, nodes, storages, standings)
-        workspace = Workspace(load_settings(), repository, None, None, None)
+        opened = Store(backend, config, catalog, reader, nodes, storages, standings)
+        workspace = Workspace(load_settings(), opened, None, None, None)
         every = catalog.catalog.versions_beginning("")
         versions = {version.id for version in every if not version.deleted}
         assert versions >= set(acknowledged), "an acknowledged version is lost"
         for version in versions:
             report = verify_stored(workspace, version)
             assert report.sound, report
-            entries = read_all(root_of(workspace.base_of(version)), repository.nodes)
+            entries = read_all(root_of(workspace.base_of(version)), opened.nodes)
             ids = [row.tobytes() for row in entries.content_ids]
             found = dict(zip(map(to_text, entries.keys), ids, strict=True))
             expected = [self.contents[acknowledged[version]]] if version in acknowledged else self.contents.values()
@@ -232,7 +232,7 @@ class Replay:
             if path.startswith("packs/")
         )
         reader.read_footers(sorted(packs))  # a pack that has its name is whole
-        return Store(packs, standings.now().condemned, frozenset(versions), own)
+        return Held(packs, standings.now().condemned, frozenset(versions), own)
 
     def _journal(self, path: str, part: Part, store: State, done: int) -> None:
         found = self._once(self._store, store, done)

@@ -16,13 +16,13 @@ from dataset_store.core.envelope import object_digest
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.log_entries import VersionEntry
 from dataset_store.core.packfile import PackRef
-from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
-from dataset_store.dataset.overview import drafts_of
+from dataset_store.dataset.catalog.overview import drafts_of
+from dataset_store.dataset.upkeep.maintaining import collect_garbage, repack_packs, wasteful_packs
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import StorageFailed
 from dataset_store.storage.log import Log
 from dataset_store.storage.posix_backend import PosixBackend
-from dataset_store.storage.repository import fetch_config
+from dataset_store.storage.store import fetch_config
 
 Notes = dict[str, str]
 Content = Mapping[str, bytes | str]
@@ -402,7 +402,7 @@ def require_sent_once(world: World) -> None:
     ]
     seen: set[bytes] = set()
     largest = again = 0
-    for footer in open_workspace().repository.packs.read_footers(packs):
+    for footer in open_workspace().store.packs.read_footers(packs):
         is_data = footer.kinds[footer.frame_of_chunk()] == FrameKind.DATA
         chunks = [(footer.ids[at].tobytes(), int(footer.lengths[at])) for at in is_data.nonzero()[0].tolist()]
         largest = max(largest, sum(length for _, length in chunks))

@@ -26,7 +26,7 @@ from forking import copy_tree, import_everything, in_child
 from sequences import SEQUENCES, Notes, Sequence, World, be_machine, make_inputs, require_sent_once, verify_store
 from shim import Mode, Shim
 
-from dataset_store.dataset import filling
+from dataset_store.dataset.copies import filling
 from dataset_store.errors import DatasetStoreError
 from dataset_store.local.removal import remove_tree
 from dataset_store.storage.pack_writer import PackWriter

@@ -15,7 +15,7 @@ from dataset_store.core.envelope import object_digest
 from dataset_store.core.log_entries import DescribeEntry, TagsEntry, VersionEntry
 from dataset_store.storage.log import Log
 from dataset_store.storage.posix_backend import PosixBackend
-from dataset_store.storage.repository import fetch_config
+from dataset_store.storage.store import fetch_config
 
 WRITER = Path(__file__).with_name("writer.py")
 WRITERS = 16

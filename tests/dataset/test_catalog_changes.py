@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from dataset_store import Dataset
 from dataset_store.core.catalog import Catalog
 from dataset_store.core.log_entries import SeriesName
-from dataset_store.dataset import catalog_changes
 from dataset_store.dataset import workspace as workspaces
+from dataset_store.dataset.catalog import changing
 from dataset_store.errors import (
     Conflict,
     DatasetNotFound,
@@ -151,8 +151,8 @@ def test_of_two_machines_that_take_one_name_the_second_is_refused(home, another_
     another_machine()
     Dataset.rename("f", "p", "e")
     with pytest.raises(VersionExists):
-        catalog_changes.move_series(behind, "p", "d", to_name="f")
-    catalog_changes.move_series(behind, "p", "d", to_name="e")
+        changing.move_series(behind, "p", "d", to_name="f")
+    changing.move_series(behind, "p", "d", to_name="e")
 
 
 # --- squashing -------------------------------------------------------------------------------------------------------
@@ -247,12 +247,12 @@ def test_a_child_that_another_machine_made_meanwhile_protects_its_parent(home, a
     another_machine()
     version(home, {"a": b"2"}, parent_datasets=[parent.id])
     with pytest.raises(Conflict):
-        catalog_changes.delete_versions(behind, lambda catalog: [catalog.version(parent.id)], force=False)
+        changing.delete_versions(behind, lambda catalog: [catalog.version(parent.id)], force=False)
     assert Dataset.get(parent.id).is_final()
 
 
 def test_by_name_one_version_is_deleted_or_all_of_them(home, monkeypatch):
-    monkeypatch.setattr(catalog_changes, "_MOST_IDS", 2)
+    monkeypatch.setattr(changing, "_MOST_IDS", 2)
     ids = [version(home, dataset_version=f"1.{number}").id for number in range(5)]
     other = version(home, dataset_name="e", parent_datasets=[ids[0]])
     with pytest.raises(InvalidRequest, match="5 versions"):
@@ -366,7 +366,7 @@ def test_a_store_that_is_not_there_yet_holds_no_datasets(home, caplog):
 
 def test_a_version_finalized_while_others_are_deleted_stays(home, monkeypatch):
     version(home)
-    commit, made = catalog_changes.commit_entry, []
+    commit, made = changing.commit_entry, []
 
     def and_then_another(workspace, make):
         done = commit(workspace, make)
@@ -374,7 +374,7 @@ def test_a_version_finalized_while_others_are_deleted_stays(home, monkeypatch):
             made.append(version(home).id)
         return done
 
-    monkeypatch.setattr(catalog_changes, "commit_entry", and_then_another)
+    monkeypatch.setattr(changing, "commit_entry", and_then_another)
     Dataset.delete(dataset_project="p", dataset_name="d")
     assert [row["id"] for row in Dataset.list_datasets()] == made
 
@@ -464,7 +464,7 @@ def test_an_argument_that_get_does_not_know_is_refused(home):
 )
 @settings(max_examples=200)
 def test_looking_for_plain_text_finds_what_the_expression_means(names, text, frame, escaped):
-    from dataset_store.dataset.searching import _names
+    from dataset_store.dataset.catalog.searching import _names
 
     catalog = Catalog()
     for number, name in enumerate(names):

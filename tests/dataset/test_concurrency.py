@@ -15,12 +15,12 @@ from dataset_store.core.log_entries import VersionEntry
 from dataset_store.dataset import workspace as workspaces
 from dataset_store.storage.log import Log
 from dataset_store.storage.posix_backend import PosixBackend
-from dataset_store.storage.repository import fetch_config
+from dataset_store.storage.store import fetch_config
 
 WORKER = """
 import sys, time
 from dataset_store import Dataset
-from dataset_store.dataset import filling
+from dataset_store.dataset.copies import filling
 from dataset_store.errors import DatasetStoreError
 
 fills = 0

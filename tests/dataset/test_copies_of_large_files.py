@@ -8,7 +8,7 @@ from threading import Barrier, Event
 import pytest
 
 from dataset_store import Dataset
-from dataset_store.dataset.lists import with_lists
+from dataset_store.dataset.entries.lists import with_lists
 from dataset_store.errors import ObjectMissing
 from dataset_store.local import materialise
 from dataset_store.local.folder_writer import FolderWriter
@@ -60,7 +60,7 @@ def test_a_copy_that_ends_early_leaves_nothing_open(version, home, monkeypatch, 
 
 
 def test_a_descriptor_is_not_closed_while_a_thread_may_write_to_it(version, tmp_path):
-    entries = with_lists(version._entries(), version._workspace.repository.nodes)
+    entries = with_lists(version._entries(), version._workspace.store.nodes)
     begun, go_on, seen = Event(), Event(), []
 
     def reuse(_row, _segment, opened, _target):
@@ -72,7 +72,7 @@ def test_a_descriptor_is_not_closed_while_a_thread_may_write_to_it(version, tmp_
 
     (tmp_path / "copy").mkdir()
     with FolderWriter(str(tmp_path / "copy")) as writer, ThreadPoolExecutor(1) as pool:
-        copier = materialise._Copier(entries, writer, version._workspace.repository.packs, reuse, lambda *_: None)
+        copier = materialise._Copier(entries, writer, version._workspace.store.packs, reuse, lambda *_: None)
         file = materialise._LargeFile(copier, 0)
         assert len(file.segments) > 1
         writing = pool.submit(file.copy, file.segments[0], 0)

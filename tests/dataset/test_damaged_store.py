@@ -12,7 +12,7 @@ from blake3 import blake3
 from dataset_store import Dataset
 from dataset_store.core.log_entries import FeatureEntry
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.dataset.selecting import EVERYTHING, entries_of
+from dataset_store.dataset.entries.selecting import EVERYTHING, entries_of
 from dataset_store.dataset.workspace import new_commit_id, open_workspace
 from dataset_store.errors import (
     Corrupt,
@@ -328,20 +328,20 @@ def test_a_pack_of_a_later_format_says_what_to_install(store, place, history):
         pack.chmod(0o644)
         pack.write_bytes(data[:7] + b"\2" + data[8:-1] + b"\2")
     with pytest.raises(FormatTooNew) as caught:
-        open_workspace().repository.packs.read_footers(list(packs_of(versions[2][0])))
+        open_workspace().store.packs.read_footers(list(packs_of(versions[2][0])))
     assert "packs/" in caught.value.what
 
 
 def packs_of(version_id: str):
     workspace = open_workspace()
-    return entries_of(workspace.base_of(version_id), EVERYTHING, workspace.repository.nodes).segments.packs
+    return entries_of(workspace.base_of(version_id), EVERYTHING, workspace.store.nodes).segments.packs
 
 
 @pytest.mark.parametrize("operation", ["read", "write"])
 def test_a_feature_that_this_version_does_not_know_stops_what_needs_it(store, place, history, operation):
     _, versions = history
     entry = FeatureEntry(commit=new_commit_id(), time=1, name="later", operations=(operation,))
-    open_workspace().repository.catalog.commit(lambda _catalog: entry)
+    open_workspace().store.catalog.commit(lambda _catalog: entry)
     place.new_machine()
     found = outcome("", by_name=True)
     if operation == "read":

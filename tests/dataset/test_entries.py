@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataset_store import Dataset
-from dataset_store.dataset import selecting
+from dataset_store.dataset.entries import selecting
 from dataset_store.testing.folders import read, write
 
 OF_FILES = ["relative_path", "hash", "parent_dataset_id", "size", "artifact_name", "local_path"]

@@ -12,7 +12,8 @@ from executors import Carrying, Elsewhere, Failing
 from versions import version_of
 
 from dataset_store import Dataset
-from dataset_store.dataset import filling, packing
+from dataset_store.dataset.copies import filling
+from dataset_store.dataset.uploads import packing
 from dataset_store.dataset.workspace import StoreAddress, opened_at, workspace_at
 from dataset_store.errors import DatasetNotFound, FileChanged, PathNotFound, StorageFailed, StoreNotFound, WorkerFailed
 from dataset_store.local import folder as folders

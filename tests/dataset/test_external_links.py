@@ -263,7 +263,7 @@ def test_damage_of_a_record_is_found(far, home):
     pack.chmod(0o644)
     data[60] ^= 1
     pack.write_bytes(data)
-    from dataset_store.dataset.verifying import verify_stored
+    from dataset_store.dataset.checks.verifying import verify_stored
 
     assert len(verify_stored(dataset._workspace, dataset.id).damaged) == 4
 
@@ -326,7 +326,7 @@ def test_deleting_external_files_spares_what_another_version_links_to(far, home)
 
 
 def test_an_object_that_changed_on_its_way_does_not_stand_for_what_it_should_have_been(home, monkeypatch):
-    from dataset_store.dataset import externals
+    from dataset_store.dataset.drafts import externals
     from dataset_store.errors import FileChanged
 
     folder = write(home / "in", {"f": b"right"})

@@ -22,13 +22,13 @@ from dataset_store import Dataset
 from dataset_store.core.entries import Entries
 from dataset_store.core.tree import read_all
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.dataset.lists import with_lists
+from dataset_store.dataset.entries.lists import with_lists
 from dataset_store.errors import DatasetStoreError
 from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.local.materialise import materialise
 from dataset_store.storage.backend import Key
 from dataset_store.storage.memory_backend import MemoryBackend
-from dataset_store.storage.repository import Repository, fetch_config, open_repository
+from dataset_store.storage.store import Store, fetch_config, open_store
 from dataset_store.storage.trees import NoKeeper, root_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "store-1"
@@ -61,21 +61,21 @@ def stored(flipped: str = "", at: int = 0, bit: int = 0) -> MemoryBackend:
 class Seen:
     """What a machine that has nothing sees: the entries of each version, and the means to fetch their contents."""
 
-    repository: Repository
+    store: Store
     versions: dict[str, Entries]
 
 
 def seen(backend: MemoryBackend) -> Seen:
-    repository = open_repository(backend, fetch_config(backend) or b"", os.devnull + "/none", NoKeeper())
-    repository.catalog.refresh()
-    catalog = repository.catalog.catalog
+    store = open_store(backend, fetch_config(backend) or b"", os.devnull + "/none", NoKeeper())
+    store.catalog.refresh()
+    catalog = store.catalog.catalog
     catalog.require("read")
     found = {
-        version.id: with_lists(read_all(root_of(version.entry.tree), repository.nodes), repository.nodes)
+        version.id: with_lists(read_all(root_of(version.entry.tree), store.nodes), store.nodes)
         for version in map(catalog.version, VERSION_IDS)
         if version is not None
     }
-    return Seen(repository, found)
+    return Seen(store, found)
 
 
 def columns(entries: Entries) -> list[object]:
@@ -88,13 +88,13 @@ def columns(entries: Entries) -> list[object]:
     return [entries.keys, places, origins, *(column.tobytes() for column in (*numbers, *more))]
 
 
-def made(entries: Entries, repository: Repository, folder: Path) -> dict[bytes, tuple[bytes, int, int]]:
+def made(entries: Entries, store: Store, folder: Path) -> dict[bytes, tuple[bytes, int, int]]:
     """The folder that entries become: path to content (of a link its text), mode and time."""
     copy = folder / "copy"
     copy.mkdir()
     try:
         with FolderWriter(str(copy), read_only=True) as writer:
-            materialise(entries, writer, repository.packs, done=np.zeros(len(entries), np.bool_))
+            materialise(entries, writer, store.packs, done=np.zeros(len(entries), np.bool_))
         return dict(listed(os.fsencode(copy)))
     finally:
         shutil.rmtree(copy)
@@ -129,7 +129,7 @@ def right(scratch):
     assert sorted(found.versions) == sorted(VERSION_IDS)
     assert max(int(entries.segment_counts.max(initial=0)) for entries in found.versions.values()) > 64
     return {
-        version_id: (columns(entries), made(entries, found.repository, scratch))
+        version_id: (columns(entries), made(entries, found.store, scratch))
         for version_id, entries in found.versions.items()
     }
 
@@ -148,7 +148,7 @@ def outcome(name: str, at: int, bit: int, right: dict, scratch: Path) -> str:
         # As the entries are right, only those that read the flipped byte can be wrong.
         assert columns(entries) == expected
         try:
-            for path, content in made(reading(entries, pack, at), found.repository, scratch).items():
+            for path, content in made(reading(entries, pack, at), found.store, scratch).items():
                 assert files[path] == content
         except DatasetStoreError as error:
             result = type(error).__name__

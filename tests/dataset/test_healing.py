@@ -9,11 +9,11 @@ from versions import version_of
 
 from dataset_store import Dataset
 from dataset_store.cli import main
-from dataset_store.dataset import sending
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.dataset.repairing import repair_store
-from dataset_store.dataset.surveying import EVERY_BYTE
-from dataset_store.dataset.verifying import verify_stored
+from dataset_store.dataset.checks.repairing import repair_store
+from dataset_store.dataset.checks.surveying import EVERY_BYTE
+from dataset_store.dataset.checks.verifying import verify_stored
+from dataset_store.dataset.uploads import sending
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.storage.pack_writer import PackWriter
 from dataset_store.testing.folders import read, write

@@ -13,7 +13,7 @@ from dataset_store.core.paths import PathKey
 from dataset_store.core.relocation import Relocations
 from dataset_store.core.segments import ChunkHit, FileSegments, Segment, segments_of, with_segments
 from dataset_store.core.standing import Standing
-from dataset_store.dataset.locating import Located
+from dataset_store.dataset.uploads.locating import Located
 
 PACKS = [PackRef(0, PackName(bytes([number]) * 16)) for number in range(4)]
 

@@ -10,8 +10,9 @@ from versions import version_of
 from dataset_store import Dataset
 from dataset_store.core.catalog import Query
 from dataset_store.core.log_entries import CondemnedEntry, HoldEntry
-from dataset_store.dataset.catalog_changes import delete_versions
-from dataset_store.dataset.maintaining import (
+from dataset_store.dataset.catalog.changing import delete_versions
+from dataset_store.dataset.checks.verifying import verify_stored
+from dataset_store.dataset.upkeep.maintaining import (
     KeepRules,
     collect_garbage,
     drop_hold,
@@ -20,8 +21,7 @@ from dataset_store.dataset.maintaining import (
     repack_packs,
     wasteful_packs,
 )
-from dataset_store.dataset.uploading import upload_draft
-from dataset_store.dataset.verifying import verify_stored
+from dataset_store.dataset.uploads.uploading import upload_draft
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import (
     ChunksLost,
@@ -54,7 +54,7 @@ def packs_there(home):
 def entries_of(kind):
     workspace = open_workspace()
     workspace.refresh()
-    log = workspace.repository.catalog._log
+    log = workspace.store.catalog._log
     return [record.entry for record in log.read_after(log.start) if isinstance(record.entry, kind)]
 
 

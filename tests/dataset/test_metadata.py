@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from dataset_store import Dataset
-from dataset_store.dataset.arrow import decode_value, encode_value
+from dataset_store.dataset.annotations.arrow import decode_value, encode_value
 from dataset_store.errors import CorruptObject, InvalidRequest
 from dataset_store.testing.folders import read, write
 
@@ -277,7 +277,7 @@ def test_a_mark_that_nobody_knows_is_one_typed_error():
 
 
 def test_without_pandas_a_frame_is_a_table(monkeypatch):
-    monkeypatch.setattr("dataset_store.dataset.arrow.find_spec", lambda name: None)
+    monkeypatch.setattr("dataset_store.dataset.annotations.arrow.find_spec", lambda name: None)
     table = decode_value(encode_value(VALUES["frame of dicts"]), what="it")
     assert table["0"].to_pylist() == ['{"x": 1}', '{"y": 2}']
     assert table["1"].to_pylist() == [1, 2]
@@ -320,7 +320,7 @@ def test_all_entries_are_a_table(home, draft):
 
 
 def test_lost_metadata_is_found_by_verify(draft, home):
-    from dataset_store.dataset.verifying import verify_stored
+    from dataset_store.dataset.checks.verifying import verify_stored
 
     draft.finalize(auto_upload=True)
     draft.set_metadata(VALUES["long"], "the long one")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataset_store import Dataset
-from dataset_store.dataset import copying, filling
+from dataset_store.dataset.copies import copying, filling
 from dataset_store.errors import InvalidRequest, StorageFailed, TargetNotEmpty
 from dataset_store.testing.folders import read, write
 

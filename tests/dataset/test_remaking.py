@@ -11,7 +11,7 @@ from dataset_store.core.extents import extents_of_places, unite
 from dataset_store.core.frames import FrameCodec
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.segments import Segment
-from dataset_store.dataset.remaking import Remade, cut_as, remake_block, remake_runs
+from dataset_store.dataset.checks.remaking import Remade, cut_as, remake_block, remake_runs
 
 PACK = PackRef(0, PackName(bytes(16)))
 CODEC = FrameCodec()

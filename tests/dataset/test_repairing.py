@@ -12,14 +12,15 @@ from versions import version_of
 from dataset_store import Dataset
 from dataset_store.core import frames
 from dataset_store.core.packfile import pack_key
-from dataset_store.dataset import repairing, sending
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.dataset.lost_contents import Folders
-from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
-from dataset_store.dataset.repairing import repair_store
-from dataset_store.dataset.store_check import verify_store
-from dataset_store.dataset.surveying import EVERY_BYTE, STRUCTURE
-from dataset_store.dataset.verifying import verify_stored
+from dataset_store.dataset.checks import repairing
+from dataset_store.dataset.checks.lost_contents import Folders
+from dataset_store.dataset.checks.repairing import repair_store
+from dataset_store.dataset.checks.store_check import verify_store
+from dataset_store.dataset.checks.surveying import EVERY_BYTE, STRUCTURE
+from dataset_store.dataset.checks.verifying import verify_stored
+from dataset_store.dataset.upkeep.maintaining import collect_garbage, repack_packs, wasteful_packs
+from dataset_store.dataset.uploads import sending
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import ChunksLost, Corrupt, ObjectMissing
 from dataset_store.storage import restoring
@@ -212,7 +213,7 @@ def test_metadata_that_lies_in_packs_comes_back(home, another_machine, where):
     told = {"of": [f"{number}" for number in range(30_000)]}
     made.set_metadata(told)
     (piece,) = open_workspace().refresh().version(made.id).metadata.values()
-    data = read_blob(piece, open_workspace().repository.packs, what="It")
+    data = read_blob(piece, open_workspace().store.packs, what="It")
     made.push(str(home / "elsewhere"))
     for pack in packs_of(piece):
         (home / "store" / pack_key(pack.name)).unlink(missing_ok=True)
@@ -371,10 +372,10 @@ def test_a_writer_beside_a_repair_takes_the_slot_and_loses_nothing(home, version
     packs_there(home)[0].unlink()
     puts = restoring.put_blob
 
-    def beside(repository, data):
+    def beside(store, data):
         monkeypatch.setattr(restoring, "put_blob", puts)
         version_of(write(home / "three", SECOND | {"x": b"x"}), parent_datasets=[versions[1]])
-        return puts(repository, data)
+        return puts(store, data)
 
     monkeypatch.setattr(restoring, "put_blob", beside)
     done = repair()

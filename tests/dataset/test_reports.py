@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as MatplotlibFigure
 from PIL import Image
 
 from dataset_store import Dataset
-from dataset_store.dataset import blobs
+from dataset_store.dataset.annotations import blobs
 from dataset_store.errors import InvalidRequest, PathNotFound
 from dataset_store.testing.folders import write
 

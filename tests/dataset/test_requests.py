@@ -10,7 +10,7 @@ import pytest
 
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.dataset.maintaining import packs_of_version, repack_packs
+from dataset_store.dataset.upkeep.maintaining import packs_of_version, repack_packs
 from dataset_store.storage import s3_client
 from dataset_store.testing.folders import write
 

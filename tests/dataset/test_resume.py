@@ -78,7 +78,7 @@ def puts(monkeypatch):
 def sent_chunks(home):
     """How often each chunk of data stands in the store's packs."""
     refs = [PackRef(0, PackName(bytes.fromhex(path.name))) for path in (home / "store" / "packs").glob("*/*")]
-    footers = workspaces.open_workspace().repository.packs.read_footers(refs)
+    footers = workspaces.open_workspace().store.packs.read_footers(refs)
     return Counter(
         footer.ids[chunk].tobytes()
         for footer in footers
@@ -166,7 +166,7 @@ NO_ANSWER = Fault("get_many", None, Effect.ERROR_BEFORE)
 
 def with_faults(monkeypatch, dataset, *plan):
     """From here on the log is written to a backend that fails as planned; gives the way back."""
-    log = dataset._workspace.repository.catalog._log
+    log = dataset._workspace.store.catalog._log
     backend = log._backend
     monkeypatch.setattr(log, "_pacing", Pacing(sleep=lambda _seconds: None))
     log._backend = FaultyBackend(backend, plan)

@@ -8,11 +8,11 @@ from versions import version_of
 
 from dataset_store import Dataset
 from dataset_store.core.packfile import PackRef
-from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
-from dataset_store.dataset.repairing import repair_store
-from dataset_store.dataset.store_check import verify_store
-from dataset_store.dataset.surveying import EVERY_BYTE, STRUCTURE, Depth
-from dataset_store.dataset.walking import LiveTrees
+from dataset_store.dataset.checks.repairing import repair_store
+from dataset_store.dataset.checks.store_check import verify_store
+from dataset_store.dataset.checks.surveying import EVERY_BYTE, STRUCTURE, Depth
+from dataset_store.dataset.checks.walking import LiveTrees
+from dataset_store.dataset.upkeep.maintaining import collect_garbage, repack_packs, wasteful_packs
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import InvalidRequest, StorageFailed
 from dataset_store.storage.findings import FINDINGS, Severity
@@ -56,9 +56,9 @@ def footers():
     workspace = open_workspace()
     workspace.refresh()
     found = {}
-    for row in workspace.repository.backend.list("packs"):
+    for row in workspace.store.backend.list("packs"):
         ref = PackRef(0, bytes.fromhex(row.key.rpartition("/")[2]))
-        (found[ref],) = workspace.repository.packs.read_footers([ref])
+        (found[ref],) = workspace.store.packs.read_footers([ref])
     return found
 
 

@@ -22,8 +22,8 @@ from dataset_store.core.digest import PackName
 from dataset_store.core.entries import Changes
 from dataset_store.core.frames import FrameKind
 from dataset_store.core.packfile import PackRef
-from dataset_store.dataset import bringing
 from dataset_store.dataset import workspace as workspaces
+from dataset_store.dataset.transfers import bringing
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import CorruptObject, ObjectMissing, StorageFailed
 from dataset_store.storage.collecting import collect
@@ -103,7 +103,7 @@ def data_chunks(store):
     """How often each chunk of files stands in a store's packs."""
     packs = (store / "packs").glob("*/*")
     refs = [PackRef(0, PackName(bytes.fromhex(path.name))) for path in packs]
-    footers = open_workspace(str(store)).repository.packs.read_footers(refs)
+    footers = open_workspace(str(store)).store.packs.read_footers(refs)
     return Counter(
         footer.ids[chunk].tobytes()
         for footer in footers
@@ -186,7 +186,7 @@ def damaged(stores, kind, effect):
             path.unlink()
             continue
         ref = PackRef(0, PackName(bytes.fromhex(path.name)))
-        footer = open_workspace(stores.url("a")).repository.packs.read_footers([ref])[0]
+        footer = open_workspace(stores.url("a")).store.packs.read_footers([ref])[0]
         rows = [row for row, one in enumerate(footer.kinds.tolist()) if one == kind]
         data = bytearray(path.read_bytes())
         data[int(footer.offsets[rows[-1]]) + int(footer.stored[rows[-1]]) // 2] ^= 0xFF
@@ -372,8 +372,8 @@ def test_contents_elsewhere_in_the_tree_are_found_where_reading_that_costs_less_
 
 def collect_all(store, older_than=math.inf):
     """Condemn and delete every pack that nothing live needs, by default however young."""
-    repository = open_workspace(store).repository
-    return collect(repository, NoSummaries(), older_than=older_than, now_ns=lambda: 1)
+    opened = open_workspace(store).store
+    return collect(opened, NoSummaries(), older_than=older_than, now_ns=lambda: 1)
 
 
 @pytest.mark.parametrize("when", ["before the tree is written", "before the entry is appended"])

@@ -14,8 +14,8 @@ from dataset_store.core.chunking import ChunkerParams
 from dataset_store.core.entries import LISTED
 from dataset_store.core.log_entries import Producer
 from dataset_store.core.producer import current_producer
-from dataset_store.dataset import arriving, bringing, relaying
 from dataset_store.dataset import workspace as workspaces
+from dataset_store.dataset.transfers import arriving, bringing, relaying
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import (
     Conflict,
@@ -228,11 +228,11 @@ def test_stores_that_cut_files_otherwise_hold_the_same_files(stores, monkeypatch
         patch.setattr(ChunkerParams, "name", ChunkerParams(4_096).name)
         stores.use("b")
         other = version_of(everything(stores.home), dataset_name="other")
-    assert open_workspace(stores.url("b")).repository.chunker.average == 4_096
+    assert open_workspace(stores.url("b")).store.chunker.average == 4_096
     stores.use("a")
     first = version_of(stores.home / "in")
     second = version_of(changed(stores.home / "in"), parent_datasets=[first])
-    assert open_workspace(stores.url("a")).repository.chunker.average == 65_536
+    assert open_workspace(stores.url("a")).store.chunker.average == 65_536
     second.push(stores.url("b"))
     for version in (first, second):
         same(stores.url("a"), stores.url("b"), version.id)

@@ -52,6 +52,11 @@ class Traffic:
         return sum(backend.snapshot().total_calls for backend in self.backends)
 
     @property
+    def parts_read(self) -> int:
+        """Objects and parts that were asked for, of which a batch asks for many."""
+        return sum(len(backend.snapshot().keys_read) for backend in self.backends)
+
+    @property
     def bytes_read(self) -> int:
         return sum(backend.snapshot().bytes_read for backend in self.backends)
 

@@ -29,25 +29,15 @@ from dataset_store.core.log_entries import VersionEntry
 from dataset_store.core.packfile import pack_key
 from dataset_store.core.paths import to_text
 from dataset_store.core.tree import read_all
-from dataset_store.dataset import (
-    beginning,
-    catalog_changes,
-    committing,
-    copying,
-    drafting,
-    filling,
-    lineage,
-    linking,
-    links,
-    listing,
-    locating,
-    searching,
-    uploading,
-    verifying,
-)
 from dataset_store.dataset import dataset as facade
+from dataset_store.dataset.catalog import changing, lineage, searching
+from dataset_store.dataset.checks import verifying
+from dataset_store.dataset.copies import copying, filling
+from dataset_store.dataset.drafts import beginning, committing, drafting, linking
+from dataset_store.dataset.entries import links, listing
 from dataset_store.dataset.handle import Handle
-from dataset_store.dataset.locating import Located
+from dataset_store.dataset.uploads import locating, uploading
+from dataset_store.dataset.uploads.locating import Located
 from dataset_store.errors import (
     CorruptObject,
     DatasetNotFound,
@@ -346,7 +336,7 @@ def _send_state_with(monkeypatch, module, name):
     real = getattr(module, name)
 
     def sending(workspace, *arguments, **named):
-        workspace.repository.backend.put(pack_key(secrets.token_bytes(16)), [b"state"])
+        workspace.store.backend.put(pack_key(secrets.token_bytes(16)), [b"state"])
         return real(workspace, *arguments, **named)
 
     monkeypatch.setattr(module, name, sending)
@@ -389,7 +379,7 @@ def packs_that_could_not_be_put_count_as_sent(monkeypatch):
 
 def _ask_for_every_ancestor(workspace, version_id):
     """Read the trees of a version's ancestors from the store, whatever this machine keeps of them."""
-    nodes = StoredNodes(workspace.repository.packs, NoKeeper())
+    nodes = StoredNodes(workspace.store.packs, NoKeeper())
     for ancestor in lineage.dependency_graph(
         workspace.catalog, version_id, workspace.version(version_id).entry.parents
     ):
@@ -451,7 +441,7 @@ def parents_without_files_are_pruned(monkeypatch):
 @plant("D35")
 def removals_are_not_replayed(monkeypatch):
     def merged_parents(workspace, versions):
-        nodes = workspace.repository.nodes
+        nodes = workspace.store.nodes
         total = Entries.empty()
         for version in versions:
             total = overlay(total, Changes(read_all(root_of(workspace.base_of(version)), nodes), []))
@@ -576,21 +566,21 @@ def a_copy_points_into_that_of_its_parent(monkeypatch):
 
 @plant("D47")
 def nobody_asks_for_children(monkeypatch):
-    monkeypatch.setattr(catalog_changes, "_require_no_children", lambda *_: None)
+    monkeypatch.setattr(changing, "_require_no_children", lambda *_: None)
 
 
 @plant("D48", fails_with=ObjectMissing)
 def a_delete_takes_what_children_need(monkeypatch):
-    real = catalog_changes.delete_versions
+    real = changing.delete_versions
 
     def delete_versions(workspace, choose, *, force):
         deleted = real(workspace, choose, force=force)
         trees = [root_of(workspace.version(version_id).entry.tree) for version_id in deleted]
-        used = [pack for tree in trees for pack in read_all(tree, workspace.repository.nodes).segments.packs]
-        workspace.repository.backend.delete_many([pack_key(pack.name) for pack in used])
+        used = [pack for tree in trees for pack in read_all(tree, workspace.store.nodes).segments.packs]
+        workspace.store.backend.delete_many([pack_key(pack.name) for pack in used])
         return deleted
 
-    monkeypatch.setattr(catalog_changes, "delete_versions", delete_versions)
+    monkeypatch.setattr(changing, "delete_versions", delete_versions)
 
 
 def _only_logged(monkeypatch, owner, name, *errors):
@@ -675,7 +665,7 @@ def each_link_is_sent_by_itself(monkeypatch):
     def add_links(workspace, *arguments, **named):
         matched, found = real(workspace, *arguments, **named)
         for key in found.added.keys:
-            workspace.repository.backend.put(pack_key(hash32(key)[:16]), [b"state"])
+            workspace.store.backend.put(pack_key(hash32(key)[:16]), [b"state"])
         return matched, found
 
     monkeypatch.setattr(linking, "add_links", add_links)

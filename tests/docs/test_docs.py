@@ -1,5 +1,6 @@
 """The documents are true: every code block in them runs."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -28,7 +29,12 @@ def blocks(language: str) -> list:
 
 def test_every_code_block_declares_its_language_or_is_a_picture():
     languages = {language for page in PAGES for language, _ in BLOCK.findall(page.read_text())}
-    assert languages <= {"python", "console", ""}
+    assert languages <= {"python", "console", "json", ""}
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("json"))
+def test_json_blocks_are_json(page, code):
+    json.loads(code)
 
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"))
@@ -85,14 +91,14 @@ def test_the_worked_example_of_the_format_is_true():
 
 def test_the_architecture_names_every_module_and_no_other():
     page = (ROOT / "docs" / "architecture.md").read_text()
-    rows = re.findall(r"^\| *(\w*) \| (.+?) \| .+? \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| *([\w/]*) \| (.+?) \| .+? \|$", page, re.MULTILINE)
     named, ring = set(), ""
     for begins, modules in rows:
         ring = begins or ring
         if (PACKAGE / ring).is_dir():
             named |= {f"{ring}/{module}" for module in re.findall(r"`(\w+)`", modules)}
-    there = {path.parent.name + "/" + path.stem for path in PACKAGE.glob("*/*.py")}
-    assert named == {module for module in there if not module.split("/")[1].startswith("__")}
+    there = {path.relative_to(PACKAGE) for path in PACKAGE.glob("*/**/*.py") if not path.stem.startswith("__")}
+    assert named == {str(path.with_suffix("")) for path in there}
 
 
 def test_paths_that_the_documents_name_exist():

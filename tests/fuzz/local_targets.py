@@ -42,8 +42,8 @@ from dataset_store.core.paths import (
 from dataset_store.core.urls import has_secrets, is_remote, redacted, require_whole_scheme, scheme_of
 from dataset_store.core.version_numbers import increment, rank
 from dataset_store.core.wildcards import globbed, matching
-from dataset_store.dataset.arrow import decode_value, encode_value
-from dataset_store.dataset.reports import Report, decode_reports
+from dataset_store.dataset.annotations.arrow import decode_value, encode_value
+from dataset_store.dataset.annotations.reports import Report, decode_reports
 from dataset_store.errors import Corrupt, DatasetStoreError, InvalidRequest
 from dataset_store.local import current_draft, draft_records, ignore, settings, stat_cache
 from dataset_store.local.archives import extract_archive

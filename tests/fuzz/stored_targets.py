@@ -42,7 +42,7 @@ from dataset_store.core.packfile import (
 from dataset_store.core.paths import check_keys, to_key, to_path
 from dataset_store.core.relocation import Moved, Relocations, decode_table, encode_table
 from dataset_store.core.segments import decode_segment_list, segment_rows, segments_of
-from dataset_store.dataset.lineage import dependency_graph
+from dataset_store.dataset.catalog.lineage import dependency_graph
 from dataset_store.errors import Corrupt, FormatTooNew
 from dataset_store.storage.liveness import _split, _summary
 

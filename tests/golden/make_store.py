@@ -34,10 +34,10 @@ from dataset_store.core.envelope import StoreConfig, encode_config
 from dataset_store.core.packfile import pack_key
 from dataset_store.core.segments import segments_of
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.dataset.maintaining import collect_garbage, packs_of_version, repack_packs, wasteful_packs
-from dataset_store.dataset.metadata import piece_of
-from dataset_store.dataset.repairing import repair_store
-from dataset_store.dataset.store_check import verify_store
+from dataset_store.dataset.annotations.metadata import piece_of
+from dataset_store.dataset.checks.repairing import repair_store
+from dataset_store.dataset.checks.store_check import verify_store
+from dataset_store.dataset.upkeep.maintaining import collect_garbage, packs_of_version, repack_packs, wasteful_packs
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.local import ingest
 from dataset_store.storage import collecting, pack_writer
@@ -231,31 +231,31 @@ def make_third(target: Path) -> None:
     write(folder / "noise.bin", base[:9_000] + b"inserted" + base[9_000:])
     second = commit(first)
     workspace = open_workspace()
-    repository = workspace.repository
+    store = workspace.store
 
     def keep(_: object, commit: str) -> log_entries.ArtifactEntry:
-        blob = collecting.put_blob(repository, noise("artifact", 3_000))
+        blob = collecting.put_blob(store, noise("artifact", 3_000))
         return log_entries.ArtifactEntry(commit=commit, time=1, task="task", name="output", blob=blob)
 
-    repository.catalog.change(keep)
+    store.catalog.change(keep)
     draft = Dataset.create("upkeep", "golden")
     for number in range(3):
         write(folder / "dropped" / f"{number}.bin", noise(f"dropped{number}", 9_000))
     draft.sync_folder(folder)
     draft.upload()
     shutil.rmtree(folder / "dropped")
-    held = sorted(collecting.list_packs(repository).packs)[:3]
+    held = sorted(collecting.list_packs(store).packs)[:3]
 
     def hold(packs_held: list, hold_id: str) -> None:
         def entry(_: object, commit: str) -> log_entries.HoldEntry:
-            rows, blob = collecting.PackList(repository).of(frozenset(packs_held))
+            rows, blob = collecting.PackList(store).of(frozenset(packs_held))
             return log_entries.HoldEntry(commit=commit, time=1, hold=hold_id, packs=rows, listed=blob)
 
-        repository.catalog.change(entry)
+        store.catalog.change(entry)
 
     hold(held, "ab" * 16)
     collect_garbage(workspace, min_age=0, apply=True)
-    repository.catalog.change(lambda _, commit: log_entries.ReleaseEntry(commit=commit, time=1, hold="ab" * 16))
+    store.catalog.change(lambda _, commit: log_entries.ReleaseEntry(commit=commit, time=1, hold="ab" * 16))
     hold(held[:1], "cd" * 16)
     Dataset.delete(first.id, force=True)
     for number in range(0, 60, 3):
@@ -280,7 +280,7 @@ def lose_and_repair(target: Path, folder: Path, versions: list[Dataset]) -> None
     for version in versions:
         entries = Dataset.get(version.id)._entries()
         small |= {segments_of(entries, row)[0].pack for row, key in enumerate(entries.keys) if key.startswith(b"small")}
-    moved = [workspace.repository.standings.moved_out_of(pack) for pack in small]
+    moved = [workspace.store.standings.moved_out_of(pack) for pack in small]
     for pack in {pack for one in moved if one is not None for pack in one.packs}:
         (target / "store" / pack_key(pack.name)).unlink()
     repair_store(workspace, folders=[str(folder)], apply=True)

@@ -10,8 +10,8 @@ import pytest
 from blake3 import blake3
 
 from dataset_store import Dataset
-from dataset_store.dataset.metadata import piece_of
-from dataset_store.dataset.store_check import verify_store
+from dataset_store.dataset.annotations.metadata import piece_of
+from dataset_store.dataset.checks.store_check import verify_store
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import Corrupt, ExternalFileChanged, PathNotFound
 from dataset_store.storage import storages

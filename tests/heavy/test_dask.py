@@ -10,7 +10,8 @@ import pytest
 from versions import version_of
 
 from dataset_store import Dataset
-from dataset_store.dataset import filling, packing
+from dataset_store.dataset.copies import filling
+from dataset_store.dataset.uploads import packing
 from dataset_store.local import folder as folders
 from dataset_store.testing.folders import read, write
 

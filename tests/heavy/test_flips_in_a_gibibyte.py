@@ -10,7 +10,7 @@ import pytest
 from versions import version_of
 
 from dataset_store.core.packfile import footer_start
-from dataset_store.dataset.store_check import verify_store
+from dataset_store.dataset.checks.store_check import verify_store
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.storage.findings import Severity
 

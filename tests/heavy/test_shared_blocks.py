@@ -9,6 +9,8 @@ import pytest
 from versions import version_of
 
 from dataset_store import Dataset
+from dataset_store.local import batches
+from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.testing.folders import read, write
 
 FORMAT = {"xfs": ["mkfs.xfs", "-q"], "btrfs": ["mkfs.btrfs", "-q"]}
@@ -50,6 +52,33 @@ def room(folder):
     os.sync()
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
+def test_many_small_files_are_shared_too_with_their_modes_and_times(mounted, version, monkeypatch, compiled):
+    drawn = random.Random(3)
+    files = {f"{number % 7}/{number}": drawn.randbytes(drawn.randint(1, 30_000)) for number in range(3_000)}
+    source = write(mounted / "many", files)
+    for name in sorted(files)[::5]:
+        (source / name).chmod(0o755)
+    dataset = version_of(source, dataset_name="many")
+    held = dataset.get_local_copy()
+    if not compiled:
+        monkeypatch.setattr(batches, "_files", None)
+    written = []
+    monkeypatch.setattr(FolderWriter, "write_small", lambda _writer, keys, *_: written.extend(keys))
+    before = room(mounted)
+    work = mounted / "work"
+    dataset.get_mutable_local_copy(work)
+    assert written == [], "nothing is copied"
+    # The blocks of files that btrfs keeps beside their names are not shared; they are small.
+    assert before - room(mounted) < sum(map(len, files.values())) // 4
+    assert read(work) == files
+    for name in files:
+        here, there = (source / name).stat(), (work / name).stat()
+        assert (here.st_mode & 0o111, here.st_mtime_ns) == (there.st_mode & 0o111, there.st_mtime_ns)
+        assert not os.path.samefile(os.path.join(held, name), work / name)
 
 
 @pytest.mark.heavy

@@ -12,7 +12,7 @@ import pytest
 from zstandard import ZstdCompressor
 
 from dataset_store.core.log_entries import Blob, SegmentRow
-from dataset_store.dataset.arrow import decode_value, encode_value
+from dataset_store.dataset.annotations.arrow import decode_value, encode_value
 from dataset_store.errors import CorruptObject, InvalidRequest
 from dataset_store.storage.blobs import read_blob
 

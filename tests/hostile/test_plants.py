@@ -89,8 +89,7 @@ def read_flipped_bytes(_request, tmp_path) -> None:
     name, path = next((name, path) for name, path in module.OBJECTS.items() if path.stat().st_size > 60_000)
     found = module.seen(module.stored())
     right = {
-        key: (module.columns(rows), module.made(rows, found.repository, tmp_path))
-        for key, rows in found.versions.items()
+        key: (module.columns(rows), module.made(rows, found.store, tmp_path)) for key, rows in found.versions.items()
     }
     for at in range(40, path.stat().st_size // 3, 251):
         module.outcome(name, at, 3, right, tmp_path)

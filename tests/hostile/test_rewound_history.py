@@ -15,7 +15,7 @@ from dataset_store import Dataset
 from dataset_store.core.checkpoints import encode_checkpoint
 from dataset_store.core.envelope import LOG_ENTRY, seal, unseal
 from dataset_store.dataset import workspace as workspaces
-from dataset_store.dataset.verifying import verify_stored
+from dataset_store.dataset.checks.verifying import verify_stored
 from dataset_store.errors import Corrupt, HistoryRewound, ObjectMissing
 from dataset_store.testing.folders import write
 

@@ -13,7 +13,7 @@ from dataset_store.core.digest import ContentId, PackName, StoreId, hash32
 from dataset_store.core.frames import FrameCodec, FrameKind
 from dataset_store.core.packfile import Footer, PackBuilder, PackRef
 from dataset_store.local.chunk_index import ChunkHit, ChunkIndex
-from dataset_store.local.environment import open_environment
+from dataset_store.local.lmdb_environment import open_environment
 
 CODEC = FrameCodec()
 STORE = StoreId(bytes(16))

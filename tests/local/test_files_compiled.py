@@ -203,6 +203,36 @@ def test_what_cannot_be_made_into_files_is_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("make", ["link_files", "clone_files"])
+def test_names_sources_and_rows_that_do_not_go_together_are_refused(tmp_path, make):
+    opened = os.open(tmp_path, os.O_RDONLY)
+    source, columns = os.fsencode(tmp_path / "there"), 2 if make == "link_files" else 3
+    (tmp_path / "there").write_bytes(b"x")
+    try:
+        for rows in (np.zeros((2, columns - 1), np.int64), np.zeros((1, columns), np.int64)):
+            with pytest.raises(ValueError, match="do not go together"):
+                getattr(_files, make)(opened, (b"a", b"b"), (source, source), rows)
+    finally:
+        os.close(opened)
+    assert os.listdir(tmp_path) == ["there"]
+
+
+def test_clones_are_tried_until_the_system_says_that_none_can_be_made_and_leave_nothing(tmp_path):
+    (tmp_path / "there").write_bytes(b"x")
+    found = (tmp_path / "there").stat()
+    source, row = os.fsencode(tmp_path / "there"), [1, found.st_mtime_ns, 0o644]
+    opened = os.open(tmp_path, os.O_RDONLY)
+    names = (b"there", b"a/b", b"gone", b"other", b"a", b"b")
+    sources = (source, source, source + b"x", source, source, source)
+    told = np.array([row, row, row, [1, found.st_mtime_ns + 1, 0o644], row, row])
+    try:
+        made = _files.clone_files(opened, names, sources, told)
+    finally:
+        os.close(opened)
+    assert made in {b"\0\0\0\0\1\1", bytes(6)}, "by what this file system can"
+    assert sorted(os.listdir(tmp_path)) == sorted(["there"] + ["a", "b"] * made[4])
+
+
 def test_what_cannot_be_linked_together_is_refused_and_what_is_wrong_with_one_file_is_left(tmp_path):
     (tmp_path / "there").write_bytes(b"x")
     opened = os.open(tmp_path, os.O_RDONLY)

@@ -26,7 +26,7 @@ from dataset_store.local import batches, folder_writer
 from dataset_store.local.folder_writer import FolderWriter
 from dataset_store.local.removal import remove_tree
 from dataset_store.local.scan import scan
-from dataset_store.testing.folders import few_open_files
+from dataset_store.testing.folders import few_open_files, read
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -474,7 +474,8 @@ def source(tmp_path):
 
 
 def clone_one(writer, source, key=b"d\0f", size=1_000, mtime_ns=MTIME):
-    return writer.clone_file(source, key, executable=False, expected=(size, mtime_ns))
+    (made,) = writer.clones([source], [key], [False], np.array([[size, mtime_ns]]))
+    return bool(made)
 
 
 def sharing(monkeypatch):
@@ -515,12 +516,15 @@ def test_a_source_that_is_gone_or_changed_or_no_file_is_not_cloned(root, writer,
     assert not (root / "d/f").exists()
 
 
-def test_a_file_system_that_cannot_share_blocks_is_asked_once_and_nothing_stays(root, writer, source, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV])
+def test_a_file_system_that_cannot_share_blocks_is_asked_once_and_nothing_stays(
+    root, writer, source, monkeypatch, number
+):
     asked = []
 
     def refuse(*_):
         asked.append(1)
-        raise OSError(errno.EOPNOTSUPP, "not here")
+        raise OSError(number, "not here")
 
     monkeypatch.setattr(folder_writer.fcntl, "ioctl", refuse)
     assert not clone_one(writer, source)
@@ -529,7 +533,7 @@ def test_a_file_system_that_cannot_share_blocks_is_asked_once_and_nothing_stays(
     assert not (root / "d/f").exists()
 
 
-@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EIO, errno.ENOSPC, errno.EXDEV])
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EIO, errno.ENOSPC])
 def test_a_clone_that_fails_this_once_leaves_nothing_and_is_tried_for_the_next(
     root, writer, source, monkeypatch, number
 ):
@@ -542,6 +546,22 @@ def test_a_clone_that_fails_this_once_leaves_nothing_and_is_tried_for_the_next(
     assert not (root / "d/f").exists()
     sharing(monkeypatch)
     assert clone_one(writer, source)
+
+
+def test_of_many_clones_each_gets_its_own_mode_time_and_directory(root, writer, tmp_path, monkeypatch):
+    sharing(monkeypatch)
+    keys = [b"a\0x", b"a\0y", b"b\0x", b"z"]
+    sources = [tmp_path / f"source{number}" for number in range(4)]
+    for number, path in enumerate(sources):
+        path.write_bytes(bytes([number]) * (number + 1))
+        os.utime(path, ns=(MTIME + number, MTIME + number))
+    expected = np.array([[number + 1, MTIME + number] for number in range(4)])
+    expected[2, 1] += 1  # changed meanwhile
+    made = writer.clones([os.fsencode(path) for path in sources], keys, [False, True, False, True], expected)
+    assert made.tolist() == [True, True, False, True]
+    assert read(root) == {"a/x": b"\0", "a/y": b"\1\1", "z": b"\3" * 4}
+    assert [(root / name).stat().st_mode & 0o777 for name in ("a/x", "a/y", "z")] == [0o644, 0o755, 0o755]
+    assert [(root / name).stat().st_mtime_ns - MTIME for name in ("a/x", "a/y", "z")] == [0, 1, 3]
 
 
 def test_a_clone_that_is_not_whole_is_none(root, writer, source, monkeypatch):

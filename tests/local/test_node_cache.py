@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_store.core.digest import NodeId, hash32
-from dataset_store.local.environment import open_environment
+from dataset_store.local.lmdb_environment import open_environment
 from dataset_store.local.node_cache import NodeCache
 
 

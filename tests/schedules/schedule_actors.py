@@ -13,13 +13,13 @@ from dataset_store.core.frames import FrameCodec
 from dataset_store.core.log_entries import ArtifactEntry
 from dataset_store.core.segments import segments_of
 from dataset_store.core.tree import read_all
-from dataset_store.dataset import catalog_changes
-from dataset_store.dataset.beginning import NewVersion, begin
-from dataset_store.dataset.committing import finalize_draft
-from dataset_store.dataset.holding import discard_draft
-from dataset_store.dataset.lists import with_lists
-from dataset_store.dataset.metadata import piece_of, set_piece
-from dataset_store.dataset.uploading import upload_draft
+from dataset_store.dataset.annotations.metadata import piece_of, set_piece
+from dataset_store.dataset.catalog import changing
+from dataset_store.dataset.drafts.beginning import NewVersion, begin
+from dataset_store.dataset.drafts.committing import finalize_draft
+from dataset_store.dataset.entries.lists import with_lists
+from dataset_store.dataset.uploads.holding import discard_draft
+from dataset_store.dataset.uploads.uploading import upload_draft
 from dataset_store.errors import (
     ChunksLost,
     CommitOutcomeUnknown,
@@ -202,7 +202,7 @@ class Twin(Writer):
 def _entries(workspace, draft, parents):
     base = draft.opened.base
     with workspace.reading(*parents):
-        before = read_all(root_of(base), workspace.repository.nodes) if base else Entries.empty()
+        before = read_all(root_of(base), workspace.store.nodes) if base else Entries.empty()
     return overlay(before, draft.changes)
 
 
@@ -243,7 +243,7 @@ def _delete(machine, version_id):
         version = catalog.version(version_id)
         return [] if version is None or version.deleted else [version]
 
-    catalog_changes.delete_versions(machine.workspace, choose, force=True)
+    changing.delete_versions(machine.workspace, choose, force=True)
 
 
 def annotator(machine, times):
@@ -262,15 +262,15 @@ def annotator(machine, times):
 
 
 def _keep(machine, data):
-    repository = machine.workspace.repository
+    store = machine.workspace.store
     task, blobs = "task", []
 
     def entry(_catalog, commit):
-        if not blobs or not repository.standings.stands(blobs[-1]):
-            blobs.append(put_blob(repository, data))
+        if not blobs or not store.standings.stands(blobs[-1]):
+            blobs.append(put_blob(store, data))
         return ArtifactEntry(commit=commit, time=1, task=task, name="output", blob=blobs[-1])
 
-    repository.catalog.change(entry)
+    store.catalog.change(entry)
 
 
 def collector(machine, times):
@@ -284,7 +284,7 @@ def collector(machine, times):
 
 
 def collect_now(machine):
-    return collect(machine.workspace.repository, machine.summaries, older_than=math.inf, now_ns=lambda: 1)
+    return collect(machine.workspace.store, machine.summaries, older_than=math.inf, now_ns=lambda: 1)
 
 
 def repacker(machine, times, shares=(0, 0.01, 0.01)):
@@ -298,11 +298,11 @@ def repacker(machine, times, shares=(0, 0.01, 0.01)):
 
 
 def repack_now(machine, share):
-    repository = machine.workspace.repository
-    repository.catalog.refresh()
-    found = [one.pack for one in candidates(repository, list_packs(repository), machine.summaries, share)]
+    store = machine.workspace.store
+    store.catalog.refresh()
+    found = [one.pack for one in candidates(store, list_packs(store), machine.summaries, share)]
     victims = frozenset(machine.rng.sample(found, min(len(found), machine.rng.randint(1, 3))))
-    repack(repository, machine.summaries, victims, now_ns=lambda: 1)
+    repack(store, machine.summaries, victims, now_ns=lambda: 1)
 
 
 def reader(machine, times):
@@ -318,10 +318,10 @@ def reader(machine, times):
 
 
 def read_version(machine, version_id):
-    repository = machine.workspace.repository
+    store = machine.workspace.store
     version = machine.workspace.catalog.version(version_id)
     try:
-        entries = read_all(root_of(version.entry.tree), repository.nodes)
+        entries = read_all(root_of(version.entry.tree), store.nodes)
         found = contents_of(machine.workspace, entries)
         for name in version.metadata:
             piece_of(machine.workspace, version_id, None, name)
@@ -336,11 +336,11 @@ def read_version(machine, version_id):
 
 def contents_of(workspace, entries):
     """The hash of what is read of each entry."""
-    whole, codec, found = with_lists(entries, workspace.repository.nodes), FrameCodec(), {}
+    whole, codec, found = with_lists(entries, workspace.store.nodes), FrameCodec(), {}
     for row, key in enumerate(whole.keys):
         parts = []
         for one in segments_of(whole, row):
-            (data,) = workspace.repository.packs.read_frames([one.place])
+            (data,) = workspace.store.packs.read_frames([one.place])
             parts.append(codec.decode_segment(data, one.plain_offset, one.plain_length, one.digest, what="a file"))
         found[key] = hash32(b"".join(parts))
     return found

@@ -24,7 +24,7 @@ from dataset_store.local.chunk_index import ChunkIndex
 from dataset_store.local.settings import Settings
 from dataset_store.storage import log, pack_writer
 from dataset_store.storage.log import Pacing
-from dataset_store.storage.repository import open_repository
+from dataset_store.storage.store import open_store
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -81,9 +81,9 @@ class Machine:
         folder.mkdir()
         self.summaries = Memory()
         self.keeper = Memory()
-        repository = open_repository(ScheduledBackend(scheduler), world.config, os.devnull + "/none", self.keeper)
+        store = open_store(ScheduledBackend(scheduler), world.config, os.devnull + "/none", self.keeper)
         settings = Settings(store="schedule://", cache=str(folder / "cache"), data=str(folder), cache_bytes=0)
-        self.workspace = Workspace(settings, repository, ChunkIndex(""), None, None)
+        self.workspace = Workspace(settings, store, ChunkIndex(""), None, None)
 
 
 @contextmanager

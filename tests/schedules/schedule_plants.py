@@ -6,7 +6,8 @@ from unittest import mock
 from msgspec.structs import replace
 
 from dataset_store.core import relocation
-from dataset_store.dataset import committing, uploading
+from dataset_store.dataset.drafts import committing
+from dataset_store.dataset.uploads import uploading
 from dataset_store.errors import CommitOutcomeUnknown, ObjectMissing
 from dataset_store.local.reading import content_id_at
 from dataset_store.storage import collecting, log, repacking
@@ -39,9 +40,9 @@ def a_lost_slots_winner_is_not_subtracted():
     """gc appends the list that it computed for its first slot."""
     first, survey = {}, collecting.survey
 
-    def once(repository, listed, *arguments, **options):
+    def once(store, listed, *arguments, **options):
         if id(listed) not in first:
-            first[id(listed)] = (listed, survey(repository, listed, *arguments, **options))
+            first[id(listed)] = (listed, survey(store, listed, *arguments, **options))
         return first[id(listed)][1]
 
     return mock.patch.object(collecting, "survey", once)
@@ -49,8 +50,8 @@ def a_lost_slots_winner_is_not_subtracted():
 
 @contextmanager
 def a_repacks_new_pack_is_not_live():
-    def as_named(repository, _standing, reached):
-        return reached.at(repository.catalog.catalog)
+    def as_named(store, _standing, reached):
+        return reached.at(store.catalog.catalog)
 
     with mock.patch.object(collecting, "live_extents", as_named):
         yield
@@ -107,8 +108,8 @@ def copies_of_a_repack_are_not_made_again():
     """A repack keeps copies in packs that were condemned before its entry."""
     state = repacking._state
 
-    def blind(repository, keeper):
-        found = state(repository, keeper)
+    def blind(store, keeper):
+        found = state(store, keeper)
         return replace(found, standing=replace(found.standing, condemned=frozenset()))
 
     return mock.patch.object(repacking, "_state", blind)

@@ -4,7 +4,8 @@ from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 from dataset_store.core.packfile import PackRef
-from dataset_store.dataset import committing, rechecking
+from dataset_store.dataset.drafts import committing
+from dataset_store.dataset.uploads import rechecking
 from dataset_store.storage import collecting
 
 REQUIRED = (
@@ -22,11 +23,11 @@ def watched(world):
     """Count into the world what the code comes upon; it decides nothing."""
     surveys, attempts, still_stands = collecting.survey, [], committing.still_stands
 
-    def survey(repository, listed, *arguments, **options):
+    def survey(store, listed, *arguments, **options):
         if any(one is listed for one in attempts):
             world.count("gc lost a slot")
         attempts.append(listed)
-        return surveys(repository, listed, *arguments, **options)
+        return surveys(store, listed, *arguments, **options)
 
     def standing(workspace, draft, sent):
         if not rechecking.base_is_live(workspace, draft):
@@ -43,7 +44,7 @@ def watched(world):
 
 
 def note_fallen(world, workspace, draft, sent):
-    now = workspace.repository.standings.now()
+    now = workspace.store.standings.now()
     segments = draft.changes.entries.segments
     _, stands = now.segments(segments)
     own = {PackRef(number, name) for number, name in sent.packs}

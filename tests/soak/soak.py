@@ -22,7 +22,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from dataset_store import Dataset
-from dataset_store.dataset.maintaining import collect_garbage, repack_packs, wasteful_packs
+from dataset_store.dataset.upkeep.maintaining import collect_garbage, repack_packs, wasteful_packs
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.errors import DatasetNotFound, VersionDeleted
 

@@ -12,8 +12,8 @@ import pytest
 from soak import Journal
 
 from dataset_store import Dataset
-from dataset_store.dataset.maintaining import collect_garbage
-from dataset_store.dataset.store_check import verify_store
+from dataset_store.dataset.checks.store_check import verify_store
+from dataset_store.dataset.upkeep.maintaining import collect_garbage
 from dataset_store.dataset.workspace import open_workspace
 
 SOAK = Path(__file__).with_name("soak.py")

@@ -28,7 +28,7 @@ SEEN = [Fault.REFUSED, Fault.LOST, Fault.CUT_HEAD, Fault.CUT_BODY, Fault.SLOW_DO
 def impatient(monkeypatch):
     """A server may say nothing for one second."""
     for wait in ("connect_timeout", "read_timeout"):
-        monkeypatch.setitem(s3_client._SETTINGS, wait, 1)
+        monkeypatch.setitem(s3_client._PATIENCE, wait, 1)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_server_that_accepts_and_says_nothing_ends_in_a_typed_error_in_time(st
 
 
 def test_the_bounds_of_a_silent_server_are_those_that_are_documented():
-    assert filesystems.STALL_SECONDS == s3_client._SETTINGS["read_timeout"] == 20
+    assert filesystems.STALL_SECONDS == s3_client._PATIENCE["read_timeout"] == 20
     assert Patience().seconds == 60
 
 
@@ -189,7 +189,7 @@ def test_the_users_configuration_of_the_driver_goes_before_ours(s3_bucket, s3_pr
     from fsspec.config import conf
 
     monkeypatch.setitem(conf, "s3", {"endpoint_url": s3_proxy.url, "config_kwargs": {"read_timeout": 7}})
-    client = backend_at(f"{s3_bucket}/x").inner._bucket._client.meta
+    client = backend_at(f"{s3_bucket}/x").inner._bucket._client().meta
     assert client.endpoint_url == s3_proxy.url
     assert client.config.read_timeout == 7
     assert client.config.retries["total_max_attempts"] == 1

@@ -13,9 +13,9 @@ from dataset_store.storage import create_probe
 from dataset_store.storage.backend import Key
 from dataset_store.storage.create_probe import CreateAnswers, try_creates
 from dataset_store.storage.memory_backend import MemoryBackend
-from dataset_store.storage.repository import create_config
 from dataset_store.storage.retries import Patience
 from dataset_store.storage.storages import backend_at
+from dataset_store.storage.store import create_config
 from dataset_store.testing.faults import Effect, FaultyBackend
 from dataset_store.testing.faults import Fault as PlannedFault
 from dataset_store.testing.folders import read, write

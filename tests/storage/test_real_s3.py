@@ -31,10 +31,10 @@ from dataset_store.storage.checkup import check_storage
 from dataset_store.storage.create_probe import try_creates
 from dataset_store.storage.pack_reader import PackReader
 from dataset_store.storage.pack_writer import PackWriter
-from dataset_store.storage.repository import create_config
 from dataset_store.storage.retries import Patience, RetryingBackend
 from dataset_store.storage.s3_backend import S3Backend
 from dataset_store.storage.storages import backend_at
+from dataset_store.storage.store import create_config
 from dataset_store.testing.backend_conformance import BackendConformance
 from dataset_store.testing.folders import read, write
 
@@ -158,7 +158,7 @@ def test_16_processes_of_50_commits_each_lose_nothing_on_moto_that_loses_replies
 def test_10_000_reads_at_5_percent_faults_give_the_right_bytes_or_a_typed_error_in_time(
     ceph, ceph_bucket, monkeypatch, tell
 ):
-    monkeypatch.setitem(s3_client._SETTINGS, "read_timeout", 2)  # seconds that a stall takes
+    monkeypatch.setitem(s3_client._PATIENCE, "read_timeout", 2)  # seconds that a stall takes
     with before(ceph) as proxy:
         monkeypatch.setitem(conf, "s3", ceph | {"endpoint_url": proxy.url})
         backend = RetryingBackend(S3Backend(ceph_bucket), Patience(seconds=30.0))

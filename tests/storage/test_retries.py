@@ -1,5 +1,6 @@
 """What may be repeated is repeated, a bounded number of times and for a bounded time; what may not, never."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
@@ -132,7 +133,15 @@ def test_no_request_is_begun_after_the_time_is_up():
     backend = RetryingBackend(Stalling(), clock.patience(seconds=60.0))
     with pytest.raises(StorageFailed):
         backend.get_many([KEY])
-    assert clock.time < 60 + 20
+    assert clock.time < 20 + 60 + 20
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_failed_after_a_long_time_is_repeated_too(verb):
+    each_look_at_the_clock_is_ten_minutes_later = itertools.count(0, 600).__next__
+    backend, _, clock = over([Fault(verb, 1, Effect.ERROR_BEFORE)], now=each_look_at_the_clock_is_ten_minutes_later)
+    VERBS[verb](backend)
+    assert clock.pauses == [0.2]
 
 
 class _EveryTenth(MemoryBackend):

@@ -8,16 +8,20 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from fault_proxy import Answer, Fault
 
 from dataset_store.errors import (
     AccessDenied,
+    DiskFull,
     InvalidRequest,
+    ObjectMissing,
+    OutcomeUnknown,
     StorageFailed,
-    StoreUnreachable,
+    StorageRefused,
+    StoreRootMissing,
 )
 from dataset_store.storage import s3_client
 from dataset_store.storage.backend import Backend, Key, Span, Tail
@@ -49,7 +53,7 @@ def server(*answers):
                     connection, _ = listening.accept()
                 except OSError:
                     return
-                with connection:
+                with connection, suppress(OSError):
                     connection.recv(65_536)
                     connection.sendall(left.pop(0) if len(left) > 1 else left[0])
 
@@ -85,6 +89,7 @@ CUT = {
     "before its first chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
     "in a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n<ListBucketResult>",
 }
+CUTS_IN_WORDS = "the answer was cut off|Connection broken|Connection was closed|the server answered 500"
 READS = {
     "object": lambda backend: backend.get_many([Key("packs/a")]),
     "range": lambda backend: backend.get_ranges([Span(Key("packs/a"), 0, 300)]),
@@ -98,8 +103,154 @@ READS = {
 def test_an_answer_that_is_cut_off_is_an_error_and_never_an_empty_one(options, cut, read):
     with server(CUT[cut]) as url:
         options["endpoint_url"] = url
-        with pytest.raises(StorageFailed):
+        with pytest.raises(StorageFailed, match=CUTS_IN_WORDS):
             READS[read](S3Backend("s3://bucket/store"))
+
+
+def answered(status, body="", **headers):
+    """An answer, whole."""
+    rows = {"Content-Length": len(body), "Connection": "close"} | headers
+    head = "".join(f"{name}: {said}\r\n" for name, said in rows.items())
+    return f"HTTP/1.1 {status} Planned\r\n{head}\r\n{body}".encode()
+
+
+def error(status, code):
+    """An answer of S3 that tells of an error."""
+    return answered(status, f"<Error><Code>{code}</Code><Message>planned</Message></Error>" if code else "")
+
+
+NOT_OF_S3 = {
+    "no body": answered(404),
+    "a page of a proxy": answered(404, "<html><head><title>404 Not Found</title></head></html>"),
+    "words": answered(404, "default backend - 404"),
+    "another error": error(404, "NoSuchUpload"),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("answer", NOT_OF_S3)
+def test_a_404_of_something_that_is_no_bucket_is_never_taken_for_an_absent_object(options, answer, read):
+    with server(NOT_OF_S3[answer]) as url:
+        options["endpoint_url"] = url
+        with pytest.raises(StorageFailed, match="the server answered 404") as failed:
+            READS[read](S3Backend("s3://bucket/store"))
+    assert type(failed.value) is StorageFailed, "and it is worth another request"
+    assert "check the endpoint" in failed.value.next_step
+
+
+def test_what_s3_says_is_absent_is_absent(options):
+    with server(error(404, "NoSuchKey")) as url:
+        options["endpoint_url"] = url
+        backend = S3Backend("s3://bucket/store")
+        assert backend.get_many([Key("a"), Key("b")]) == [None, None]
+        with pytest.raises(ObjectMissing):
+            backend.get_ranges([Span(Key("a"), 0, 3)])
+        backend.delete_many([Key("a"), Key("b")])
+
+
+WRITES = {
+    "put": lambda backend: backend.put(Key("packs/a"), [b"a"]),
+    "create": lambda backend: backend.create(Key("log/0"), [b"a"]),
+    "delete": lambda backend: backend.delete_many([Key("packs/a")]),
+}
+
+
+@pytest.mark.parametrize("verb", READS | WRITES)
+def test_a_bucket_that_is_not_there_is_told_by_every_verb(options, verb):
+    with server(error(404, "NoSuchBucket")) as url:
+        options["endpoint_url"] = url
+        with pytest.raises(StoreRootMissing, match="it is not there"):
+            (READS | WRITES)[verb](S3Backend("s3://bucket/store"))
+
+
+STAYS = {
+    "a quota of Ceph": (error(403, "QuotaExceeded"), DiskFull, "quota"),
+    "a full disk of MinIO": (error(507, "XMinioStorageFull"), DiskFull, "Free some space"),
+    "a full disk": (answered(507), DiskFull, "Free some space"),
+    "a lock that asks for sums": (error(400, "InvalidRequest"), StorageRefused, "locks"),
+    "a method that is not allowed": (error(405, "MethodNotAllowed"), StorageRefused, "locks"),
+    "a proxy that takes small requests": (answered(413), StorageRefused, "64 MiB"),
+    "a storage that takes small objects": (error(400, "EntityTooLarge"), StorageRefused, "64 MiB"),
+    "a wrong clock": (error(403, "RequestTimeTooSkewed"), AccessDenied, "clock"),
+    "an archived object": (error(403, "InvalidObjectState"), StorageRefused, "restore it"),
+    "a wrong key": (error(403, "SignatureDoesNotMatch"), AccessDenied, "credentials and their rights"),
+    "no right": (error(403, "AccessDenied"), AccessDenied, "credentials and their rights"),
+}
+
+
+@pytest.mark.parametrize("verb", WRITES)
+@pytest.mark.parametrize("answer", STAYS)
+def test_a_refusal_that_will_be_the_same_the_next_time_says_what_to_do_and_leaves_no_doubt(options, answer, verb):
+    told, kind, hint = STAYS[answer]
+    with server(told) as url:
+        options["endpoint_url"] = url
+        with pytest.raises(kind) as failed:
+            WRITES[verb](S3Backend("s3://bucket/store"))
+    assert type(failed.value) is kind
+    assert hint in failed.value.next_step
+
+
+PASSES = {
+    "a damaged body": error(400, "BadDigest"),
+    "another damaged body": error(400, "XAmzContentSHA256Mismatch"),
+    "a slow line": error(400, "RequestTimeout"),
+    "broken words": answered(400, "Bad Request"),
+    "too many requests": error(429, "TooManyRequests"),
+    "another writer at work": error(409, "OperationAborted"),
+    "a gateway without a server": answered(502),
+    "a server in trouble": error(503, "SlowDown"),
+}
+
+
+@pytest.mark.parametrize("answer", PASSES)
+def test_a_refusal_that_may_be_gone_the_next_time_is_worth_another_request_and_a_create_is_in_doubt(options, answer):
+    with server(PASSES[answer]) as url:
+        options["endpoint_url"] = url
+        backend = S3Backend("s3://bucket/store")
+        with pytest.raises(StorageFailed) as failed:
+            WRITES["put"](backend)
+        assert type(failed.value) is StorageFailed
+        with pytest.raises(OutcomeUnknown):
+            WRITES["create"](backend)
+
+
+def test_a_refusal_that_comes_before_an_upload_was_taken_is_heard(options):
+    with server(error(403, "AccessDenied")) as url:
+        options["endpoint_url"] = url
+        with pytest.raises(AccessDenied):
+            S3Backend("s3://bucket/store").put(Key("packs/a"), [bytes(32 << 20)])
+
+
+@pytest.mark.parametrize("content_range", ["bytes 2-5/9", None], ids=["what was asked for", "all of it"])
+def test_a_part_is_cut_out_of_what_came_wherever_that_begins(options, content_range):
+    whole = b"012345678"
+    told = answered(206, "2345", **{"Content-Range": content_range}) if content_range else answered(200, whole.decode())
+    with server(told) as url:
+        options["endpoint_url"] = url
+        assert S3Backend("s3://bucket/store").get_ranges([Span(Key("a"), 2, 6)]) == [b"2345"]
+
+
+def test_another_part_than_was_asked_for_is_an_error(options):
+    other, size = answered(206, "6789", **{"Content-Range": "bytes 6-9/20"}), answered(200, **{"Content-Length": 20})
+    with server(other, size) as url:
+        options["endpoint_url"] = url
+        with pytest.raises(StorageFailed, match="sent 0 bytes of 'a' where 4 were asked for"):
+            S3Backend("s3://bucket/store").get_ranges([Span(Key("a"), 2, 6)])
+
+
+def chunked(body=""):
+    sent = f"{len(body):x}\r\n{body}\r\n" * bool(body) + "0\r\n\r\n"
+    return f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{sent}".encode()
+
+
+def test_an_answer_that_lacks_what_s3_says_is_told_as_such(options):
+    with server(chunked("<Hello></Hello>")) as url:
+        options["endpoint_url"] = url
+        backend = S3Backend("s3://bucket/store")
+        with pytest.raises(StorageFailed, match=r"no IsTruncated.*does not speak S3"):
+            backend.list("packs")
+        with pytest.raises(StorageFailed, match=r"no ContentLength.*does not speak S3"):
+            backend.get_ranges([Span(Key("packs/a"), 0, 0)])
 
 
 def page(*names, token=None, goes_on=True):
@@ -119,20 +270,19 @@ def test_a_list_of_several_pages_is_read_to_its_end(options):
     assert keys == ["packs/a", "packs/b", "packs/c", "packs/d"]
 
 
+def test_a_list_of_other_names_than_were_asked_for_is_an_error_and_never_an_empty_one(options):
+    with server(page("a", goes_on=False)) as url:
+        options["endpoint_url"] = url
+        with pytest.raises(StorageFailed, match="below 'other/packs/' were asked for"):
+            S3Backend("s3://bucket/other").list("packs")
+
+
 @pytest.mark.parametrize("token", [None, "1"])
 def test_a_list_that_goes_on_and_says_not_where_is_an_error_and_never_a_shorter_one(options, token):
     with server(page("a", token="1"), page("b", token=token)) as url:
         options["endpoint_url"] = url
         with pytest.raises(StorageFailed, match="goes on, and not where"):
             [*S3Backend("s3://bucket/store").list("packs")]
-
-
-def test_a_bucket_that_is_not_there_cannot_be_written(s3_bucket):
-    backend = S3Backend("s3://no-such-bucket/store")
-    assert backend.get_many([Key("config")]) == [None]
-    for write in (lambda: backend.put(Key("x"), [b"x"]), lambda: backend.create(Key("x"), [b"x"])):
-        with pytest.raises(StoreUnreachable, match="no-such-bucket"):
-            write()
 
 
 def test_a_bucket_whose_name_cannot_be_one_is_refused_before_anything_is_sent(options):
@@ -143,7 +293,7 @@ def test_a_bucket_whose_name_cannot_be_one_is_refused_before_anything_is_sent(op
         lambda: backend.create(Key("a"), [b"a"]),
         lambda: [*backend.list("packs")],
     ):
-        with pytest.raises(InvalidRequest, match="not a bucket"):
+        with pytest.raises(InvalidRequest, match="Invalid bucket name"):
             act()
 
 
@@ -171,8 +321,76 @@ def test_a_machine_without_credentials_is_told_so_and_nothing_is_left_in_doubt(o
     options.clear()
     backend = S3Backend("s3://bucket/store")
     for act in (lambda: backend.get_many([Key("a")]), lambda: backend.create(Key("a"), [b"a"])):
-        with pytest.raises(AccessDenied, match="credentials"):
+        with pytest.raises(AccessDenied, match="Unable to locate credentials"):
             act()
+
+
+def test_credentials_that_a_machine_was_slow_to_tell_are_looked_for_again(options, monkeypatch):
+    options.clear()
+    with server(error(404, "NoSuchKey")) as url:
+        options["endpoint_url"] = url
+        backend = S3Backend("s3://bucket/store")
+        with pytest.raises(AccessDenied):
+            backend.get_many([Key("a")])
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "late")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+        assert backend.get_many([Key("a")]) == [None]
+
+
+def test_credentials_that_fail_when_a_store_is_opened_are_told_as_such(options, monkeypatch, tmp_path):
+    options.clear()
+    (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(AccessDenied, match="custom-process"):
+        S3Backend("s3://bucket/store").get_many([Key("a")])
+
+
+@pytest.fixture
+def role(options, monkeypatch, tmp_path):
+    """A machine that gets its credentials for a token, as in a cluster of containers."""
+    options.clear()
+    options["endpoint_url"] = "http://127.0.0.1:9"  # nobody gets so far
+    (tmp_path / "token").write_text("a token")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/reader")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+    def asks(url):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        return S3Backend("s3://bucket/store")
+
+    return asks
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "InvalidIdentityToken"), (400, "ExpiredTokenException"), (404, "ResourceNotFoundException")],
+)
+def test_a_role_that_is_refused_is_a_refusal_and_never_an_absent_object(role, status, code):
+    body = f"<ErrorResponse><Error><Code>{code}</Code><Message>planned</Message></Error></ErrorResponse>"
+    with server(answered(status, body)) as url:
+        backend = role(url)
+        with pytest.raises(AccessDenied, match=code) as failed:
+            backend.get_many([Key("a")])
+    assert "Log in again" in failed.value.next_step
+
+
+def test_a_role_that_is_given_out_too_often_is_asked_for_again(role):
+    body = "<ErrorResponse><Error><Code>Throttling</Code><Message>planned</Message></Error></ErrorResponse>"
+    with server(answered(400, body)) as url:
+        backend = role(url)
+        with pytest.raises(StorageFailed, match="Throttling") as failed:
+            backend.get_many([Key("a")])
+    assert type(failed.value) is StorageFailed
+
+
+def test_what_gives_out_roles_and_says_nothing_is_given_up_as_a_bucket_would_be(role, monkeypatch):
+    monkeypatch.setitem(s3_client._PATIENCE, "read_timeout", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(StorageFailed, match="Read timeout"):
+            role(f"http://127.0.0.1:{silent.getsockname()[1]}").get_many([Key("a")])
+    assert time.monotonic() - begun < 10
 
 
 def test_a_refusal_is_never_taken_for_an_absent_object(s3_bucket, s3_proxy):
@@ -219,6 +437,24 @@ def test_credentials_of_the_url_go_before_those_of_the_machine_and_are_not_shown
     assert backend.describe() == f"{s3_bucket}/store"
 
 
+def test_credentials_of_the_url_may_hold_any_sign_and_are_not_mixed_with_others(s3_bucket, s3_proxy, monkeypatch):
+    from fsspec.config import conf
+
+    others = {"token": "session", "profile": "none-such", "anon": True}
+    monkeypatch.setitem(conf, "s3", {"endpoint_url": s3_proxy.url} | others)
+    backend = S3Backend(f"s3://mine%3Atoo:hid%2Fden%40%25@{s3_bucket.partition('://')[2]}/store")
+    assert backend._bucket._client()._get_credentials().secret_key == "hid/den@%"
+    for said in headers_of(s3_proxy, backend).values():
+        assert "Credential=mine:too/" in said["authorization"]
+        assert "x-amz-security-token" not in said
+    assert backend.describe() == f"{s3_bucket}/store"
+
+
+def test_a_key_without_its_secret_is_refused():
+    with pytest.raises(InvalidRequest, match="no secret"):
+        S3Backend("s3://mine@bucket/store")
+
+
 def test_credentials_of_the_configuration_go_before_those_of_the_machine(s3_bucket, s3_proxy, monkeypatch):
     from fsspec.config import conf
 
@@ -260,32 +496,61 @@ def test_what_is_sent_is_signed_with_its_hash_and_needs_no_sums_that_only_new_se
         assert len(put.headers["x-amz-content-sha256"]) == 64
         assert int(put.headers["content-length"]) == size
         assert not [name for name in put.headers if "checksum" in name or "trailer" in name]
-        assert ("expect" in put.headers) == (size > 64 << 10), "large ones ask first whether they will be taken"
+        assert "expect" not in put.headers, "the client may wait for ever for the answer to that"
+
+
+def test_a_bucket_that_asks_for_sums_gets_them_if_the_configuration_says_so(s3_bucket, s3_proxy, monkeypatch):
+    from fsspec.config import conf
+
+    sums = {"request_checksum_calculation": "when_supported"}
+    monkeypatch.setitem(conf, "s3", {"endpoint_url": s3_proxy.url, "config_kwargs": sums})
+    backend = S3Backend(f"{s3_bucket}/locked")
+    backend.put(Key("packs/a"), [b"con", b"tent"])
+    assert [name for name in s3_proxy.requests[-1].headers if name.startswith("x-amz-checksum-")]
+    assert backend.get_many([Key("packs/a")]) == [b"content"]
+
+
+def test_the_client_asks_once_whatever_the_machine_says(s3_bucket, s3_proxy, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
+    monkeypatch.setenv("AWS_RETRY_MODE", "adaptive")
+    for _ in range(2):
+        backend = S3Backend(f"{s3_bucket}/once")
+        s3_proxy.begin_anew()
+        s3_proxy.act = lambda _request: Fault.SLOW_DOWN
+        with pytest.raises(StorageFailed):
+            backend.get_many([Key("a")])
+        assert len(s3_proxy.requests) == 1
 
 
 # Processes
 
 
-def test_a_forked_process_opens_its_own_connection(s3_bucket):
+@pytest.mark.parametrize("keys", [1, 64])
+def test_a_forked_process_opens_one_client_of_its_own(s3_bucket, keys):
     backend = S3Backend(f"{s3_bucket}/forked")
     backend.put(Key("a"), [b"content"])
     script = (
         "import os, sys\n"
+        "from dataset_store.storage import s3_client\n"
         "from dataset_store.storage.backend import Key\n"
         "from dataset_store.storage.s3_backend import S3Backend\n"
+        "opened, really = [], s3_client._open\n"
+        "s3_client._open = lambda options: opened.append(os.getpid()) or really(options)\n"
+        "keys = [Key('a')] * int(sys.argv[2])\n"
         "backend = S3Backend(sys.argv[1])\n"
-        "assert backend.get_many([Key('a')]) == [b'content']\n"
-        "child = os.fork()\n"
+        "assert backend.get_many(keys) == [b'content'] * len(keys)\n"
+        "parent, child = os.getpid(), os.fork()\n"
         "if child == 0:\n"
-        "    os._exit(0 if backend.get_many([Key('a')]) == [b'content'] else 1)\n"
+        "    right = backend.get_many(keys) == [b'content'] * len(keys)\n"
+        "    os._exit(0 if right and opened == [parent, os.getpid()] else 1)\n"
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, backend.describe()], timeout=60)
-    assert done.returncode == 0
+    command = [sys.executable, "-W", "ignore", "-c", script, backend.describe(), str(keys)]
+    assert subprocess.run(command, timeout=60).returncode == 0
 
 
 def test_a_server_that_takes_no_more_of_an_upload_is_given_up(s3_bucket, s3_proxy, monkeypatch):
-    monkeypatch.setitem(s3_client._SETTINGS, "connect_timeout", 1)  # and 20 s to say something
+    monkeypatch.setitem(s3_client._PATIENCE, "connect_timeout", 1)  # and 20 s to say something
     backend = S3Backend(f"{s3_bucket}/stalled")
     s3_proxy.act = lambda _request: Fault.STALL
     begun = time.monotonic()

@@ -20,8 +20,8 @@ from dataset_store.core.log_entries import SeriesName, VersionEntry
 from dataset_store.errors import CommitOutcomeUnknown, DatasetStoreError
 from dataset_store.storage.catalog_cache import CatalogView
 from dataset_store.storage.log import Log
-from dataset_store.storage.repository import fetch_config
 from dataset_store.storage.storages import backend_at
+from dataset_store.storage.store import fetch_config
 from dataset_store.testing.log_entries import id_hex, version_entry
 
 _ATTEMPTS = 5

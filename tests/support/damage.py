@@ -1,8 +1,8 @@
 """A store that loses packs, and what a repair and a check say of it."""
 
-from dataset_store.dataset.repairing import repair_store
-from dataset_store.dataset.store_check import verify_store
-from dataset_store.dataset.surveying import EVERY_BYTE, STRUCTURE
+from dataset_store.dataset.checks.repairing import repair_store
+from dataset_store.dataset.checks.store_check import verify_store
+from dataset_store.dataset.checks.surveying import EVERY_BYTE, STRUCTURE
 from dataset_store.dataset.workspace import open_workspace
 from dataset_store.testing.folders import write
 

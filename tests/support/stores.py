@@ -9,7 +9,7 @@ import pytest
 from dataset_store import Dataset
 from dataset_store.core.entries import IDENTITY_BITS, Entries
 from dataset_store.core.tree import read_all
-from dataset_store.dataset.metadata import piece_of
+from dataset_store.dataset.annotations.metadata import piece_of
 from dataset_store.dataset.workspace import Workspace, open_workspace
 from dataset_store.storage.trees import root_of
 from dataset_store.testing.folders import read
@@ -41,7 +41,7 @@ def snapshot(store: str, version_id: str, *, files: bool = True) -> dict[str, An
     workspace.refresh()
     version = workspace.live_version(version_id)
     entry = version.entry
-    rows = read_all(root_of(entry.tree), workspace.repository.nodes)
+    rows = read_all(root_of(entry.tree), workspace.store.nodes)
     return {
         "id": version.id,
         "number": version.number,
@@ -88,4 +88,4 @@ def pack_bytes(store: Path) -> int:
 def rows_of(store: str, version_id: str) -> Entries:
     """The entries of a version, with places of that store."""
     workspace = open_workspace(store)
-    return read_all(root_of(workspace.live_version(version_id).entry.tree), workspace.repository.nodes)
+    return read_all(root_of(workspace.live_version(version_id).entry.tree), workspace.store.nodes)
