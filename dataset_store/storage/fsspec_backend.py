@@ -147,8 +147,8 @@ class FsspecBackend:
         try:
             return self._create_shared(path, data) if self._is_shared else self._create_alone(path, data)
         except Exception as error:
-            told = self._failure(error, f"create '{key}' in")
-            raise create_failure(key, self.describe(), told, answers(error)) from cause(error, self._url)
+            doing, words = f"create '{key}' in", answers(error)
+            raise create_failure(key, self.describe(), self._failure(error, doing), words) from cause(error, self._url)
 
     def delete_many(self, keys: Iterable[Key]) -> None:
         """Remove objects; see the port."""

@@ -62,14 +62,15 @@ class _Trouble(Struct):
     def over(self) -> None:
         self.since = None
 
-    def met(self, error: StorageFailed, attempt: int) -> None:
-        """Wait after an attempt, or raise its error where it stays or was the last."""
+    def ends(self, error: StorageFailed, attempt: int) -> bool:
+        """Whether an error stays or was of the last attempt; else wait for the next one."""
         now = self.patience.now()
         self.since = now if self.since is None else self.since
         spent = now - self.since
         if not may_pass(error) or attempt >= self.patience.attempts or spent >= self.patience.seconds:
-            raise error
+            return True
         self.patience.pause(attempt)
+        return False
 
 
 class RetryingBackend(Wrapper):
@@ -122,7 +123,8 @@ def _in_parts(
     try:
         answers = ask(items)
     except StorageFailed as error:
-        trouble.met(error, 1)
+        if trouble.ends(error, 1):
+            raise
     else:
         trouble.over()
         return [*answers]
@@ -137,7 +139,8 @@ def _repeated(act: Callable[[], _Answer], trouble: _Trouble) -> _Answer:
         try:
             answer = act()
         except StorageFailed as error:
-            trouble.met(error, attempt)
+            if trouble.ends(error, attempt):
+                raise
         else:
             trouble.over()
             return answer

@@ -101,9 +101,8 @@ class S3Backend:
             answer = answer_of(error)
             if answer and answer.has_lost_the_race:
                 return False
-            told = self._failure(error, f"create '{key}' in")
-            words = answer.words if answer else frozenset()
-            raise create_failure(key, self.describe(), told, words) from cause(error, self._url)
+            doing, words = f"create '{key}' in", answer.words if answer else frozenset()
+            raise create_failure(key, self.describe(), self._failure(error, doing), words) from cause(error, self._url)
         return True
 
     def delete_many(self, keys: Iterable[Key]) -> None:

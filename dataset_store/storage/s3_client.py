@@ -6,15 +6,18 @@ machine's role. What fsspec's configuration says of S3, under the names of its d
 Promises: each request is sent once, unless a bucket of another region answers that it lies there, and an object by one
 request; a server that says nothing is given up after 20 s, and one that takes no more of an upload after 10. What is
 sent is signed with its hash, so that a server that takes it has what was sent; the configuration may say otherwise.
-Errors are the client's own. Never: retries, or outlives a fork: a forked process opens connections of its own.
+Errors are the client's own, and hold nothing of what was sent. Never: retries, or outlives a fork: a forked process
+opens connections of its own.
 """
 
 import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from types import FrameType
 from typing import Any, Final
 
 from dataset_store.errors import AccessDenied, DriverMissing, InvalidRequest, StorageFailed
@@ -138,6 +141,9 @@ class BucketClient:
             # A client looks for them once; what tells this machine's role may only have been slow.
             self._clients.pop(os.getpid(), None)
             raise
+        except Exception as error:
+            _let_go(error)
+            raise
         return answer
 
     def _client(self) -> Any:
@@ -193,6 +199,29 @@ def _next_token(page: Mapping[str, Any], goes_on: Mapping[str, str]) -> str:
             "The server says that its list goes on, and not where.", "It cannot hold a store; use another."
         )
     return token
+
+
+def _let_go(error: BaseException) -> None:
+    """Empty the frames that an error of the client came through.
+
+    The client keeps errors in variables of frames that those errors hold. So both would stay until the collector of
+    cycles comes, and with them the frames of all callers and what those were to send.
+    """
+    told: BaseException | None = error
+    while told is not None:
+        level = told.__traceback__
+        while level is not None:
+            _empty_ended(level.tb_frame)
+            level = level.tb_next
+        told = told.__cause__ or told.__context__
+
+
+def _empty_ended(frame: FrameType | None) -> None:
+    """Empty a frame and its callers, some of which have returned the error, up to the first that still runs."""
+    with suppress(RuntimeError):
+        while frame is not None:
+            frame.clear()
+            frame = frame.f_back
 
 
 def _open(options: Mapping[str, Any]) -> Any:

@@ -1,8 +1,9 @@
 """An S3 store through a network that cuts, loses, holds back, refuses and flips: right answers or typed errors."""
 
+import gc
 import secrets
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from fault_proxy import Answer, Changed, Fault, mixed
@@ -106,6 +107,30 @@ def test_a_storage_that_refuses_all_is_given_up_soon_and_told_apart_from_one_tha
     with failing(store[1], lambda _request: Fault.SLOW_DOWN), pytest.raises(StorageFailed):
         backend.get_many([Key("config")])
     assert len(store[1].seen) == QUICK.attempts
+
+
+@pytest.fixture
+def no_collector():
+    """What is held in a cycle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+WRITES = {"put": lambda backend, data: backend.put(Key("packs/b"), [memoryview(data)])} | {
+    "create": lambda backend, data: backend.create(Key("log/0"), [memoryview(data)])
+}
+
+
+@pytest.mark.parametrize("fault", [*SEEN, Answer(403, "AccessDenied"), Answer(412, "PreconditionFailed")], ids=str)
+@pytest.mark.parametrize("write", WRITES)
+def test_what_a_failed_request_was_to_send_is_not_held_behind_it(store, no_collector, write, fault):
+    backend = RetryingBackend(S3Backend(store[0].describe()), QUICK)
+    data = bytearray(b"content")
+    with failing(store[1], lambda _request: fault), suppress(StorageFailed):
+        WRITES[write](backend, data)
+    data.extend(b"; a buffer that something holds cannot grow")
 
 
 @pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.LOST, Fault.SLOW_DOWN, Fault.STALL], ids=lambda f: f.name)
