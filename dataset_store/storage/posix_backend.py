@@ -16,7 +16,7 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -270,7 +270,7 @@ class PosixBackend:
         """An empty file that is to become the object of `key`."""
         path, name = os.path.split(self._path(key))
         self._make_root()
-        self._make_durable(path)
+        self._make_folders(path)
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             return self._new_file(folder, name)
@@ -288,12 +288,14 @@ class PosixBackend:
                 if error.errno not in NO_NAMELESS_FILES:
                     raise
             self._nameless = False
-        self._make_durable(self._path(TEMP_FOLDER))
+        _make_folder(self._path(TEMP_FOLDER))
         path = self._path(f"{TEMP_FOLDER}/{os.urandom(16).hex()}")
         return NewFile(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE), folder, name, path)
 
     def _publish(self, key: Key, file: NewFile) -> bool:
         """Give a whole file its name: True where the name is new, False where it is taken."""
+        # Only now: it waits for the disk, and whoever writes an object piece by piece goes on meanwhile.
+        self._flush_folders(os.path.dirname(self._path(key)))
         try:
             return file.publish()
         except OSError as error:
@@ -310,30 +312,40 @@ class PosixBackend:
             named.close()
 
     def _make_root(self) -> None:
+        """Make the root and the folders above it that are not there, each flushed into its parent."""
         try:
-            self._make_durable(self._root)
+            self._make_above(self._root)
         except (FileExistsError, NotADirectoryError) as error:
             raise self._no_root() from error
 
-    def _make_durable(self, path: str) -> None:
-        """Make a folder and those above it, each flushed into its parent.
-
-        A folder that exists is flushed too: whoever made it may not have come so far, and what is
-        acknowledged in it must not be lost with it.
-        """
+    def _make_above(self, path: str) -> None:
         if path in self._durable:
             return
         parent = os.path.dirname(path)
-        below_root = len(path) > len(self._root)
-        if below_root or not os.path.isdir(parent):
-            self._make_durable(parent)
+        if not os.path.isdir(parent):
+            self._make_above(parent)
         _make_folder(path)
-        try:
+        with suppress(PermissionError):  # what lies above the root may belong to others, and be closed to us
             _flush_folder_at(parent)
-        except PermissionError:
-            if below_root:  # what lies above the root may belong to others, and be closed to us
-                raise
         self._durable.add(path)
+
+    def _make_folders(self, path: str) -> None:
+        """Make a folder below the root, and those between."""
+        if path != self._root and path not in self._durable:
+            self._make_folders(os.path.dirname(path))
+            _make_folder(path)
+
+    def _flush_folders(self, path: str) -> None:
+        """Flush the names of a folder below the root and of those between, each into its parent.
+
+        Also of one that was there: whoever made it may not have come so far, and what is acknowledged in it must not be
+        lost with it.
+        """
+        if path != self._root and path not in self._durable:
+            parent = os.path.dirname(path)
+            self._flush_folders(parent)
+            _flush_folder_at(parent)
+            self._durable.add(path)
 
 
 class _ObjectFile:

@@ -188,12 +188,28 @@ def test_each_new_folder_is_flushed_into_its_parent_before_anything_is_acknowled
         ("mkdir", f"{tmp_path}/not/yet"),
         ("fsync", f"{tmp_path}/not"),
         ("mkdir", f"{root}/log"),
-        ("fsync", root),
         ("mkdir", f"{root}/log/catalog"),
+        ("fsync", root),
         ("fsync", f"{root}/log"),
         ("fsync", "file"),
         ("link", "0"),
         ("fsync", f"{root}/log/catalog"),
+    ]
+
+
+def test_an_object_that_is_written_piece_by_piece_waits_for_the_disk_at_its_end_only(root, events):
+    backend = PosixBackend(root)
+    backend.put(Key("packs/aa/1"), [])
+    events.clear()
+    writer = backend.open_writer(Key("packs/bb/2"))
+    writer.write([b"content"])
+    assert events == [("mkdir", f"{root}/packs/bb")]
+    writer.finish()
+    assert events[1:] == [
+        ("fsync", f"{root}/packs"),
+        ("fsync", "file"),
+        ("link", "2"),
+        ("fsync", f"{root}/packs/bb"),
     ]
 
 
