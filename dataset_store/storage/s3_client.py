@@ -13,6 +13,7 @@ opens connections of its own.
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -135,6 +136,7 @@ class BucketClient:
         client = self._client()
         known = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[verb]).input_shape.members
         also = {name: said for name, said in self._also.items() if name in known}
+        of_caller = sys.exc_info()[1]
         try:
             answer: dict[str, Any] = getattr(client, verb)(**(also | what), Bucket=self._bucket)
         except import_module("botocore.exceptions").NoCredentialsError:
@@ -142,7 +144,7 @@ class BucketClient:
             self._clients.pop(os.getpid(), None)
             raise
         except Exception as error:
-            _let_go(error)
+            _let_go(error, of_caller)
             raise
         return answer
 
@@ -201,14 +203,20 @@ def _next_token(page: Mapping[str, Any], goes_on: Mapping[str, str]) -> str:
     return token
 
 
-def _let_go(error: BaseException) -> None:
+def _let_go(error: BaseException, of_caller: BaseException | None) -> None:
     """Empty the frames that an error of the client came through.
 
     The client keeps errors in variables of frames that those errors hold. So both would stay until the collector of
     cycles comes, and with them the frames of all callers and what those were to send.
+
+    Args:
+        error: What the client raised.
+        of_caller: What was being handled when it was asked: no frame of that, or of what led to it, is ours.
     """
     told: BaseException | None = error
-    while told is not None:
+    seen = {id(of_caller)}
+    while told is not None and id(told) not in seen:
+        seen.add(id(told))
         level = told.__traceback__
         while level is not None:
             _empty_ended(level.tb_frame)

@@ -133,6 +133,20 @@ def test_what_a_failed_request_was_to_send_is_not_held_behind_it(store, no_colle
     data.extend(b"; a buffer that something holds cannot grow")
 
 
+def test_an_error_that_the_caller_is_handling_keeps_what_its_frames_hold(store):
+    def fails():
+        important = 42
+        raise KeyError(important)
+
+    try:
+        fails()
+    except KeyError as error:
+        error.__cause__ = LookupError()
+        error.__cause__.__cause__ = error  # as where a cause is raised again while what it caused is handled
+        assert store[0].get_many([Key("none")]) == [None]
+        assert error.__traceback__.tb_next.tb_frame.f_locals == {"important": 42}
+
+
 @pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.LOST, Fault.SLOW_DOWN, Fault.STALL], ids=lambda f: f.name)
 def test_a_create_whose_reply_is_lost_is_told_as_doubt(store, impatient, fault):
     backend = S3Backend(store[0].describe())
