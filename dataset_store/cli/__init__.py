@@ -80,7 +80,9 @@ def _outcome(words: Sequence[str]) -> int:
 
 def _raise_interrupt_behind(error: BaseException | None) -> None:
     """Raise the interrupt that an error came of: one that hits a wait for a lock makes the lock's own end fail."""
-    while error is not None:
+    seen = set[int]()  # a driver may make errors causes of each other
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, KeyboardInterrupt):
             raise error
         error = error.__cause__ or error.__context__

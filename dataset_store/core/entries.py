@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from dataset_store.core.arrays import I64, U8, U32, U64, Array, Bool, Void, np
 from dataset_store.core.digest import VersionId
+from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import PackRef
 from dataset_store.core.paths import PathKey
 
@@ -116,6 +117,15 @@ class Entries(Struct, frozen=True, eq=False):
         counts = self.segment_ends.copy()
         counts[1:] -= self.segment_ends[:-1]  # np.diff with its prepend takes ten times as long for a short table
         return counts
+
+    @property
+    def unread(self) -> Bool:
+        """Files of a draft that are read when they are packed, so that nobody knows their content ids; shape (n,).
+
+        Their content ids are zero, which is no hash. No tree holds such a row.
+        """
+        is_file: Bool = (self.kinds & KIND_BITS) == Kind.FILE
+        return is_file & (self.sizes > 0) & ~self.content_ids.any(axis=1)
 
     def segment_sums(self, values: U64 | Bool) -> U64:
         """What numbers of the segments, shape (s,), add up to in each row; shape (n,)."""

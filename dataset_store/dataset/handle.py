@@ -138,6 +138,15 @@ class Handle:
 
         return read_at(root_of(self._final().entry.tree), below, self._workspace.store.nodes)
 
+    def _read_entries(self) -> Entries:
+        """All, with the content ids of all files: those of a draft that nobody has read yet are read."""
+        entries, draft = self._entries(), self._draft
+        if draft is None:
+            return entries
+        from dataset_store.dataset.uploads.unread import read_now
+
+        return read_now(self._workspace, draft, entries)
+
     def _parents(self) -> Sequence[str]:
         return self._draft.opened.parents if self._draft else self._final().entry.parents
 

@@ -154,7 +154,8 @@ class Making(Handle):
     ) -> tuple[int, int, int]:
         """Make the draft, or its directory `dataset_path`, hold exactly what a folder holds.
 
-        Files that this machine has read before and that have not changed since are not opened.
+        Files that this machine has read before and that have not changed since are not opened. Long ones that are new,
+        or of another length, are read once, by `upload`, and must stay as they are until then.
 
         Args:
             local_path: The folder.

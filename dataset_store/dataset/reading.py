@@ -161,7 +161,7 @@ class Reading(Handle):
         """
         from dataset_store.dataset.checks.verifying import compare_folder
 
-        return compare_folder(self._workspace, self._entries(), os.fspath(local_path), self._draft)
+        return compare_folder(self._workspace, self._read_entries(), os.fspath(local_path), self._draft)
 
     def verify_dataset_hash(
         self, local_copy_path: str | os.PathLike[str] | None = None, skip_hash: bool = False, verbose: bool = False
@@ -219,7 +219,7 @@ class Reading(Handle):
         """One object for each entry but external links, in the order of the tree."""
         from dataset_store.dataset.entries.listing import file_entries
 
-        return file_entries(self._entries())
+        return file_entries(self._read_entries())
 
     @property
     def link_entries(self) -> "list[LinkEntry]":
@@ -243,7 +243,7 @@ class Reading(Handle):
         from dataset_store.dataset.annotations.arrow import table_of_entries
         from dataset_store.dataset.entries.links import link_rows, links_of
 
-        entries = self._entries()
+        entries = self._read_entries()
         rows = link_rows(entries).tolist()
         links = links_of(self._workspace, entries, rows, self._draft)
         return table_of_entries(entries, {row: link.url for row, link in zip(rows, links, strict=True)})
@@ -314,7 +314,20 @@ class Reading(Handle):
         nodes = self._workspace.store.nodes
         if self._draft is None and len(parents) == 1:
             return diff(root_of(self._workspace.base_of(parents[0])), root_of(self._final().entry.tree), nodes)
-        return diff_entries(merged_entries(self._workspace, parents), self._entries())
+        found = diff_entries(merged_entries(self._workspace, parents), self._entries())
+        return self._with_moved_read(found)
+
+    def _with_moved_read(self, found: "Difference") -> "Difference":
+        """What a draft adds, with the content ids of files that may be what it removes under another name."""
+        draft = self._draft
+        if draft is None:
+            return found
+        from msgspec.structs import replace
+
+        from dataset_store.dataset.uploads.unread import read_now
+
+        may_be_moved = np.isin(found.added.sizes, found.removed.sizes)
+        return replace(found, added=read_now(self._workspace, draft, found.added, may_be_moved))
 
     def _introduced_by(self, version_id: str) -> Entries:
         entries = self._entries()

@@ -1,7 +1,8 @@
 """A folder as entries: scanned, known files taken from the stat cache, the others read and hashed.
 
 The rows that come out have content ids and no segments. A file that was not changed since this machine last read it is
-not opened.
+not opened. One whose content nobody needs to know yet may be left unread, to be hashed when it is packed: so what is
+larger than this machine's memory comes from the disk once, and not twice.
 
 With an executor the files are read by its workers, which must see the folder under the same path; scanning it, and what
 this machine remembers of it, stay here.
@@ -9,12 +10,12 @@ this machine remembers of it, stay here.
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from functools import partial
 from itertools import chain
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -30,11 +31,12 @@ from dataset_store.local.reading import HashedFiles, hash_files
 from dataset_store.local.scan import USUAL, Scope, scan, stat_one
 from dataset_store.local.stat_cache import StatCache
 
-__all__ = ["Folder", "Progress", "read_file", "read_folder", "remember_folder"]
+__all__ = ["Folder", "Later", "Progress", "Reading", "hash_by", "read_file", "read_folder", "remember_folder"]
 
 _GROUP_ROWS = 32_768
 _JOB_BYTES = 64 << 20
 _JOB_FILES = 4_096
+_FILE = int(Kind.FILE)  # numpy asks an enum member for its array protocols at each comparison
 
 
 class Progress(Protocol):
@@ -55,17 +57,50 @@ class Folder(Struct, frozen=True, eq=False):
     links: Mapping[PathKey, bytes]
 
 
+class Later(Struct, frozen=True):
+    """Which files need not be read now.
+
+    Attributes:
+        longer_than: Bytes; shorter ones are always read.
+        may_wait: Of n files, by the root that they are below, their keys, their sizes in bytes and times of
+            modification in ns, those whose content nobody needs; shape (n,).
+    """
+
+    longer_than: int
+    may_wait: Callable[[bytes, Sequence[PathKey], I64, I64], Bool]
+
+
+class Reading(Struct, frozen=True):
+    """By whom files are read, and when.
+
+    Attributes:
+        executor: By its workers, all of them now; by default by this process.
+        later: Which this process may leave unread; by default none.
+    """
+
+    executor: Executor | None = None
+    later: Later | None = None
+
+
+_NOW: Final = Reading()
+
+
 class _Block(Struct, eq=False):
-    """One block of a scan with its content ids as far as they are known; shapes (n, 32) and (n,)."""
+    """One block of a scan with its content ids as far as they are known; shapes (n, 32) and (n,).
+
+    Attributes:
+        left: Files that stay unread.
+    """
 
     rows: DirectoryBlock
     ids: U8
     known: Bool
     stat: U64
+    left: Bool
 
-    def unread(self) -> Rows:
+    def to_read(self) -> Rows:
         """Rows of files that must be read."""
-        return np.flatnonzero(~self.known)
+        return np.flatnonzero(~(self.known | self.left))
 
 
 def read_folder(
@@ -76,7 +111,7 @@ def read_folder(
     progress: Progress | None = None,
     *,
     scope: Scope = USUAL,
-    executor: Executor | None = None,
+    how: Reading = _NOW,
 ) -> Folder:
     """The entries of a folder.
 
@@ -87,21 +122,23 @@ def read_folder(
         now_ns: The time now, ns since 1970, before anything is looked at.
         progress: Told of files and bytes to read, and read.
         scope: What of the folder is meant.
-        executor: Whose workers read the files; by default this process does.
+        how: By whom its files are read, and when.
 
     Raises:
         PathNotFound, UnsupportedFileType, InvalidPath, AccessDenied, FileChanged: As `scan` and `hash_files`.
         PathNotFound: A worker does not see the folder.
     """
     root = os.fsencode(folder)
-    return _read(root, list(scan(root, below=below, scope=scope)), stats, now_ns, progress, executor=executor)
+    found = list(scan(root, below=below, scope=scope))
+    return _read(root, found, stats, now_ns, progress, how=how)
 
 
-def read_file(path: str, below: PathKey, stats: StatCache, now_ns: int, progress: Progress | None = None) -> Folder:
+def read_file(path: str, below: PathKey, stats: StatCache, now_ns: int, how: Reading = _NOW) -> Folder:
     """The entry of one file, under its own name in the directory `below`. Arguments and errors as `read_folder`."""
     raw = os.fsencode(path)
     # Of its own root in the stat cache, so that it does not replace its folder's block.
-    return _read(os.path.dirname(raw), [replace(stat_one(raw), below=below)], stats, now_ns, progress, cache_root=raw)
+    found = [replace(stat_one(raw), below=below)]
+    return _read(os.path.dirname(raw), found, stats, now_ns, None, cache_root=raw, how=how)
 
 
 def _read(
@@ -112,45 +149,83 @@ def _read(
     progress: Progress | None,
     *,
     cache_root: bytes | None = None,
-    executor: Executor | None = None,
+    how: Reading,
 ) -> Folder:
     cached = cache_root or root
     blocks = [
         _prepared(rows, known.ids, known.mask)
         for rows, known in zip(scanned, stats.lookup(cached, scanned), strict=True)
     ]
+    if how.later is not None and how.executor is None:
+        _leave(root, blocks, how.later)
     if progress:
-        progress.expect(*_unread(blocks))
+        progress.expect(*_how_much(blocks))
     groups = list(_groups(blocks))
-    unread = (_unread_files(root, group) for group in groups)
-    hashed = _hash_here(unread, progress) if executor is None else _hash_by(executor, root, unread, progress)
+    wanted = (_files_to_read(root, group) for group in groups)
+    hashed = _hash_here(wanted, progress) if how.executor is None else hash_by(how.executor, root, wanted, progress)
     with closing(hashed) as results:
         for group, result in zip(groups, results, strict=True):
             _take(group, result)
-            files = [(block.rows.kind == Kind.FILE) & (block.stat == block.rows.stat).all(axis=0) for block in group]
+            files = [
+                (block.rows.kind == _FILE) & (block.stat == block.rows.stat).all(axis=0) & ~block.left
+                for block in group
+            ]
             stats.record(cached, [block.rows for block in group], [block.ids for block in group], files, now_ns)
     return Folder(root, sort_rows(_entries(blocks)), dict(_links(blocks)))
 
 
-def _unread(blocks: Sequence[_Block]) -> tuple[int, int]:
+def _leave(root: bytes, blocks: Sequence[_Block], later: Later) -> None:
+    """Note which files stay unread."""
+    long = [(block, rows) for block in blocks if len(rows := _unknown_files(block, later.longer_than))]
+    if not long:
+        return
+    keys = [key for block, rows in long for key in _keys(block.rows, rows)]
+    sizes = np.concatenate([block.rows.size[rows] for block, rows in long]).view(np.int64)
+    times = np.concatenate([block.rows.mtime_ns[rows] for block, rows in long])
+    waits = later.may_wait(root, keys, sizes, times)
+    start = 0
+    for block, rows in long:
+        left = rows[waits[start : start + len(rows)]]
+        block.left[left] = True
+        block.ids[left] = 0  # else what the stat cache knows of an earlier state
+        start += len(rows)
+
+
+def _unknown_files(block: _Block, longer_than: int) -> Rows:
+    """The files of a block whose content is not known, but for short ones."""
+    return np.flatnonzero(~block.known & (block.rows.size > longer_than) & (block.rows.kind == _FILE))
+
+
+def _keys(block: DirectoryBlock, rows: Rows) -> list[PathKey]:
+    keys = block.keys()
+    return [keys[row] for row in rows.tolist()]
+
+
+def _paths(root: bytes, block: DirectoryBlock, rows: Rows) -> list[bytes]:
+    """The paths of files of a block."""
+    folder = os.path.join(root, to_path(block.directory), b"")
+    return [folder + block.names[row] for row in rows.tolist()]
+
+
+def _how_much(blocks: Sequence[_Block]) -> tuple[int, int]:
     """Files that must be read, and their bytes."""
-    return sum(int((~block.known).sum()) for block in blocks), sum(
-        int(block.stat[0, ~block.known].sum()) for block in blocks
-    )
+    rows = [block.to_read() for block in blocks]
+    size = sum(int(block.stat[0, some].sum()) for block, some in zip(blocks, rows, strict=True))
+    return sum(map(len, rows)), size
 
 
 def _groups(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
-    """Blocks with rows to be read, some ten thousand rows at a time: paths and stats of a group are objects.
+    """Blocks with rows to be read or left, some ten thousand rows at a time: paths and stats of a group are objects.
 
     Each group is remembered as soon as it was read, so a long first reading that is broken off is not lost.
     """
     group: list[_Block] = []
     rows = 0
     for block in blocks:
-        unread = int((~block.known).sum())
-        if unread:
+        wanted = len(block.to_read())
+        if wanted or block.left.any():
             group.append(block)
-            rows += unread
+            rows += wanted
         if rows >= _GROUP_ROWS:
             yield group
             group, rows = [], 0
@@ -173,20 +248,18 @@ def _prepared(rows: DirectoryBlock, ids: U8, known: Bool) -> _Block:
     empty = (rows.kind == Kind.DIRECTORY) | ((rows.kind == Kind.FILE) & (rows.size == 0))
     ids[empty] = np.frombuffer(hash32(b""), np.uint8)
     known |= empty | (rows.kind == Kind.SYMLINK)
-    return _Block(rows, ids, known, rows.stat.copy())
+    return _Block(rows, ids, known, rows.stat.copy(), np.zeros(len(rows), np.bool_))
 
 
 _Files = tuple[list[bytes], I64]
 """Paths of n files, and the stat of each as it was found, shape (n, 4)."""
 
 
-def _unread_files(root: bytes, blocks: Sequence[_Block]) -> _Files:
-    """The files of the blocks whose content is not known."""
-    paths: list[bytes] = []
-    for block in blocks:
-        folder = os.path.join(root, to_path(block.rows.directory), b"")
-        paths += [folder + block.rows.names[row] for row in block.unread().tolist()]
-    found = [block.stat[:4, block.unread()].T for block in blocks]
+def _files_to_read(root: bytes, blocks: Sequence[_Block]) -> _Files:
+    """The files of the blocks that must be read."""
+    rows = [block.to_read() for block in blocks]
+    paths = [path for block, some in zip(blocks, rows, strict=True) for path in _paths(root, block.rows, some)]
+    found = [block.stat[:4, some].T for block, some in zip(blocks, rows, strict=True)]
     return paths, np.concatenate(found).view(np.int64)
 
 
@@ -194,7 +267,7 @@ def _take(blocks: Sequence[_Block], hashed: HashedFiles) -> None:
     """Note the content ids of the files that were not known; a file's stat becomes that with which it was read."""
     start = 0
     for block in blocks:
-        rows = block.unread()
+        rows = block.to_read()
         stop = start + len(rows)
         block.ids[rows] = hashed.content_ids[start:stop]
         block.stat[:4, rows] = hashed.stats[start:stop].view(np.uint64).T
@@ -207,10 +280,17 @@ def _hash_here(groups: Iterable[_Files], progress: Progress | None) -> Generator
         yield hash_files(paths, found, progress=progress)
 
 
-def _hash_by(
+def hash_by(
     executor: Executor, root: bytes, groups: Iterable[_Files], progress: Progress | None
 ) -> Generator[HashedFiles, None, None]:
-    """As `_hash_here`, by the workers of an executor, which go on with the next groups meanwhile."""
+    """As `_hash_here`, by the workers of an executor, which go on with the next groups meanwhile.
+
+    Args:
+        executor: Where they run.
+        root: A folder that they must see, if they see the files.
+        groups: Paths of n files, and the stat of each as it was found, shape (n, 4).
+        progress: Told of files and bytes that were read.
+    """
     counts: deque[int] = deque()
 
     def jobs() -> Iterator[_Files]:

@@ -3,7 +3,9 @@
 Promises:
 
 - A file is complete only when all its bytes had the content id that was expected, so what is stored is what was
-  added; a file changed since is FileChanged, and no unit that completes it is ever yielded.
+  added; a file changed since is FileChanged, and no unit that completes it is ever yielded. Of a file that nobody has
+  read yet the content id is that of the very bytes that were cut, and the file was neither changed since it was found
+  nor while it was read, as far as its stat tells.
 - Units come in the order of the sources. Within one, the block of the short files comes first.
 - In each 4 MiB of a file, and with 8 more in the first, at most 8 reused runs are short ones that touch what is
   stored anew or each other: deduplication that would shred a file is refused (`core.segments.bounded_reuse`).
@@ -22,7 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple, Self
 
@@ -37,8 +39,8 @@ from dataset_store.core.packfile import Place
 from dataset_store.core.segments import ChunkHit, FileSegments, SegmentBuilder, bounded_reuse
 from dataset_store.errors import FileChanged, InvalidRequest
 from dataset_store.local.batches import read_unchanged
-from dataset_store.local.os_errors import reading_error, shown
-from dataset_store.local.reading import READ_SIZE, default_workers, fill, open_regular
+from dataset_store.local.os_errors import ADD_AGAIN, file_changed, reading_error
+from dataset_store.local.reading import READ_SIZE, FileStat, default_workers, fill, open_regular
 
 __all__ = [
     "FIRST_RUNS",
@@ -47,6 +49,7 @@ __all__ = [
     "ChunkLookup",
     "Ingested",
     "Piece",
+    "ReadFile",
     "SegmentAssembler",
     "SourceFile",
     "ingest",
@@ -73,15 +76,25 @@ class SourceFile(Struct, frozen=True):
         index: The caller's number for it.
         path: Of a regular file, or of a link to one.
         size: Bytes.
-        content_id: What the bytes must hash to.
+        content_id: What the bytes must hash to; None of a file that nobody has read yet.
         content: The bytes themselves where they are no file's: the text of a link.
+        mtime_ns: Of a file that nobody has read yet: its time of modification.
     """
 
     index: int
     path: bytes
     size: int
-    content_id: ContentId
+    content_id: ContentId | None
     content: bytes | None = None
+    mtime_ns: int = 0
+
+
+class ReadFile(NamedTuple):
+    """What a source turned out to be that nobody had read: its content, and its stat before and after it was read."""
+
+    source: int
+    content_id: ContentId
+    stat: FileStat
 
 
 class Piece(NamedTuple):
@@ -110,12 +123,16 @@ class Ingested(Struct, frozen=True):
         blocks: Sources that are complete with one chunk of a frame.
         pieces: Chunks of other sources, those of each source in order.
         complete: The index of each source that has no pieces after these, those in blocks included.
+        read: What those of them turned out to be that nobody had read.
+        repeated: Those of which there are no pieces, as their content is stored, or is that of another source.
     """
 
     frames: list[EncodedFrame] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     complete: list[int] = field(default_factory=list)
+    read: list[ReadFile] = field(default_factory=list)
+    repeated: set[int] = field(default_factory=set)
 
     @property
     def plain(self) -> int:
@@ -143,7 +160,7 @@ class SegmentAssembler:
             if builder is None:
                 builder = builders[piece.source] = SegmentBuilder()
             builder.add(piece.chunk_id, piece.hit or _hit(piece, unit.frames, places))
-        return [(index, self._finish(index)) for index in unit.complete]
+        return [(index, self._finish(index)) for index in unit.complete if index not in unit.repeated]
 
     def _finish(self, index: int) -> FileSegments:
         builder = self._builders.pop(index, None)
@@ -167,18 +184,21 @@ def ingest(
     params: ChunkerParams,
     lookup: ChunkLookup,
     *,
+    stored: Iterable[ContentId] = (),
     workers: int | None = None,
 ) -> Iterator[Ingested]:
     """Read, check, cut and encode sources.
 
     Files of at most `params.minimum` bytes are not looked up, as their one chunk id is known beforehand, and each
     distinct content is to be given once: the caller leaves out those that are stored, and repetitions. Chunks of
-    longer files that repeat within what is in flight are stored more than once.
+    longer files that repeat within what is in flight are stored more than once. Of files that nobody has read yet, up
+    to `READ_SIZE` bytes, it is found here that the content is stored, or that of a source before.
 
     Args:
         sources: In the order of their keys, for that is the order of frames in packs.
         params: The store's chunker.
         lookup: What is stored already. It may answer for frames of earlier units of this very call.
+        stored: Contents of which nothing is to be sent.
         workers: Threads; `default_workers()` by default.
 
     Yields:
@@ -195,7 +215,7 @@ def ingest(
             f"Chunks of {params.maximum} bytes do not fit into a frame.",
             f"Choose an average chunk length of at most {_BLOCK // 4} bytes.",
         )
-    with _Pipeline(params, lookup, workers or default_workers()) as pipeline:
+    with _Pipeline(params, lookup, set(stored), workers or default_workers()) as pipeline:
         yield from pipeline.run(sources)
 
 
@@ -203,6 +223,7 @@ class _LongFile(Struct):
     """A file longer than one buffer while it is read: what is left of it, and the start of a chunk not yet cut."""
 
     source: SourceFile
+    found: FileStat
     left: int
     carry: bytes = b""
     hasher: blake3 = field(default_factory=blake3)
@@ -221,10 +242,11 @@ class _Task(Struct, frozen=True):
 class _Pipeline(AbstractContextManager["_Pipeline"]):
     """The threads, buffers and codecs of one call of `ingest`."""
 
-    def __init__(self, params: ChunkerParams, lookup: ChunkLookup, workers: int) -> None:
+    def __init__(self, params: ChunkerParams, lookup: ChunkLookup, stored: set[ContentId], workers: int) -> None:
         self._params = params
         self._lookup = lookup
         self._looking = threading.Lock()
+        self._seen = stored
         self._most_tasks = 2 * workers
         self._pool = ThreadPoolExecutor(workers, "ingest")
         self._hashing = ThreadPoolExecutor(1, "ingest-whole")  # one thread: updates stay in order
@@ -263,8 +285,11 @@ class _Pipeline(AbstractContextManager["_Pipeline"]):
 
     @staticmethod
     def _complete(file: _LongFile, unit: Ingested) -> None:
-        if file.hasher.digest() != file.source.content_id:
-            raise _changed(file.source.path)
+        content_id = ContentId(file.hasher.digest())
+        if file.source.content_id is None:
+            unit.read.append(ReadFile(file.source.index, content_id, file.found))
+        elif content_id != file.source.content_id:
+            raise file_changed(file.source.path)
         unit.complete.append(file.source.index)
 
     def _tasks(self, sources: Iterable[SourceFile]) -> Iterator[_Task]:
@@ -283,13 +308,10 @@ class _Pipeline(AbstractContextManager["_Pipeline"]):
     # --- long files: read and cut here, in order ---
 
     def _long_tasks(self, source: SourceFile) -> Iterator[_Task]:
-        opened, _ = open_regular(source.path)
-        try:
-            file = _LongFile(source, source.size)
+        with _opened(source) as (opened, found):
+            file = _LongFile(source, found, source.size)
             while file.left:
                 yield self._next_task(opened, file)
-        finally:
-            os.close(opened)
 
     def _next_task(self, opened: int, file: _LongFile) -> _Task:
         source, kept = file.source, len(file.carry)
@@ -300,6 +322,8 @@ class _Pipeline(AbstractContextManager["_Pipeline"]):
         view[:kept] = file.carry
         _read_exactly(opened, view[kept:], source.path)
         file.left -= count
+        if not file.left:
+            _require_unchanged(opened, source, file.found)
         hashed = self._hashing.submit(_update, file.hasher, view[kept:])
         ends = cut_ends(view, self._params, final=not file.left).tolist()
         file.carry = bytes(view[ends[-1] :])
@@ -330,7 +354,7 @@ class _Pipeline(AbstractContextManager["_Pipeline"]):
         sizes = [source.size for source in sources]
         plain = self._read_short(sources, sizes)
         unit.blocks.append(Block(len(unit.frames), [source.index for source in sources]))
-        ids = [ChunkId(source.content_id) for source in sources]
+        ids = [ChunkId(_known(source)) for source in sources]
         unit.frames.append(self._codec().encode_block(FrameKind.DATA, plain, sizes, ids))
 
     def _read_short(self, sources: Sequence[SourceFile], sizes: Sequence[int]) -> memoryview:
@@ -352,17 +376,25 @@ class _Pipeline(AbstractContextManager["_Pipeline"]):
 
     def _pack_whole(self, unit: Ingested, source: SourceFile, view: memoryview) -> None:
         """Add a file of several chunks that fits into one buffer."""
-        if source.content is None:
-            opened, _ = open_regular(source.path)
-            try:
-                _read_exactly(opened, view, source.path)
-            finally:
-                os.close(opened)
+        if source.content_id is None:
+            read = _read_unread(source, view)
+            unit.read.append(read)
+            if self._note(read.content_id):
+                unit.repeated.add(source.index)
+                return
         else:
-            view = memoryview(source.content)
-        _check(view, source)
+            self._note(source.content_id)
+            view = _content(source, view)
+            _check(view, source)
         ends = cut_ends(view, self._params, final=True).tolist()
         self._pack_chunks(unit, source.index, _cut(view, ends), RUNS_PER_READ + FIRST_RUNS)
+
+    def _note(self, content_id: ContentId) -> bool:
+        """Note that a content is stored by this source, unless it is anyway; whether that is so."""
+        with self._looking:
+            known = content_id in self._seen
+            self._seen.add(content_id)
+        return known
 
     def _pack_chunks(self, unit: Ingested, index: int, chunks: Sequence[memoryview], runs: int) -> None:
         """Add consecutive chunks of a file: those not stored yet as frames, each alone."""
@@ -417,12 +449,56 @@ def _read_exactly(opened: int, buffer: memoryview, path: bytes) -> None:
     except OSError as error:
         raise reading_error(error, path) from error
     if count < len(buffer):
-        raise _changed(path)
+        raise file_changed(path)
+
+
+@contextmanager
+def _opened(source: SourceFile) -> Iterator[tuple[int, FileStat]]:
+    """The file of a source, open for reading, and its stat: of one that nobody has read yet as it was."""
+    try:
+        opened, stat = open_regular(source.path)
+    except FileChanged as error:
+        raise FileChanged(error.what, ADD_AGAIN) from error
+    try:
+        found = FileStat.of(stat)
+        if source.content_id is None and (found.size, found.mtime_ns) != (source.size, source.mtime_ns):
+            raise file_changed(source.path)
+        yield opened, found
+    finally:
+        os.close(opened)
+
+
+def _require_unchanged(opened: int, source: SourceFile, found: FileStat) -> None:
+    """Refuse a file that was changed while it was read, where no content id tells."""
+    if source.content_id is None and FileStat.of(os.fstat(opened)) != found:
+        raise file_changed(source.path)
+
+
+def _read_unread(source: SourceFile, view: memoryview) -> ReadFile:
+    """Fill `view` with a file that nobody has read yet."""
+    with _opened(source) as (opened, found):
+        _read_exactly(opened, view, source.path)
+        _require_unchanged(opened, source, found)
+    return ReadFile(source.index, ContentId(blake3(view).digest()), found)
+
+
+def _content(source: SourceFile, view: memoryview) -> memoryview:
+    """What a source holds, in `view` where it is a file's."""
+    if source.content is not None:
+        return memoryview(source.content)
+    with _opened(source) as (opened, _):
+        _read_exactly(opened, view, source.path)
+    return view
+
+
+def _known(source: SourceFile) -> ContentId:
+    assert source.content_id is not None, source.path  # noqa: S101  (whoever leaves files unread leaves long ones)
+    return source.content_id
 
 
 def _sized(data: bytes, source: SourceFile) -> bytes:
     if len(data) != source.size:
-        raise _changed(source.path)
+        raise file_changed(source.path)
     return data
 
 
@@ -441,11 +517,4 @@ def _read_file(path: bytes, size: int) -> bytes:
 
 def _check(data: bytes | memoryview, source: SourceFile) -> None:
     if len(data) != source.size or blake3(data).digest() != source.content_id:
-        raise _changed(source.path)
-
-
-def _changed(path: bytes) -> FileChanged:
-    return FileChanged(
-        f"{shown(path)} changed since it was added.",
-        "Nothing was committed; run sync, or add it, again, and then upload.",
-    )
+        raise file_changed(source.path)

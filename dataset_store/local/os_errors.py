@@ -30,6 +30,9 @@ def shown(path: str | bytes) -> str:
     return repr(os.fsdecode(path))
 
 
+ADD_AGAIN: Final = "Nothing was committed; run sync, or add it, again, and then upload."
+
+
 def reading_error(error: OSError, path: str | bytes) -> DatasetStoreError:
     """What an error means for a file or directory that was there a moment ago."""
     if error.errno in _GONE:
@@ -40,6 +43,11 @@ def reading_error(error: OSError, path: str | bytes) -> DatasetStoreError:
     if error.errno in _DENIED:
         return AccessDenied(f"{shown(path)} cannot be read.", "Give this user permission to read it.")
     return _failed(error, path, "read")
+
+
+def file_changed(path: str | bytes) -> FileChanged:
+    """A file is not what it was when it was added to a draft."""
+    return FileChanged(f"{shown(path)} changed since it was added.", ADD_AGAIN)
 
 
 def writing_error(error: OSError, path: str | bytes) -> DatasetStoreError:

@@ -44,6 +44,7 @@ __all__ = [
     "fill",
     "hash_files",
     "open_regular",
+    "stats_of",
 ]
 
 READ_SIZE: Final = 4 << 20
@@ -119,6 +120,16 @@ def open_regular(path: bytes, inode: int | None = None) -> tuple[int, os.stat_re
         os.close(opened)
         _raise_replaced(path)
     return opened, found
+
+
+def stats_of(paths: Sequence[bytes]) -> I64:
+    """The stats of files as they are now, shape (n, 4). Arguments and errors as `open_regular`, of each path."""
+    found = np.empty((len(paths), 4), np.int64)
+    for row, path in enumerate(paths):
+        opened, stat = open_regular(path)
+        os.close(opened)
+        found[row] = FileStat.of(stat)
+    return found
 
 
 def fill(opened: int, buffer: memoryview) -> int:

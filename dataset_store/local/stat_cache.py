@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 from blake3 import blake3
 from msgspec import Struct
 
-from dataset_store.core.arrays import U8, U64, Bool, np
+from dataset_store.core.arrays import I64, U8, U64, Bool, np
 from dataset_store.core.kinds import Kind
 from dataset_store.core.paths import PathKey
 from dataset_store.local.best_effort import BestEffort
@@ -122,7 +122,8 @@ class StatCache:
         size = 0
         for block, block_ids, mask in zip(blocks, ids, masks, strict=True):
             directory = _directory_digest(place, block.directory)
-            value = _encode(block, block_ids, mask & _settled(block, now_ns))
+            known = mask & _settled(block.stat[1:3], now_ns) & (block.kind == _FILE)
+            value = _encode(_Stored(b"\0".join(block.names), block.stat[:4], block_ids, known))
             batch.append((_key(directory, block.number), value))
             if block.last:
                 ends.append(_key(directory, block.number + 1))
@@ -131,6 +132,41 @@ class StatCache:
                 self._write(batch, ends)
                 batch, ends, size = [], [], 0
         self._write(batch, ends)
+
+    def record_files(self, root: bytes | str, keys: Sequence[PathKey], ids: U8, stats: I64, now_ns: int) -> Bool:
+        """Remember the content of some files of blocks that were recorded before, in which they stand.
+
+        Args:
+            root: As for `lookup`.
+            keys: Of n files, relative to the root.
+            ids: Content ids, shape (n, 32).
+            stats: With which the contents were read, shape (n, 4): size, times and inode, as in a block.
+            now_ns: As for `record`.
+
+        Returns:
+            Which of them stand in a block, shape (n,).
+        """
+        place = _root_digest(root)
+        rows_of: dict[bytes, dict[bytes, int]] = {}
+        for row, key in enumerate(keys):
+            directory, _, name = key.rpartition(b"\0")
+            rows_of.setdefault(_directory_digest(place, PathKey(directory)), {})[name] = row
+        settled = _settled(stats.T[1:3], now_ns)
+        found = np.zeros(len(keys), np.bool_)
+
+        def work(transaction: "Transaction") -> list[tuple[bytes, bytes]]:
+            reader = _Reader(transaction)
+            changed = []
+            for directory, wanted in rows_of.items():
+                for key, stored in reader.blocks(directory):
+                    at, rows = _standing_in(stored, wanted)
+                    if rows:
+                        found[rows] = True
+                        changed.append((key, _encode(_with_files(stored, at, ids[rows], stats[rows], settled[rows]))))
+            return changed
+
+        self._write(self._environment.read(work) or [], [])
+        return found
 
     def _write(self, batch: list[tuple[bytes, bytes]], ends: list[bytes]) -> None:
         """Store what differs from what is stored, and remove the blocks from each of `ends` on."""
@@ -168,6 +204,13 @@ class _Reader:
         self._transaction = transaction
         self._directory = b""
         self._ranges: list[tuple[int, bytes, bytes]] = []
+
+    def blocks(self, directory: bytes) -> Iterator[tuple[bytes, _Stored]]:
+        """The blocks of a directory that can be read, each with its key."""
+        for number, key in enumerate(_following(self._transaction, _key(directory, 0))):
+            stored = self._load(directory, number)
+            if stored is not None:
+                yield key, stored
 
     def known(self, directory: bytes, block: DirectoryBlock) -> Known:
         stored = self._load(directory, block.number)
@@ -208,26 +251,41 @@ class _Reader:
         return None if value is None else _decode(value)
 
 
-def _settled(block: DirectoryBlock, now_ns: int) -> Bool:
-    """Which rows of a block would show any change made after `now_ns` in one of their times.
+def _standing_in(stored: _Stored, wanted: dict[bytes, int]) -> tuple[list[int], list[int]]:
+    """Which rows of a block are wanted names, and what is wanted of each."""
+    names = enumerate(stored.names.split(b"\0"))
+    pairs = [(at, row) for at, name in names if (row := wanted.get(name)) is not None]
+    return [at for at, _ in pairs], [row for _, row in pairs]
+
+
+def _with_files(stored: _Stored, at: Sequence[int], ids: U8, stats: I64, settled: Bool) -> _Stored:
+    """A block in which the contents of some rows are known, of those that have the stat with which they were read."""
+    same = settled & (stats.view(np.uint64) == stored.stat[:, at].T).all(axis=1)
+    rows = np.array(at, np.int64)[same]
+    all_ids, mask = stored.ids.copy(), stored.mask.copy()
+    all_ids[rows], mask[rows] = ids[same], True
+    return _Stored(stored.names, stored.stat, all_ids, mask)
+
+
+def _settled(times: U64 | I64, now_ns: int) -> Bool:
+    """Which files would show any change made after `now_ns` in one of their two times, shape (2, n); shape (n,).
 
     A time that is a whole multiple of 10 ms is taken for a coarse one; of a fine one that is true by chance once
     in ten million, and then the file is read once more.
     """
-    times = block.stat[1:3].view(np.int64)
+    times = times.view(np.int64)
     latest = np.where(times % _COARSE_UNIT_NS == 0, now_ns - _COARSE_SETTLE_NS, now_ns - SETTLE_NS)
-    return np.asarray((times <= latest).all(axis=0) & (block.kind == _FILE))
+    return np.asarray((times <= latest).all(axis=0))
 
 
-def _encode(block: DirectoryBlock, ids: U8, mask: Bool) -> bytes:
-    names = b"\0".join(block.names)
-    head = _HEADER.pack(_MAGIC, len(block), len(names))
+def _encode(block: _Stored) -> bytes:
+    head = _HEADER.pack(_MAGIC, len(block.mask), len(block.names))
     columns = [
-        np.ascontiguousarray(block.stat[:4], dtype="<u8").tobytes(),
-        np.ascontiguousarray(ids, dtype=np.uint8).tobytes(),
-        np.ascontiguousarray(mask, dtype=np.bool_).tobytes(),
+        np.ascontiguousarray(block.stat, dtype="<u8").tobytes(),
+        np.ascontiguousarray(block.ids, dtype=np.uint8).tobytes(),
+        np.ascontiguousarray(block.mask, dtype=np.bool_).tobytes(),
     ]
-    body = b"".join([*columns, names])
+    body = b"".join([*columns, block.names])
     return b"".join([head, _checksum(head, body), body])
 
 

@@ -22,6 +22,7 @@ from dataset_store.errors import (
     DriverMissing,
     InvalidRequest,
     StorageFailed,
+    StorageRefused,
     StoreUnreachable,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "given_options",
     "has_secrets",
     "is_remote",
+    "is_slow_machine",
     "local_path",
     "open_filesystem",
     "redacted",
@@ -93,12 +95,18 @@ _DENIED: Final = frozenset(
         "ClientAuthenticationError",
     }
 )
+_OF_MACHINE: Final = frozenset({"iam-role", "container-role"})
+"""What gives a machine its credentials, and may have been slow once."""
+
 _NEVER_SENT: Final = frozenset({"ParamValidationError"})
 """A driver's checks of what it is asked for."""
 
 _DENIED_STATUS: Final = frozenset({401, 403})
 _DENIED_WORDS: Final = "Forbidden: "
 """How Google's driver begins an `OSError` that tells of a 403 and has no status."""
+
+_UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"
+"""In the words of whoever tells that a server's certificate is not good; the classes of drivers for it differ."""
 
 _UNREACHABLE: Final = frozenset(
     {
@@ -189,13 +197,22 @@ def failure(error: Exception, doing: str) -> DatasetStoreError:
     names = {kind.__name__ for kind in type(error).__mro__}
     said = f"Cannot {doing}: {_in_words(error, whole=bool(names & _NEVER_SENT))}."
     refused = _status(error) in _DENIED_STATUS or str(error).startswith(_DENIED_WORDS)
-    if refused or isinstance(error, PermissionError) or names & _DENIED:
+    denied = refused or isinstance(error, PermissionError) or names & _DENIED
+    if denied and not is_slow_machine(error):
         return AccessDenied(said, "Check the credentials and their rights, then repeat.")
     if names & _NEVER_SENT:
         return InvalidRequest(said, "Check the URL; nothing was sent.")
+    if _UNTRUSTED in str(error):
+        return StorageRefused(said, "Check the endpoint, this machine's clock, and its certificate authorities.")
     if isinstance(error, ConnectionError) or names & _UNREACHABLE:
         return StoreUnreachable(said, "Check the address, the endpoint and the network, then repeat.")
     return StorageFailed(said, "Check the storage and the network, then repeat; nothing acknowledged is lost.")
+
+
+def is_slow_machine(error: Exception) -> bool:
+    """Whether what gives this machine its credentials did not, which may be otherwise the next time."""
+    told = getattr(error, "kwargs", None)
+    return isinstance(told, dict) and told.get("provider") in _OF_MACHINE
 
 
 def found_nothing(error: Exception) -> bool:

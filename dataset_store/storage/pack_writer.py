@@ -7,6 +7,7 @@ on their way: one, or some 80 MiB where several requests are wanted.
 Never: lists, deletes, repeats what failed, or decides which frames are needed. A writer belongs to one thread.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from dataset_store.core.digest import PackName, StoreId
 from dataset_store.core.frames import EncodedFrame
 from dataset_store.core.packfile import PACK_LIMIT, Footer, PackBuilder, PackRef, Place, pack_key
 from dataset_store.storage.backend import Backend, Key, ObjectWriter
+from dataset_store.storage.ended_frames import let_go
 
 __all__ = ["PackWriter"]
 
@@ -135,7 +137,6 @@ class _Pack:
 
     def __init__(self, builder: PackBuilder, backend: Backend, least: int) -> None:
         self.name = builder.name
-        self.footer = builder.footer
         self._builder = builder
         self._backend = backend
         self._key = Key(pack_key(builder.name))
@@ -150,6 +151,10 @@ class _Pack:
         """Bytes, if it ended now."""
         return self._builder.size
 
+    def footer(self) -> Footer:
+        """Of the pack, complete once its end was begun."""
+        return self._builder.footer()
+
     def is_open(self, target: int) -> bool:
         """Whether frames may join: its end was not begun, and it is shorter than `target`."""
         return not self._is_ending and self._builder.size < target
@@ -163,11 +168,8 @@ class _Pack:
         self._raise_again()
         offset = self._builder.append(frame)
         if self._builder.waiting >= min(self._least, _WRITTEN_AT_ONCE) and self._builder.size >= self._least:
-            try:
-                self._write()
-            except BaseException as error:
-                self._error = error
-                raise
+            self._do(self._write)
+            self._raise_again()
         return offset
 
     def begin_end(self) -> None:
@@ -195,15 +197,25 @@ class _Pack:
 
     def _run(self) -> None:
         """Write the rest, and make the object of it; what goes wrong is raised where the end is waited for."""
+        if self._error is None:
+            self._do(self._finish)
+
+    def _finish(self) -> None:
+        if self._writer is None:
+            self._backend.put(self._key, self._builder.finish())
+        else:
+            self._writer.write(self._builder.finish())
+            self._writer.finish()
+
+    def _do(self, step: Callable[[], object]) -> None:
+        """Do it; what goes wrong is kept, and holds nothing of the pack, which is of no use then."""
+        of_caller = sys.exc_info()[1]
         try:
-            self._raise_again()
-            if self._writer is None:
-                self._backend.put(self._key, self._builder.finish())
-            else:
-                self._writer.write(self._builder.finish())
-                self._writer.finish()
+            step()
         except BaseException as error:  # noqa: BLE001
+            let_go(error, of_caller)
             self._error = error
+            self._builder = PackBuilder(self._builder.store_id, self.name)
 
     def _raise_again(self) -> None:
         if self._error is not None:

@@ -26,6 +26,7 @@ _VERBS: Final = frozenset({"GetObject", "HeadObject", "PutObject", "DeleteObject
 _BY_CHANCE: Final = frozenset(
     {
         "BadDigest",
+        "IDPCommunicationError",
         "IncompleteBody",
         "RequestTimeout",
         "Throttling",
@@ -60,6 +61,11 @@ _MEANINGS: Final[tuple[tuple[frozenset[str], type[StorageFailed], str], ...]] = 
         frozenset({"413", "EntityTooLarge"}),
         StorageRefused,
         "Let the storage, and what lies before it, take requests of 64 MiB.",
+    ),
+    (
+        frozenset({"301", "308", "PermanentRedirect"}),
+        StorageRefused,
+        "The bucket lies elsewhere: check its region and the endpoint.",
     ),
     (_BY_CHANCE, StorageFailed, _REPEAT),
 )

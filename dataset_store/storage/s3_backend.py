@@ -6,9 +6,10 @@ sends an object in parts, of which a machine that dies leaves what costs money a
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
@@ -38,6 +39,8 @@ _LARGEST: Final = 1 << 62
 
 _CREDENTIALS: Final = frozenset({"key", "username", "secret", "password", "token", "anon", "profile"})
 """Options that would be mixed with those of a URL."""
+
+_CREDENTIALS_OF_CLIENT: Final = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -132,12 +135,22 @@ class S3Backend:
             return [ask(item) for item in items]
         with self._telling("connect to"):
             self._bucket.connect()
-        asked = [self._threads().submit(ask, item) for item in items]
+        asked = self._begun(ask, items)
+        begun = len(asked)
         try:
-            return [one.result() for one in asked]
+            # Each is let go of before it is asked, as an error would hold it, and it the error.
+            return [asked.popleft().result() for _ in range(begun)] + [ask(item) for item in items[begun:]]
         finally:
             for one in asked:
                 one.cancel()
+
+    def _begun(self, ask: Callable[[_Item], _Answer], items: Sequence[_Item]) -> "deque[Future[_Answer]]":
+        """What threads answer: the first of the items, all where the system gives threads."""
+        asked: deque[Future[_Answer]] = deque()
+        with suppress(RuntimeError):  # it has no more of them, or the interpreter is ending
+            for item in items:
+                asked.append(self._threads().submit(ask, item))
+        return asked
 
     def _threads(self) -> ThreadPoolExecutor:
         """Those of this process, for no thread outlives a fork; they bound what is under way at once."""
@@ -227,8 +240,15 @@ def _options(user: str, given: dict[str, Any], url: str) -> dict[str, Any]:
         raise InvalidRequest(
             f"The URL of {redacted(url)} has a key and no secret.", "Write s3://key:secret@bucket/prefix."
         )
-    others = {name: said for name, said in given.items() if name not in _CREDENTIALS}
+    others = {name: _without_credentials(said) for name, said in given.items() if name not in _CREDENTIALS}
     return others | {"key": unquote(key), "secret": unquote(secret)}
+
+
+def _without_credentials(said: Any) -> Any:
+    """An option; one that is a table without what its client calls credentials."""
+    if not isinstance(said, Mapping):
+        return said
+    return {name: one for name, one in said.items() if name not in _CREDENTIALS_OF_CLIENT}
 
 
 def _is_absent(error: Exception) -> bool:

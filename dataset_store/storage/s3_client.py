@@ -15,15 +15,15 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from types import FrameType
+from types import SimpleNamespace
 from typing import Any, Final
 
 from dataset_store.errors import AccessDenied, DriverMissing, InvalidRequest, StorageFailed
 from dataset_store.storage.backend import Buffers
-from dataset_store.storage.filesystems import STALL_SECONDS, failure
+from dataset_store.storage.ended_frames import let_go
+from dataset_store.storage.filesystems import STALL_SECONDS, failure, is_slow_machine
 from dataset_store.storage.raw_files import PiecesFile
 
 __all__ = ["REQUESTS_AT_ONCE", "BucketClient"]
@@ -56,6 +56,19 @@ _OF_CLIENT: Final = {
 }
 """The driver's names of options, and the client's."""
 
+_WORDS: Final = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+    "": False,
+}
+"""What a switch may say."""
+
 _RANGE: Final = re.compile(r"bytes (\d+)-")
 """Where a part begins, as the head of an answer has it."""
 
@@ -79,9 +92,7 @@ class BucketClient:
         self._options = options
         # By process. Those of processes before this one are kept: to end them might wait for a thread that is not here.
         self._clients: dict[int, Any] = {os.getpid(): _open(options)}
-        self._also = _table(options, "s3_additional_kwargs")
-        if options.get("requester_pays"):
-            self._also["RequestPayer"] = "requester"
+        self._also = _also(options, self._clients[os.getpid()])
 
     def connect(self) -> None:
         """Have a client in this process: to be called before its threads ask all at once, and each would open one."""
@@ -104,9 +115,9 @@ class BucketClient:
         return size
 
     def write(self, name: str, buffers: Buffers, *, if_absent: bool = False) -> None:
-        """Make an object of buffers, one behind another."""
+        """Make an object of buffers, one behind another; what S3 has made it names by a tag."""
         condition = {"IfNoneMatch": "*"} if if_absent else {}
-        self._ask("put_object", Key=name, Body=PiecesFile(buffers), **condition)
+        _said(self._ask("put_object", Key=name, Body=PiecesFile(buffers), **condition), "ETag")
 
     def delete(self, name: str) -> None:
         """Remove an object; none is no error."""
@@ -144,7 +155,7 @@ class BucketClient:
             self._clients.pop(os.getpid(), None)
             raise
         except Exception as error:
-            _let_go(error, of_caller)
+            let_go(error, of_caller)
             raise
         return answer
 
@@ -203,35 +214,6 @@ def _next_token(page: Mapping[str, Any], goes_on: Mapping[str, str]) -> str:
     return token
 
 
-def _let_go(error: BaseException, of_caller: BaseException | None) -> None:
-    """Empty the frames that an error of the client came through.
-
-    The client keeps errors in variables of frames that those errors hold. So both would stay until the collector of
-    cycles comes, and with them the frames of all callers and what those were to send.
-
-    Args:
-        error: What the client raised.
-        of_caller: What was being handled when it was asked: no frame of that, or of what led to it, is ours.
-    """
-    told: BaseException | None = error
-    seen = {id(of_caller)}
-    while told is not None and id(told) not in seen:
-        seen.add(id(told))
-        level = told.__traceback__
-        while level is not None:
-            _empty_ended(level.tb_frame)
-            level = level.tb_next
-        told = told.__cause__ or told.__context__
-
-
-def _empty_ended(frame: FrameType | None) -> None:
-    """Empty a frame and its callers, some of which have returned the error, up to the first that still runs."""
-    with suppress(RuntimeError):
-        while frame is not None:
-            frame.clear()
-            frame = frame.f_back
-
-
 def _open(options: Mapping[str, Any]) -> Any:
     """A client. Raises as `BucketClient`."""
     try:
@@ -244,13 +226,14 @@ def _open(options: Mapping[str, Any]) -> Any:
         raise
     except Exception as error:
         told = failure(error, "open a client of S3")
-        if isinstance(told, AccessDenied):
+        if isinstance(told, AccessDenied) or is_slow_machine(error):
             raise told from error
         raise InvalidRequest(
             f"S3 cannot be used as it is configured: {error}.",
             "Check the variables and files of AWS, and fsspec's configuration.",
         ) from error
     client.meta.events.register("before-sign.s3.PutObject", _ask_nothing_first)
+    client.meta.events.register("before-call.s3.HeadBucket", _ask_for_no_region)
     return client
 
 
@@ -262,6 +245,8 @@ def _client_of(options: Mapping[str, Any]) -> Any:
     session.set_default_client_config(config(**_PATIENCE, retries=once))
     settings = config(**_settings(options))
     told = {name: options[given] for given, name in _OF_CLIENT.items() if given in options}
+    if "use_ssl" in told:
+        told["use_ssl"] = _switch(options, "use_ssl")
     return session.create_client("s3", config=settings, **(told | _table(options, "client_kwargs")))
 
 
@@ -274,6 +259,14 @@ def _ask_nothing_first(request: Any, **_: Any) -> None:
     del request.headers["Expect"]
 
 
+def _ask_for_no_region(**_: Any) -> tuple[Any, dict[str, Any]]:
+    """Answer in the bucket's place that it does not say where it lies.
+
+    The client asks so when it is sent elsewhere and not told where; and where that is answered likewise, for ever.
+    """
+    return SimpleNamespace(status_code=200), {"ResponseMetadata": {"HTTPHeaders": {}}}
+
+
 @cache
 def _models() -> Any:
     """What the client reads of its own files, a tenth of a second for each client, kept for the next one."""
@@ -281,15 +274,39 @@ def _models() -> Any:
 
 
 def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    unsigned = {"signature_version": import_module("botocore").UNSIGNED} if options.get("anon") else {}
+    unsigned = {"signature_version": import_module("botocore").UNSIGNED} if _switch(options, "anon") else {}
     return _SETTINGS | unsigned | _table(options, "config_kwargs")
+
+
+def _also(options: Mapping[str, Any], client: Any) -> dict[str, Any]:
+    """What requests say besides, each of what its kind knows; what none of S3 knows is refused."""
+    also = _table(options, "s3_additional_kwargs")
+    model = client.meta.service_model
+    shapes = (model.operation_model(name).input_shape for name in (model.operation_names if also else ()))
+    unknown = also.keys() - {name for shape in shapes if shape for name in shape.members}
+    if unknown:
+        raise InvalidRequest(
+            f"No request of S3 knows {min(unknown)}, which fsspec's configuration names in s3_additional_kwargs.",
+            "Spell it as S3's client does, such as ServerSideEncryption.",
+        )
+    return also | ({"RequestPayer": "requester"} if _switch(options, "requester_pays") else {})
+
+
+def _switch(options: Mapping[str, Any], name: str) -> bool:
+    """An option that is on or off: a variable of the environment can only say so in words."""
+    said = options.get(name, False)
+    if isinstance(said, str):
+        said = _WORDS.get(said.lower(), said)
+    if said is None or isinstance(said, int):
+        return bool(said)
+    raise InvalidRequest(f"fsspec's configuration of S3 says neither yes nor no for {name}.", "Write true or false.")
 
 
 def _table(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     said = options.get(name, {})
-    if not isinstance(said, Mapping):
+    if not isinstance(said, Mapping):  # which may be a secret, so it is not shown
         raise InvalidRequest(
-            f"fsspec's configuration says {said!r} for {name} of S3, which is no table.",
+            f"What fsspec's configuration says for {name} of S3 is no table, but of type {type(said).__name__}.",
             f"In the environment write FSSPEC_S3='{{\"{name}\": {{…}}}}'.",
         )
     return {**said}

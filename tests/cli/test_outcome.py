@@ -96,6 +96,15 @@ def test_an_unexpected_error_is_one_line(shell, fails):
     assert "Traceback" in shell("--debug", "doctor").err
 
 
+def test_errors_that_caused_each_other_end_a_call_like_any_other(shell, fails):
+    error = errors.StorageFailed("The disk said no.", "Repeat.")
+    error.__cause__ = OSError("told")
+    error.__cause__.__cause__ = error
+    fails(error)
+    answer = shell("doctor")
+    assert (answer.code, answer.err) == (errors.StorageFailed.exit_code, "Error: The disk said no.\nRepeat.\n")
+
+
 def test_with_json_an_error_is_a_document_too(shell, fails):
     fails(errors.StoreNotFound("What happened.", "What to do."))
     answer = shell("doctor", "--json")

@@ -170,8 +170,12 @@ def test_a_wait_that_is_short_says_nothing(stream, monkeypatch):
 def test_a_folder_that_is_read_has_totals(home, shown_at_once):
     stream = Notebook()
     folder = write(home / "in", {"a": os.urandom(300_000), "b": os.urandom(100_000)})
+    made = Dataset.create("d", "p")
+    made.sync_folder(folder)
+    made.finalize(auto_upload=True)
+    write(home / "in", {"a": os.urandom(300_000), "b": os.urandom(100_000)})
     with redirect_stderr(stream), everything_shown():
-        Dataset.create("d", "p").sync_folder(folder)
+        Dataset.create(parent_datasets=[made]).sync_folder(folder)
     reading = [each for each in stream.shown if each.startswith("reading")]
     assert reading
     assert all("/390.6 KiB" in each and "/2 files" in each for each in reading)

@@ -36,7 +36,7 @@ from dataset_store.dataset.copies import copying, filling
 from dataset_store.dataset.drafts import beginning, committing, drafting, linking
 from dataset_store.dataset.entries import links, listing
 from dataset_store.dataset.handle import Handle
-from dataset_store.dataset.uploads import locating, uploading
+from dataset_store.dataset.uploads import locating, placing, uploading
 from dataset_store.dataset.uploads.locating import Located
 from dataset_store.errors import (
     CorruptObject,
@@ -310,7 +310,7 @@ def a_content_known_from_the_parent_is_looked_for_where_it_is_not(monkeypatch):
 @plant("D23", "D24", "D25")
 def nothing_that_is_stored_is_found(monkeypatch):
     monkeypatch.setattr(Located, "add_from", lambda *_: None)
-    monkeypatch.setattr(uploading, "earlier_chunks", lambda *_: {})
+    monkeypatch.setattr(placing, "earlier_chunks", lambda *_: {})
     monkeypatch.setattr(ChunkIndex, "find_many", lambda _index, ids, _avoid=(): [None] * len(ids))
     monkeypatch.setattr(ChunkIndex, "find_contents", lambda _index, ids: [None] * len(ids))
 

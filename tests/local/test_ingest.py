@@ -25,6 +25,7 @@ from dataset_store.errors import AccessDenied, FileChanged, InvalidRequest, Stor
 from dataset_store.local import batches
 from dataset_store.local import ingest as ingesting
 from dataset_store.local.ingest import SegmentAssembler, SourceFile, ingest
+from dataset_store.local.reading import FileStat
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -326,6 +327,120 @@ def test_a_link_to_a_file_is_stored_as_the_bytes_of_the_file(tmp_path):
     source = SourceFile(0, os.fsencode(tmp_path / "link"), len(data), content_id(data))
     packs = MemoryPacks()
     assert packs.read(pack_all([source], packs)[0], data) == data
+
+
+# --- packing: files that nobody has read yet ---
+
+UNREAD_SIZES = {"of several chunks": 200_000, "longer than a buffer": (4 << 20) + 70_000}
+each_unread_size = pytest.mark.parametrize("size", UNREAD_SIZES.values(), ids=UNREAD_SIZES.keys())
+
+
+def as_unread(sources):
+    """The same files, of which nobody knows the contents."""
+    return [
+        SourceFile(one.index, one.path, one.size, None, mtime_ns=os.stat(one.path).st_mtime_ns)
+        if one.size > DEFAULT.minimum
+        else one
+        for one in sources
+    ]
+
+
+def units_of(sources, **more):
+    return list(ingest(sources, DEFAULT, nothing_stored, **more))
+
+
+def all_of(units, name):
+    return [one for unit in units for one in getattr(unit, name)]
+
+
+def test_a_file_that_nobody_has_read_is_stored_as_if_it_had_been_read_before(tmp_path):
+    files = [random_bytes(n, length) for n, length in enumerate([0, 7, 40_000, 200_000, (4 << 20) + 70_000, 9 << 20])]
+    sources = write(tmp_path, files)
+    known, unread = MemoryPacks(), MemoryPacks()
+    entries = pack_all(sources, known)
+    assert pack_all(as_unread(sources), unread) == entries
+    assert unread.frames == known.frames
+    read = all_of(units_of(as_unread(sources)), "read")
+    assert {one.source: one.content_id for one in read} == {n: content_id(files[n]) for n in (2, 3, 4, 5)}
+    assert all(one.stat == FileStat.of(os.stat(sources[one.source].path)) for one in read)
+
+
+@each_unread_size
+def test_each_file_that_nobody_has_read_is_opened_once_and_read_once(tmp_path, size, monkeypatch):
+    sources, opened, filled = as_unread(write(tmp_path, [random_bytes("once", size)])), [], []
+    real_open, real_fill = ingesting.open_regular, ingesting.fill
+    monkeypatch.setattr(ingesting, "open_regular", lambda path: opened.append(path) or real_open(path))
+    monkeypatch.setattr(ingesting, "fill", lambda fd, view: filled.append(len(view)) or real_fill(fd, view))
+    units_of(sources)
+    assert opened == [sources[0].path]
+    assert sum(filled) == size
+
+
+def test_of_equal_files_one_is_stored_whether_they_were_read_before_or_not(tmp_path):
+    twin, other = random_bytes("twin", 300_000), random_bytes("other", 300_000)
+    sources = write(tmp_path, [twin, other, twin, twin])
+    for some in (as_unread(sources), [*sources[:2], *as_unread(sources)[2:]]):
+        units = units_of(some, workers=1)
+        assert sum(unit.plain for unit in units) == 600_000
+        assert set().union(*(unit.repeated for unit in units)) == {2, 3}
+        assert sorted(all_of(units, "complete")) == [0, 1, 2, 3]
+        assembled = SegmentAssembler()
+        packs = MemoryPacks()
+        assert [index for unit in units for index, _ in assembled.add(unit, packs.put(unit))] == [0, 1]
+
+
+def test_nothing_is_sent_of_a_file_whose_content_turns_out_to_be_stored(tmp_path):
+    data = random_bytes("stored", 300_000)
+    (unit,) = units_of(as_unread(write(tmp_path, [data])), stored=[content_id(data)])
+    assert (unit.frames, unit.pieces, unit.repeated) == ([], [], {0})
+    assert [one.content_id for one in unit.read] == [content_id(data)]
+
+
+@each_unread_size
+@pytest.mark.parametrize("change", ["shorter", "longer", "touched", "rewritten"])
+def test_a_file_that_was_changed_before_anybody_read_it_is_refused(tmp_path, size, change):
+    sources = as_unread(write(tmp_path, [random_bytes("changed", size)]))
+    path = tmp_path / "0000"
+    if change == "shorter":
+        os.truncate(path, size - 1)
+    elif change == "longer":
+        os.truncate(path, size + 1)
+    elif change == "rewritten":
+        path.write_bytes(random_bytes("rewritten", size))
+    later = sources[0].mtime_ns + (change in {"touched", "rewritten"})
+    os.utime(path, ns=(later, later))
+    with pytest.raises(FileChanged, match=r"0000.* since it was added"):
+        units_of(sources)
+
+
+def while_it_is_read(monkeypatch, change):
+    """Change the file when its last bytes are asked for."""
+    real = ingesting.fill
+
+    def filling(fd, view):
+        count = real(fd, view)
+        if not os.pread(fd, 1, os.lseek(fd, 0, os.SEEK_CUR)):
+            change(fd)
+        return count
+
+    monkeypatch.setattr(ingesting, "fill", filling)
+
+
+@each_unread_size
+def test_a_file_that_is_changed_while_it_is_read_for_the_first_time_is_refused(tmp_path, size, monkeypatch):
+    sources = as_unread(write(tmp_path, [random_bytes("meanwhile", size)]))
+    while_it_is_read(monkeypatch, lambda fd: os.utime(fd, ns=(1, 1)))
+    units = []
+    with pytest.raises(FileChanged, match=r"0000.* since it was added"):
+        units.extend(ingest(sources, DEFAULT, nothing_stored))
+    assert all_of(units, "complete") == []
+
+
+@each_unread_size
+def test_a_file_that_vanished_before_anybody_read_it_is_refused(tmp_path, size):
+    source = SourceFile(0, os.fsencode(tmp_path / "gone"), size, None, mtime_ns=1)
+    with pytest.raises(FileChanged, match="gone"):
+        units_of([source])
 
 
 def test_an_error_ends_the_call_and_leaves_no_thread_behind(tmp_path, small_reads):

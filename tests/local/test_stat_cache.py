@@ -18,7 +18,7 @@ from dataset_store.core.paths import PathKey
 from dataset_store.local import listing
 from dataset_store.local.listing import Columns, Listing
 from dataset_store.local.scan import scan, stat_one
-from dataset_store.local.stat_cache import SETTLE_NS, StatCache, _decode, _encode
+from dataset_store.local.stat_cache import SETTLE_NS, StatCache, _decode, _encode, _Stored
 
 LONG_AGO = 1_000_000_000_000_000_001
 NOW = LONG_AGO + 10**15
@@ -249,7 +249,7 @@ def test_recording_again_replaces_what_was_known(cache):
 
 def test_no_byte_of_a_stored_block_can_be_wrong_unnoticed():
     (block,) = directory_blocks({b"a": (1, LONG_AGO), b"bc": (2, LONG_AGO)})
-    value = _encode(block, ids_of(block), np.array([True, False]))
+    value = _encode(_Stored(b"\0".join(block.names), block.stat[:4], ids_of(block), np.array([True, False])))
     stored = _decode(value)
     assert stored is not None
     assert (stored.names, stored.mask.tolist()) == (b"a\0bc", [True, False])
@@ -372,3 +372,74 @@ def test_the_device_may_change_from_one_mount_to_the_next(cache):
     stat = block.stat.copy()
     stat[4] += 1
     assert known_names(cache, b"/r", [replace(block, stat=stat)]) == [b"f"]
+
+
+# --- files that are read after their folder was recorded ---
+
+
+def none_known(cache, root, blocks):
+    """Record blocks of which no content is known yet."""
+    cache.record(root, blocks, [ids_of(block) for block in blocks], [np.zeros(len(b), np.bool_) for b in blocks], NOW)
+
+
+def read_later(cache, root, blocks, names, now_ns=NOW, stat=None):
+    """Say what some files of blocks turned out to be; which of them stood in a block."""
+    by_name = {name: (b, row) for b in blocks for row, name in enumerate(b.names)}
+    picked = [by_name[name] for name in names]
+    ids = np.array([ids_of(block)[row] for block, row in picked])
+    stats = np.array([block.stat[:4, row] for block, row in picked]).view(np.int64)
+    keys = [PathKey(b"\0".join(filter(None, [block.directory, block.names[row]]))) for block, row in picked]
+    return cache.record_files(root, keys, ids, stats if stat is None else stat(stats), now_ns)
+
+
+def test_files_that_are_read_after_their_folder_was_recorded_are_known_then(cache):
+    blocks = directory_blocks({b"%05d" % number: (number % 200, LONG_AGO) for number in range(5_000)})
+    assert len(blocks) > 1
+    none_known(cache, "/r", blocks)
+    wanted = [b"00000", b"02345", b"04999"]
+    assert read_later(cache, "/r", blocks, wanted).all()
+    assert known_names(cache, "/r", blocks) == wanted
+    assert read_later(cache, "/r", blocks, [b"00001"]).all()
+    assert known_names(cache, "/r", blocks) == [b"00000", b"00001", *wanted[1:]]
+
+
+def test_files_of_several_folders_are_noted_in_one_go(cache):
+    blocks = directory_blocks({b"a": (1, LONG_AGO)}, b"x") + directory_blocks({b"b": (2, LONG_AGO)}, b"x\0y")
+    none_known(cache, "/r", blocks)
+    assert read_later(cache, "/r", blocks, [b"b", b"a"]).all()
+    assert known_names(cache, "/r", blocks) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("column", range(4))
+def test_a_file_that_was_changed_since_its_folder_was_recorded_stays_unknown(cache, column):
+    blocks = directory_blocks({b"a": (1, LONG_AGO), b"b": (2, LONG_AGO)})
+    none_known(cache, "/r", blocks)
+
+    def changed(stats):
+        stats[0, column] += 1
+        return stats
+
+    assert read_later(cache, "/r", blocks, [b"a", b"b"], stat=changed).all()
+    assert known_names(cache, "/r", blocks) == [b"b"]
+
+
+def test_a_file_that_was_read_too_soon_after_it_was_written_stays_unknown(cache):
+    blocks = directory_blocks({b"a": (1, NOW - SETTLE_NS + 1), b"b": (2, NOW - SETTLE_NS)})
+    none_known(cache, "/r", blocks)
+    read_later(cache, "/r", blocks, [b"a", b"b"])
+    assert known_names(cache, "/r", blocks) == [b"b"]
+
+
+def test_files_of_a_folder_that_was_never_recorded_are_told_and_no_error(cache):
+    blocks = directory_blocks({b"a": (1, LONG_AGO)})
+    assert read_later(cache, "/r", blocks, [b"a"]).tolist() == [False]
+    none_known(cache, "/r", blocks)
+    assert read_later(cache, "/elsewhere", blocks, [b"a"]).tolist() == [False]
+    assert known_names(cache, "/r", blocks) == []
+
+
+def test_files_are_noted_nowhere_by_a_cache_that_cannot_exist(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    blocks = directory_blocks({b"a": (1, LONG_AGO)})
+    broken = StatCache(str(tmp_path / "file" / "stats"))
+    assert read_later(broken, "/r", blocks, [b"a"]).tolist() == [False]

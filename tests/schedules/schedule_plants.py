@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from dataset_store.core import relocation
 from dataset_store.dataset.drafts import committing
-from dataset_store.dataset.uploads import uploading
+from dataset_store.dataset.uploads import placing, uploading
 from dataset_store.errors import CommitOutcomeUnknown, ObjectMissing
 from dataset_store.local.reading import content_id_at
 from dataset_store.storage import collecting, log, repacking
@@ -23,7 +23,7 @@ def condemned_not_checked():
 @contextmanager
 def source_not_checked():
     """A file that changed since is sent for what it was."""
-    sources = uploading._sources
+    sources = placing._sources
 
     def as_they_are(*arguments):
         for one in sources(*arguments):
@@ -31,7 +31,7 @@ def source_not_checked():
 
     with (
         mock.patch.object(uploading, "can_be_read", lambda _, rows: rows.kinds == rows.kinds),
-        mock.patch.object(uploading, "_sources", as_they_are),
+        mock.patch.object(placing, "_sources", as_they_are),
     ):
         yield
 

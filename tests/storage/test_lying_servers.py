@@ -60,11 +60,11 @@ LIARS = {
         "lets a second writer replace what the first one made, and told it that it lost",
     ),
     "says that the second won, and keeps the first": (
-        each_second(None, Answer(200)),
+        each_second(None, Answer(200, tag="made")),
         "tells a second writer of one key that it won",
     ),
     "says that it made what it did not": (
-        conditional(Answer(200)),
+        conditional(Answer(200, tag="made")),
         "does not give back what it said it had made",
     ),
     "answers 304": (conditional(Answer(304)), "made nothing of 4 creates .* the answer was 304"),

@@ -1,6 +1,7 @@
 """Packs in a storage: what is appended is read back from its place, in few requests, and damage is found."""
 
 import errno
+import gc
 import itertools
 import os
 import threading
@@ -12,6 +13,7 @@ import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dataset_store.core.digest import NodeId, PackName, StoreId, hash32
 from dataset_store.core.frames import FrameCodec, FrameKind
@@ -170,6 +172,40 @@ def test_an_append_that_failed_is_made_good_by_another_writer(effect):
     places = another.append(frames)
     another.flush()
     assert [bytes(data) for data in reader(store).read_frames(places)] == [frame.data for frame in frames]
+
+
+@pytest.fixture
+def no_collector():
+    """What is held in a cycle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Keeping(Wrapper):
+    """Fails, and keeps in the frames of its errors what it was to write, as clients do."""
+
+    def put(self, key, buffers):
+        kept = [*buffers]
+        raise StorageFailed(f"{len(kept)} buffers.", "")
+
+
+@pytest.mark.parametrize("threads", [False, True], ids=["put by the caller", "put by a thread"])
+def test_what_a_pack_that_failed_was_to_hold_is_let_go_of_while_its_writer_and_its_error_are_kept(
+    no_collector, monkeypatch, threads
+):
+    monkeypatch.setattr(pack_writer, "_WORTH_A_THREAD", 1_000 if threads else 1 << 30)
+    data = bytearray(noise(2_000, 1))
+    packs = writer(Keeping(MemoryBackend()), target=1_500)
+    packs.append([replace(encode(DATA, bytes(data)), data=memoryview(data))])
+    if threads:
+        packs.append([])
+        assert packs._packs[0]._thread
+    with pytest.raises(StorageFailed) as failed:
+        packs.flush()
+    data.extend(b"; a buffer that something holds cannot grow")
+    assert failed.value.__traceback__
 
 
 # Packs written while they grow

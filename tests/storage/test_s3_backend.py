@@ -4,6 +4,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from dataset_store.errors import (
 )
 from dataset_store.storage import s3_client
 from dataset_store.storage.backend import Backend, Key, Span, Tail
+from dataset_store.storage.backend_errors import may_pass
 from dataset_store.storage.s3_backend import S3Backend
 from dataset_store.testing.backend_conformance import BackendConformance
 
@@ -42,8 +44,11 @@ class TestS3(BackendConformance):
 
 
 @contextmanager
-def server(*answers):
-    """A server that gives each connection the next of these answers, the last one to all others, and then hangs up."""
+def server(*answers, through=None):
+    """A server that gives each connection the next of these answers, the last one to all others, and then hangs up.
+
+    `through` is how its connections are encrypted, if they are.
+    """
     left = [*answers]
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -53,7 +58,7 @@ def server(*answers):
                     connection, _ = listening.accept()
                 except OSError:
                     return
-                with connection, suppress(OSError):
+                with suppress(OSError), through.wrap_socket(connection, True) if through else connection as connection:
                     connection.recv(65_536)
                     connection.sendall(left.pop(0) if len(left) > 1 else left[0])
 
@@ -174,6 +179,8 @@ STAYS = {
     "a wrong clock": (error(403, "RequestTimeTooSkewed"), AccessDenied, "clock"),
     "an archived object": (error(403, "InvalidObjectState"), StorageRefused, "restore it"),
     "a wrong key": (error(403, "SignatureDoesNotMatch"), AccessDenied, "credentials and their rights"),
+    "a bucket elsewhere": (error(301, "PermanentRedirect"), StorageRefused, "region"),
+    "a bucket elsewhere, without words": (answered(301), StorageRefused, "region"),
     "no right": (error(403, "AccessDenied"), AccessDenied, "credentials and their rights"),
 }
 
@@ -253,6 +260,18 @@ def test_an_answer_that_lacks_what_s3_says_is_told_as_such(options):
             backend.get_ranges([Span(Key("packs/a"), 0, 0)])
 
 
+@pytest.mark.parametrize("answer", [answered(200), chunked("<html>Welcome</html>")], ids=["empty", "a page"])
+def test_an_object_that_nobody_says_was_made_was_not_made(options, answer):
+    """As something answers that says yes to everything."""
+    with server(answer) as url:
+        options["endpoint_url"] = url
+        backend = S3Backend("s3://bucket/store")
+        with pytest.raises(StorageFailed, match=r"cut off|no ETag.*does not speak S3"):
+            backend.put(Key("packs/a"), [b"data"])
+        with pytest.raises(OutcomeUnknown, match="may or may not have been made"):
+            backend.create(Key("log/a"), [b"data"])
+
+
 def page(*names, token=None, goes_on=True):
     rows = "".join(
         f"<Contents><Key>store/packs/{name}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
@@ -307,7 +326,8 @@ def test_a_url_without_a_bucket_is_refused():
     [
         {"profile": "none-such"},
         {"config_kwargs": {"none_such": 1}},
-        *({table: "none such"} for table in ("config_kwargs", "client_kwargs", "s3_additional_kwargs")),
+        {"client_kwargs": {"none_such": 1}},
+        {"s3_additional_kwargs": {"none_such": 1}},
     ],
     ids=str,
 )
@@ -315,6 +335,40 @@ def test_options_that_cannot_be_used_are_told_when_a_store_is_opened(options, op
     options |= option
     with pytest.raises(InvalidRequest, match=r"none.such"):
         S3Backend("s3://bucket/store")
+
+
+@pytest.mark.parametrize("table", ["config_kwargs", "client_kwargs", "s3_additional_kwargs"])
+def test_what_should_be_a_table_is_named_and_never_shown_as_it_may_be_a_secret(options, table):
+    options[table] = "a secret"
+    with pytest.raises(InvalidRequest, match=f"for {table} of S3 is no table, but of type str") as failed:
+        S3Backend("s3://bucket/store")
+    assert "a secret" not in str(failed.value)
+
+
+@pytest.mark.parametrize("also", [{"ServerSideEncryption": "AES256"}, {"CopySource": "a request of another kind"}])
+def test_what_any_request_of_s3_knows_may_be_said_of_requests(options, also):
+    options["s3_additional_kwargs"] = also
+    S3Backend("s3://bucket/store")
+
+
+@pytest.mark.parametrize("switch", ["anon", "requester_pays", "use_ssl"])
+def test_a_switch_may_be_off_in_the_words_of_a_variable_of_the_environment(options, switch):
+    heard = []
+    for said in ("False", "no", "0", "", "true", True):
+        options[switch] = said
+        client = s3_client.BucketClient("bucket", options)
+        heard.append(
+            {
+                "anon": client._client().meta.config.signature_version is s3_client.import_module("botocore").UNSIGNED,
+                "requester_pays": "RequestPayer" in client._also,
+                "use_ssl": client._client().meta.endpoint_url.startswith("https"),
+            }[switch]
+        )
+    assert heard == [False, False, False, False, True, True]
+    options[switch] = "perhaps"
+    with pytest.raises(InvalidRequest, match=f"neither yes nor no for {switch}") as failed:
+        S3Backend("s3://bucket/store")
+    assert "perhaps" not in str(failed.value)
 
 
 def test_a_machine_without_credentials_is_told_so_and_nothing_is_left_in_doubt(options):
@@ -384,6 +438,24 @@ def test_a_role_that_is_given_out_too_often_is_asked_for_again(role):
     assert type(failed.value) is StorageFailed
 
 
+def test_who_provides_identities_may_have_been_out_of_reach_once(role):
+    body = "<ErrorResponse><Error><Code>IDPCommunicationError</Code><Message>planned</Message></Error></ErrorResponse>"
+    with server(answered(400, body)) as url:
+        backend = role(url)
+        with pytest.raises(StorageFailed, match="IDPCommunicationError") as failed:
+            backend.get_many([Key("a")])
+    assert may_pass(failed.value)
+
+
+def test_a_role_of_the_machine_that_is_not_told_may_be_told_the_next_time(options, monkeypatch):
+    options.clear()
+    with server(answered(500)) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/role")
+        with pytest.raises(StorageFailed, match="container-role") as failed:
+            S3Backend("s3://bucket/store").get_many([Key("a")])
+    assert may_pass(failed.value)
+
+
 def test_what_gives_out_roles_and_says_nothing_is_given_up_as_a_bucket_would_be(role, monkeypatch):
     monkeypatch.setitem(s3_client._PATIENCE, "read_timeout", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -448,6 +520,19 @@ def test_credentials_of_the_url_may_hold_any_sign_and_are_not_mixed_with_others(
         assert "Credential=mine:too/" in said["authorization"]
         assert "x-amz-security-token" not in said
     assert backend.describe() == f"{s3_bucket}/store"
+
+
+def test_credentials_of_the_url_go_before_those_that_the_configuration_has_for_the_client(
+    s3_bucket, s3_proxy, monkeypatch
+):
+    from fsspec.config import conf
+
+    others = {"aws_access_key_id": "other", "aws_secret_access_key": "other", "aws_session_token": "other"}
+    monkeypatch.setitem(conf, "s3", {"endpoint_url": s3_proxy.url, "client_kwargs": others})
+    backend = S3Backend(f"s3://mine:hidden@{s3_bucket.partition('://')[2]}/store")
+    for said in headers_of(s3_proxy, backend).values():
+        assert "Credential=mine/" in said["authorization"]
+        assert "x-amz-security-token" not in said
 
 
 def test_a_key_without_its_secret_is_refused():
@@ -547,6 +632,56 @@ def test_a_forked_process_opens_one_client_of_its_own(s3_bucket, keys):
     )
     command = [sys.executable, "-W", "ignore", "-c", script, backend.describe(), str(keys)]
     assert subprocess.run(command, timeout=60).returncode == 0
+
+
+def test_a_server_whose_certificate_is_not_good_is_refused_at_once_and_not_asked_again(options, tmp_path):
+    certificate, key = tmp_path / "certificate", tmp_path / "key"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
+    subprocess.run([*made, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with server(answered(200), through=context) as url:
+        options["endpoint_url"] = url.replace("http://127.0.0.1", "https://localhost")
+        backend = S3Backend("s3://bucket/store")
+        for act in (lambda: backend.get_many([Key("a")]), lambda: backend.create(Key("a"), [b"a"])):
+            with pytest.raises(StorageRefused, match="certificate verify failed") as failed:
+                act()
+            assert "certificate authorities" in failed.value.next_step
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_where_the_system_gives_few_threads_or_none_a_batch_is_asked_for_all_the_same(s3_bucket, monkeypatch, threads):
+    backend = S3Backend(f"{s3_bucket}/{secrets.token_hex(8)}")
+    keys = [Key(f"packs/{number}") for number in range(8)]
+    for key in keys:
+        backend.put(key, [key.encode()])
+    real, begun = threading.Thread.start, []
+
+    def start(thread):
+        if thread.name.startswith("s3"):
+            if len(begun) >= threads:
+                raise RuntimeError("can't start new thread")
+            begun.append(thread)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert backend.get_many(keys) == [key.encode() for key in keys]
+    backend.delete_many(keys)
+    monkeypatch.undo()
+    assert backend.get_many(keys) == [None] * 8
+
+
+def test_a_batch_may_be_asked_for_while_the_interpreter_ends(s3_bucket):
+    place = f"{s3_bucket}/{secrets.token_hex(8)}"
+    S3Backend(place).put(Key("packs/a"), [b"a"])
+    program = f"""
+import atexit
+from dataset_store.storage.s3_backend import S3Backend
+backend = S3Backend({place!r})
+atexit.register(lambda: print(backend.get_many(["packs/a", "packs/b"])))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[b'a', None]\n"
 
 
 def test_a_server_that_takes_no_more_of_an_upload_is_given_up(s3_bucket, s3_proxy, monkeypatch):

@@ -63,6 +63,8 @@ class Answer:
     code: str = ""
     also: bool = False
     """Whether the server gets the request all the same; its reply is dropped."""
+    tag: str = ""
+    """What names an object that was made."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,8 @@ class _Line:
     async def _answer(self, answer: Answer) -> bool:
         body = f"<?xml version='1.0'?><Error><Code>{answer.code}</Code><Message>planned</Message></Error>".encode()
         body = body if answer.code else b""
-        head = _Head(f"HTTP/1.1 {answer.status} Planned", (("Content-Type", "application/xml"),)).with_length(len(body))
+        rows = (("Content-Type", "application/xml"), *([("ETag", answer.tag)] if answer.tag else []))
+        head = _Head(f"HTTP/1.1 {answer.status} Planned", rows).with_length(len(body))
         self._writer.write(head.encoded() + (b"" if answer.status == 304 else body))
         await self._writer.drain()
         return True

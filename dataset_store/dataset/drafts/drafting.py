@@ -10,7 +10,7 @@ from itertools import compress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dataset_store.core.arrays import Bool, np
+from dataset_store.core.arrays import I64, Bool, np
 from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.digest import VersionId
 from dataset_store.core.entries import KIND_BITS, Changes, Entries, concat, overlay, same_identity, sort_rows
@@ -26,7 +26,7 @@ from dataset_store.dataset.workspace import Workspace, now_ns
 from dataset_store.errors import InvalidRequest, PathNotFound
 from dataset_store.local.draft_records import Lost, Source
 from dataset_store.local.drafts import Draft
-from dataset_store.local.folder import Folder, Progress, read_file, read_folder
+from dataset_store.local.folder import Folder, Later, Progress, Reading, read_file, read_folder
 from dataset_store.local.scan import Scope
 from dataset_store.storage.filesystems import scheme_of
 from dataset_store.storage.trees import root_of
@@ -74,7 +74,7 @@ def sync(
     if "\0" in folder:
         raise PathNotFound(f"There is nothing at {folder!r}.", "Give an existing folder.")
     with progress_bar("reading", None) as told:
-        found = _read_folder(workspace, os.path.abspath(folder), below, told, how)
+        found = _read_folder(workspace, draft, os.path.abspath(folder), below, told, how)
     held = _replaced_by(workspace, draft, found.entries, below)
     found = replace(found, entries=as_fetched(held, found.entries, draft))
     difference = diff_entries(held, found.entries)
@@ -92,10 +92,51 @@ def _give_up(draft: Draft, keys: Sequence[PathKey]) -> None:
         draft.append(Lost(sorted(draft.lost.difference(keys))))
 
 
-def _read_folder(workspace: Workspace, folder: str, below: PathKey, told: Progress, how: Way) -> Folder:
+def _read_folder(workspace: Workspace, draft: Draft, folder: str, below: PathKey, told: Progress, how: Way) -> Folder:
     """A folder without the store, where that lies in it."""
     scope = Scope(follow_links=how.follow_links, leave_out=workspace.own_folders())
-    return read_folder(folder, below, workspace.stats, now_ns(), told, scope=scope, executor=how.executor)
+    hands = Reading(how.executor, _later(workspace, draft, below))
+    return read_folder(folder, below, workspace.stats, now_ns(), told, scope=scope, how=hands)
+
+
+def _later(workspace: Workspace, draft: Draft, below: PathKey) -> Later:
+    """Which files are read only when they are packed: those that certainly differ from what was there before.
+
+    That is what neither the draft nor what it began with has, or only with another size. A file that was left unread
+    before is so again while nobody touches it; one that was touched may be touched again, and is read now. The content
+    of a file that is one chunk names that chunk, so it is read now too.
+    """
+
+    def may_wait(root: bytes, keys: Sequence[PathKey], sizes: I64, mtimes: I64) -> Bool:
+        base, own = draft.opened.base, draft.changes.entries
+        began = lookup(root_of(base), sorted(keys), workspace.store.nodes) if base is not None else Entries.empty()
+        waits = ~_as_long(began, keys, sizes) & ~_as_long(draft.inherited.entries, keys, sizes)
+        waits &= ~_as_long(own, keys, sizes)
+        at = own.find_many(keys)
+        left = np.flatnonzero(at >= 0)
+        left = left[own.unread[at[left]]]
+        left = left[_come_from(draft, Source(root, below, {}), [keys[row] for row in left.tolist()])]
+        at = at[left]
+        waits[left] = (own.sizes[at].view(np.int64) == sizes[left]) & (own.mtimes[at] == mtimes[left])
+        return waits
+
+    return Later(workspace.store.chunker.minimum, may_wait)
+
+
+def _as_long(held: Entries, keys: Sequence[PathKey], sizes: I64) -> Bool:
+    """Which of n keys have an entry of this size; shape (n,)."""
+    at = held.find_many(keys)
+    there = at >= 0
+    there[there] = held.sizes[at[there]].view(np.int64) == sizes[there]
+    return there
+
+
+def _come_from(draft: Draft, source: Source, keys: Sequence[PathKey]) -> Bool:
+    """Which files of a draft are the very files that a source has; shape (n,)."""
+    known = draft.known_sources(keys)
+    pairs = zip(known, keys, strict=True)
+    same = [each is not None and each.path_of(key) == source.path_of(key) for each, key in pairs]
+    return np.array(same, np.bool_)
 
 
 def _replaced_by(workspace: Workspace, draft: Draft, rows: Entries, below: PathKey) -> Entries:
@@ -125,10 +166,10 @@ def add_path(
     absolute = os.path.abspath(path)
     if os.path.isdir(absolute):
         with progress_bar("reading", None) as told:
-            found = _read_folder(workspace, absolute, below, told, how)
+            found = _read_folder(workspace, draft, absolute, below, told, how)
         rows = found.entries.take(_selected(found.entries, below, wildcards, recursive=recursive))
     else:
-        found = read_file(absolute, below, workspace.stats, now_ns())
+        found = read_file(absolute, below, workspace.stats, now_ns(), Reading(later=_later(workspace, draft, below)))
         rows = found.entries
     return len(rows), put_rows(workspace, draft, replace(found, entries=rows), below)
 

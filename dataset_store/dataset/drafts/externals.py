@@ -24,6 +24,7 @@ from dataset_store.dataset.drafts import drafting
 from dataset_store.dataset.drafts.linking import NewLink, put_links
 from dataset_store.dataset.entries.links import link_rows, links_of
 from dataset_store.dataset.progress import progress_bar
+from dataset_store.dataset.uploads.unread import read_now
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import FileChanged, PathNotFound
 from dataset_store.local.drafts import Draft
@@ -51,7 +52,7 @@ def upload_as_links(workspace: Workspace, draft: Draft, *, show_progress: bool) 
         FileChanged: A file is not what it was when it was added.
         AccessDenied, StoreUnreachable, StorageFailed: The output refused; repeat.
     """
-    pending = draft.pending()
+    pending = read_now(workspace, draft, draft.pending())
     # A link cannot say that a file is executable: such files stay in packs.
     rows = np.flatnonzero((pending.kinds & (KIND_BITS | EXECUTABLE)) == Kind.FILE).tolist()
     if not rows:

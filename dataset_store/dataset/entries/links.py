@@ -159,11 +159,13 @@ def as_linked(stored: Entries, pending: Entries) -> Entries:
         record = stored.content_ids[row].tobytes()
         digests[stored.segment_ends[row] - 1] = np.frombuffer(rows_digest([record], [int(stored.sizes[row])]), np.uint8)
     kinds[one] &= np.uint8(0xFF ^ ONE_CHUNK)
+    sizes, content_ids = stored.sizes.copy(), stored.content_ids.copy()
+    sizes[rows], content_ids[rows] = pending.sizes[rows], pending.content_ids[rows]
     return replace(
         stored,
         kinds=kinds,
-        sizes=pending.sizes,
-        content_ids=pending.content_ids,
+        sizes=sizes,
+        content_ids=content_ids,
         segments=replace(segments, digest=digests),
     )
 

@@ -48,7 +48,7 @@ def locate_by_index(workspace: Workspace, located: Located, one_chunk: Bool, sta
         standing: What may be referred to.
     """
     sizes = located.pending.sizes
-    missing = located.missing()
+    missing = located.sought()
     for part in _slices(missing[one_chunk[missing]]):
         found = standing.hits(workspace.chunks.find_many(_content_ids(located, part)))
         hits = [(row, hit) for row, hit in zip(part, found, strict=True) if hit is not None]

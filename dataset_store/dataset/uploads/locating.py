@@ -1,7 +1,8 @@
 """Where contents are: found bit by bit while a draft is uploaded, and kept as columns.
 
 A file of one chunk costs some thirty bytes here and no object; only files of several chunks have objects of their own.
-Equal contents are found once: what is known of one row is known of all rows of that content.
+Equal contents are found once: what is known of one row is known of all rows of that content. A file that nobody has
+read yet is a content of its own until it was read.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,9 @@ class Located:
 
     def __init__(self, pending: Entries) -> None:
         self.pending = pending
+        self._unread = pending.unread
         self._lead = _leads(pending.content_ids)
+        self._lead[self._unread] = np.flatnonzero(self._unread)
         self._known = np.zeros(len(pending), np.bool_)
         self._one_chunk = np.zeros(len(pending), np.bool_)
         # Pack number, offset, stored length and plain offset; only rows of one-chunk leads mean something.
@@ -42,6 +45,23 @@ class Located:
         """The leads that are not located yet, ascending."""
         is_lead = self._lead == np.arange(len(self._lead))
         return np.flatnonzero(is_lead & ~self._known)
+
+    def sought(self) -> I64:
+        """Those of them whose content ids are known, so that they may be found somewhere."""
+        missing = self.missing()
+        return missing[~self._unread[missing]]
+
+    def now_read(self, pending: Entries) -> None:
+        """Take the same rows, of which more have been read.
+
+        One that has the content of another row, and is not located itself, is where that one is.
+        """
+        self.pending = pending
+        self._unread = pending.unread
+        itself, located, first = np.arange(len(pending)), np.flatnonzero(self._known), _leads(pending.content_ids)
+        lead = itself.copy()
+        lead[first[located]] = located
+        self._lead = np.where(self._known | self._unread, itself, lead[first])
 
     def add(self, lead: int, found: FileSegments) -> None:
         """Locate one content."""
@@ -128,7 +148,7 @@ class Located:
 
         Of contents that agree in their first eight bytes only one is found; the others are stored once more.
         """
-        leads = self.missing()
+        leads = self.sought()
         kind = entries.kinds & KIND_BITS
         held = np.flatnonzero((kind <= Kind.SYMLINK) & (entries.segment_counts > 0))
         if not len(leads) or not len(held):

@@ -14,11 +14,12 @@ from itertools import islice
 from msgspec import Struct
 
 from dataset_store.core.arrays import I64
-from dataset_store.core.digest import ChunkId
+from dataset_store.core.digest import ChunkId, ContentId
 from dataset_store.core.packfile import Footer, PackRef, Place
 from dataset_store.core.segments import ChunkHit, FileSegments
 from dataset_store.dataset.uploads.finding import finder
 from dataset_store.dataset.uploads.sending import Sender
+from dataset_store.dataset.uploads.unread import ReadFiles
 from dataset_store.dataset.workspace import StoreAddress, opened_at
 from dataset_store.errors import ObjectMissing, StorageFailed, WorkerFailed
 from dataset_store.local.ingest import Ingested, SegmentAssembler, SourceFile, ingest
@@ -39,14 +40,20 @@ class Packed(Struct, frozen=True):
     Attributes:
         blocks: Frames of contents of one chunk each: the place, and the index and length of each content, in order.
         several: Contents of several chunks.
+        read: What the sources turned out to be that nobody had read, also those whose content lies elsewhere.
     """
 
     blocks: list[tuple[Place, Sequence[int], Sequence[int]]]
     several: list[tuple[int, FileSegments]]
+    read: ReadFiles
 
 
 def pack(
-    sources: Iterable[SourceFile], earlier: Mapping[ChunkId, ChunkHit], sender: Sender, advance: Advance
+    sources: Iterable[SourceFile],
+    earlier: Mapping[ChunkId, ChunkHit],
+    sender: Sender,
+    advance: Advance,
+    stored: Iterable[ContentId] = (),
 ) -> Packed:
     """Append what the store lacks of contents to a sender's packs.
 
@@ -55,18 +62,21 @@ def pack(
         earlier: Where chunks lie that are looked for first.
         sender: Its packs; what is told holds once they are flushed.
         advance: Told of each unit.
+        stored: As of `ingest`.
 
     Raises:
         FileChanged, AccessDenied, StorageFailed: As `ingest`, or the store refused.
     """
     workspace = sender.workspace
     assembler = SegmentAssembler()
-    packed = Packed([], [])
-    for unit in ingest(sources, workspace.store.chunker, finder(workspace, earlier, sender.standing)):
+    packed = Packed([], [], ReadFiles())
+    find = finder(workspace, earlier, sender.standing)
+    for unit in ingest(sources, workspace.store.chunker, find, stored=stored):
         _append(unit, sender, assembler, packed)
         advance(len(unit.complete), unit.plain)
     # Lists follow all data, as the order of frames in a pack asks.
-    return Packed(packed.blocks, [(index, sender.finish_list(found)) for index, found in packed.several])
+    several = [(index, sender.finish_list(found)) for index, found in packed.several]
+    return Packed(packed.blocks, several, packed.read)
 
 
 def _append(unit: Ingested, sender: Sender, assembler: SegmentAssembler, packed: Packed) -> None:
@@ -77,7 +87,9 @@ def _append(unit: Ingested, sender: Sender, assembler: SegmentAssembler, packed:
         packed.blocks.append((places[block.frame], block.sources, unit.frames[block.frame].lengths))
     short = {index for block in unit.blocks for index in block.sources}
     complete = [index for index in unit.complete if index not in short]
-    packed.several.extend(assembler.add(Ingested(unit.frames, [], unit.pieces, complete), places))
+    assembled = Ingested(unit.frames, [], unit.pieces, complete, repeated=unit.repeated)
+    packed.several.extend(assembler.add(assembled, places))
+    packed.read.add(unit.read)
 
 
 class _Job(Struct, frozen=True):

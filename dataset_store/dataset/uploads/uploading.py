@@ -4,15 +4,12 @@ Readers see nothing of it before the commit. What was sent before a failure is f
 repeated upload goes on where the first one stopped.
 """
 
-from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import closing
 
 from msgspec import Struct
 
-from dataset_store.core.arrays import I64, Bool, np
+from dataset_store.core.arrays import Bool, np
 from dataset_store.core.diff import Difference, diff_entries
-from dataset_store.core.digest import ChunkId, ContentId
 from dataset_store.core.entries import (
     Changes,
     Entries,
@@ -21,24 +18,20 @@ from dataset_store.core.entries import (
     sort_rows,
 )
 from dataset_store.core.log_entries import Blob, Statistics, TreeRootRow
-from dataset_store.core.segments import ChunkHit, FileSegments, with_segments_at
-from dataset_store.core.tree import lookup, read_all
+from dataset_store.core.segments import FileSegments, with_segments_at
+from dataset_store.core.tree import lookup
 from dataset_store.dataset.annotations.blobs import is_short, write_blob
 from dataset_store.dataset.annotations.reports import pieces_of
 from dataset_store.dataset.catalog.outputs import number_of
-from dataset_store.dataset.entries.links import as_linked, as_stored
-from dataset_store.dataset.progress import progress_bar
-from dataset_store.dataset.uploads.finding import SEARCHED_WHOLE, earlier_chunks, locate_by_index, remember_contents
+from dataset_store.dataset.uploads.finding import remember_contents
 from dataset_store.dataset.uploads.holding import HeldNames
-from dataset_store.dataset.uploads.locating import Located
-from dataset_store.dataset.uploads.packing import Packed, pack, pack_by
+from dataset_store.dataset.uploads.placing import Sending, place_contents
 from dataset_store.dataset.uploads.rechecking import fallen_rows, has_lost_packs, own_changes
 from dataset_store.dataset.uploads.salvaging import can_be_read, require_nothing_lost, salvage
 from dataset_store.dataset.uploads.sending import Sender
 from dataset_store.dataset.workspace import Workspace
 from dataset_store.errors import Corrupt
 from dataset_store.local.drafts import Draft, pending_rows
-from dataset_store.local.ingest import SourceFile
 from dataset_store.storage.store import new_pack_name
 from dataset_store.storage.trees import root_of, size_of, write_tree
 
@@ -106,7 +99,7 @@ def _upload(workspace: Workspace, draft: Draft, executor: Executor | None, *, sh
     sender = Sender(workspace, standing, storage, HeldNames(workspace, draft).draw if held else new_pack_name)
     metadata = _send_metadata(draft, sender)
     # Only this process draws names that the log holds.
-    sending = _Sending(draft, own.base, sender, None if held else executor, show_progress)
+    sending = Sending(draft, own.base, sender, None if held else executor, show_progress)
     rows, total = _send_rows(own.changes.entries, pending, fallen, sending)
     tree = _send_tree(own.base, Changes(with_rows(own.changes.entries, rows), own.changes.removed), sender)
     remember_contents(workspace, rows)
@@ -115,17 +108,7 @@ def _upload(workspace: Workspace, draft: Draft, executor: Executor | None, *, sh
     return UploadReport(int(pending.sum()), total, sender.new_bytes, sender.stored, len(sender.packs))
 
 
-class _Sending(Struct, frozen=True):
-    """How the contents of an upload are sent: of a draft that changes `base`, by whose hands, and who looks on."""
-
-    draft: Draft
-    base: TreeRootRow | None
-    sender: Sender
-    executor: Executor | None
-    show_progress: bool
-
-
-def _send_rows(entries: Entries, pending: Bool, fallen: Bool, sending: _Sending) -> tuple[Entries, int]:
+def _send_rows(entries: Entries, pending: Bool, fallen: Bool, sending: Sending) -> tuple[Entries, int]:
     """The rows that were not sent yet, or do not stand any more, with their segments; and the bytes of the former.
 
     What is to be had from files is, the rest from the packs that it lies in while these exist.
@@ -136,7 +119,7 @@ def _send_rows(entries: Entries, pending: Bool, fallen: Bool, sending: _Sending)
         readable[fallen] = can_be_read(draft, entries.take(fallen))
     bare = {row: FileSegments() for row in np.flatnonzero(readable).tolist()}
     from_files = with_segments_at(entries, bare).take(pending | readable)
-    rows, total = _send_contents(from_files, sending)
+    rows, total = place_contents(from_files, sending)
     salvaged, lost = salvage(entries.take(fallen & ~readable), sending.sender)
     if lost:
         draft.lose(lost)
@@ -173,54 +156,6 @@ def with_rows(entries: Entries, rows: Entries) -> Entries:
     return concat([entries, rows]).take(order)
 
 
-def _send_contents(own: Entries, sending: _Sending) -> tuple[Entries, int]:
-    """Rows of a draft with their segments, contents that the store lacks being sent; and the bytes of all of them.
-
-    Raises:
-        FileChanged: A file is not what it was when it was added.
-        StorageFailed: The store refused.
-    """
-    if not len(own):
-        return own, 0
-    draft, workspace, standing = sending.draft, sending.sender.workspace, sending.sender.standing
-    pending = as_stored(own, draft)
-    located = Located(pending)
-    before = _base_rows(workspace, draft, sending.base, pending)
-    located.add_from(before, standing)
-    located.add_from(draft.changes.entries, standing)
-    short: Bool = pending.sizes <= workspace.store.chunker.minimum
-    locate_by_index(workspace, located, short, standing)
-    missing = located.missing()
-
-    def earlier(rows: Sequence[int]) -> dict[ChunkId, ChunkHit]:
-        return earlier_chunks(workspace, before, pending, rows)
-
-    def take(packed: Packed) -> None:
-        located.add_blocks(packed.blocks)
-        for row, found in packed.several:
-            located.add(row, found)
-
-    sources = _sources(draft, pending, missing)
-    sizes = pending.sizes[missing].astype(np.int64)
-    with progress_bar("uploading", int(sizes.sum()), len(missing), show=sending.show_progress) as advance:
-        if sending.executor is None:
-            take(pack(sources, earlier(missing.tolist()), sending.sender, advance))
-        else:
-            with closing(pack_by(sending.executor, sources, sizes, earlier, sending.sender, advance)) as done:
-                for packed in done:
-                    take(packed)
-    return as_linked(located.entries(), own), int(pending.sizes.sum())
-
-
-def _sources(draft: Draft, pending: Entries, rows: I64) -> Iterator[SourceFile]:
-    """The files of these rows, numbered by row; made when they are asked for."""
-    sources = draft.sources_of([pending.keys[row] for row in rows.tolist()])
-    for row, source in zip(rows.tolist(), sources, strict=True):
-        key = pending.keys[row]
-        content_id = ContentId(pending.content_ids[row].tobytes())
-        yield SourceFile(row, source.path_of(key), int(pending.sizes[row]), content_id, source.links.get(key))
-
-
 def _statistics(workspace: Workspace, draft: Draft, tree: TreeRootRow) -> Statistics:
     """Totals from the root node, and what differs from the merged parents under the keys that the draft touches."""
     nodes = workspace.store.nodes
@@ -248,16 +183,3 @@ def _difference(workspace: Workspace, draft: Draft) -> Difference:
         keys = sorted({*changes.entries.keys, *changes.removed})
         base = lookup(root_of(draft.opened.base), keys, workspace.store.nodes)
     return diff_entries(overlay(base, draft.inherited), overlay(base, changes))
-
-
-# --- contents that the store has already ---------------------------------------------------------------------------
-
-
-def _base_rows(workspace: Workspace, draft: Draft, base: TreeRootRow | None, pending: Entries) -> Entries:
-    """Entries of the base tree in which contents are searched: all, or those under the keys that the draft touches."""
-    if base is None:
-        return Entries.empty()
-    nodes = workspace.store.nodes
-    if size_of(root_of(base), nodes)[0] <= max(SEARCHED_WHOLE, 16 * len(pending)):
-        return read_all(root_of(base), nodes)
-    return lookup(root_of(base), sorted({*draft.changes.removed, *pending.keys}), nodes)
