@@ -187,6 +187,13 @@ class Entries(Struct, frozen=True, eq=False):
             found[start : start + len(part)] = self._find_near(part)
         return found
 
+    def have_sizes(self, keys: Sequence[PathKey], sizes: U64) -> Bool:
+        """Which of n keys are here with these sizes, shape (n,) as the sizes; shape (n,)."""
+        at = self.find_many(keys)
+        found: Bool = at >= 0
+        found[found] = self.sizes[at[found]] == sizes[found]
+        return found
+
     def _find_near(self, keys: Sequence[PathKey]) -> Sequence[int]:
         """The rows of keys that lie near each other: by a table of the rows between them, or each by bisection."""
         first, last = bisect_left(self.keys, min(keys)), bisect_right(self.keys, max(keys))

@@ -314,20 +314,12 @@ class Reading(Handle):
         nodes = self._workspace.store.nodes
         if self._draft is None and len(parents) == 1:
             return diff(root_of(self._workspace.base_of(parents[0])), root_of(self._final().entry.tree), nodes)
-        found = diff_entries(merged_entries(self._workspace, parents), self._entries())
-        return self._with_moved_read(found)
+        before, entries = merged_entries(self._workspace, parents), self._entries()
+        if self._draft is None:
+            return diff_entries(before, entries)
+        from dataset_store.dataset.uploads.unread import difference_of
 
-    def _with_moved_read(self, found: "Difference") -> "Difference":
-        """What a draft adds, with the content ids of files that may be what it removes under another name."""
-        draft = self._draft
-        if draft is None:
-            return found
-        from msgspec.structs import replace
-
-        from dataset_store.dataset.uploads.unread import read_now
-
-        may_be_moved = np.isin(found.added.sizes, found.removed.sizes)
-        return replace(found, added=read_now(self._workspace, draft, found.added, may_be_moved))
+        return difference_of(self._workspace, self._draft, before, entries)
 
     def _introduced_by(self, version_id: str) -> Entries:
         entries = self._entries()

@@ -221,6 +221,19 @@ def test_a_file_that_is_added_again_after_it_was_removed_has_not_changed(home, s
     assert not draft.is_dirty()
 
 
+@each_size
+def test_a_draft_is_compared_with_any_version_by_what_its_files_hold(home, size):
+    folder = write(home / "in", {"same": noise(1, size), "other": noise(2, size), "moved": noise(3, size)})
+    version = version_of(folder)
+    write(folder, {"other": noise(4, size)})
+    (folder / "moved").rename(folder / "here")
+    draft = draft_of(folder, dataset_name="of another dataset")
+    assert draft.list_modified_files(version.id) == ["other"]
+    found = draft.diff(version)
+    assert (found.added, found.removed, found.modified, found.renamed) == ([], [], ["other"], [("moved", "here")])
+    assert draft.list_added_files() == ["here", "other", "same"]
+
+
 # --- what turns out to be stored ---
 
 

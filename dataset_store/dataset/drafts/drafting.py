@@ -110,8 +110,9 @@ def _later(workspace: Workspace, draft: Draft, below: PathKey) -> Later:
     def may_wait(root: bytes, keys: Sequence[PathKey], sizes: I64, mtimes: I64) -> Bool:
         base, own = draft.opened.base, draft.changes.entries
         began = lookup(root_of(base), sorted(keys), workspace.store.nodes) if base is not None else Entries.empty()
-        waits = ~_as_long(began, keys, sizes) & ~_as_long(draft.inherited.entries, keys, sizes)
-        waits &= ~_as_long(own, keys, sizes)
+        waits = np.ones(len(keys), np.bool_)
+        for held in (began, draft.inherited.entries, own):
+            waits &= ~held.have_sizes(keys, sizes.view(np.uint64))
         at = own.find_many(keys)
         left = np.flatnonzero(at >= 0)
         left = left[own.unread[at[left]]]
@@ -121,14 +122,6 @@ def _later(workspace: Workspace, draft: Draft, below: PathKey) -> Later:
         return waits
 
     return Later(workspace.store.chunker.minimum, may_wait)
-
-
-def _as_long(held: Entries, keys: Sequence[PathKey], sizes: I64) -> Bool:
-    """Which of n keys have an entry of this size; shape (n,)."""
-    at = held.find_many(keys)
-    there = at >= 0
-    there[there] = held.sizes[at[there]].view(np.int64) == sizes[there]
-    return there
 
 
 def _come_from(draft: Draft, source: Source, keys: Sequence[PathKey]) -> Bool:

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from dataset_store.core.arrays import I64, U8, Bool, np
+from dataset_store.core.diff import Difference, diff_entries
 from dataset_store.core.entries import Entries
 from dataset_store.core.paths import PathKey
 from dataset_store.dataset.progress import progress_bar
@@ -26,7 +27,7 @@ from dataset_store.local.ingest import ReadFile
 from dataset_store.local.os_errors import ADD_AGAIN, file_changed
 from dataset_store.local.reading import HashedFiles, hash_files, stats_of
 
-__all__ = ["ReadFiles", "read_now", "remember_read"]
+__all__ = ["ReadFiles", "difference_of", "read_now", "remember_read"]
 
 
 class ReadFiles(Struct):
@@ -100,6 +101,29 @@ def read_now(
             content_ids[rows[some]] = hashed.content_ids
             _remember(workspace, source, keys, hashed, began)
     return replace(entries, content_ids=content_ids)
+
+
+def difference_of(workspace: Workspace, draft: Draft, before: Entries, entries: Entries) -> Difference:
+    """What a draft's entries have that others have not, and the reverse.
+
+    Files that nobody has read yet are read where their content decides: those that are as long as what the others have
+    at the same path, and of those that were added the ones that may be something removed under another name.
+
+    Args:
+        workspace: The store.
+        draft: Knows where the files lie.
+        before: The other entries, the old side.
+        entries: Those of the draft.
+
+    Raises:
+        FileChanged, AccessDenied, StorageFailed: As `read_now`.
+    """
+    rows = np.flatnonzero(entries.unread)
+    may_be_same = np.zeros(len(entries), np.bool_)
+    may_be_same[rows] = before.have_sizes([entries.keys[row] for row in rows.tolist()], entries.sizes[rows])
+    found = diff_entries(before, read_now(workspace, draft, entries, may_be_same))
+    may_be_moved: Bool = np.isin(found.added.sizes, found.removed.sizes)
+    return replace(found, added=read_now(workspace, draft, found.added, may_be_moved))
 
 
 def remember_read(workspace: Workspace, draft: Draft, keys: Sequence[PathKey], read: ReadFiles, began: int) -> None:
