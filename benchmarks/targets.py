@@ -19,7 +19,7 @@ DECODING = frozenset({"restic", "borg", "casync", "desync", "git-lfs", "ClearML"
 """Those whose copies are decoded or checked; the rest copy or link files as they lie."""
 SECOND_FOLDER = frozenset(name for name in OTHERS if SYSTEMS[name].makes_second_folder)
 ASKED_FROM_PYTHON = frozenset({"restic", "borg", "DVC"})
-MEMORY = frozenset({"restic", "DVC", "Oxen", "ClearML"})
+MEMORY = ("restic", "DVC", "Oxen", "ClearML")
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ ROWS: Sequence[tuple[str, str, str, Row]] = (
         for operation in ("first commit", "cold copy")
     ),
     *(
-        (name, f"memory, {operation}", f"the least, and {most} MB", memory(name, operation, most))
+        (name, f"memory, {operation}", f"less than {', '.join(MEMORY)}, and {most} MB", memory(name, operation, most))
         for name, most in (("large-noise", 200), ("large-text", 200), ("small", 1074), ("wide", 1074))
         for operation in ("first commit", "cold copy")
     ),

@@ -75,7 +75,7 @@ def gear_table() -> U64:
 _ALGORITHM = "gear64-v1"
 _NAME = re.compile(re.escape(_ALGORITHM) + r"/([1-9][0-9]{0,8})")
 _LEAST_AVERAGE = 2 * WINDOW  # the minimum, half of it, must cover the window
-_GREATEST_AVERAGE = 1 << 24  # bytes; the maximum is then 64 MiB, so that a chunk always fits in memory
+_GREATEST_AVERAGE = 1 << 16  # the maximum is then 256 KiB, the most that a frame of data holds
 _BLOCK = 1 << 14  # positions hashed at a time: two rows of 128 KiB stay in cache, and little lies past a cut
 
 
@@ -83,7 +83,7 @@ class ChunkerParams(Struct, frozen=True):
     """The average chunk length, from which every other parameter of `gear64-v1` follows.
 
     Attributes:
-        average: Bytes; a power of two from 128 to 16,777,216.
+        average: Bytes; a power of two from 128 to 65,536.
 
     Raises:
         InvalidRequest: The average is not such a number.

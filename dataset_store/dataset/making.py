@@ -213,10 +213,11 @@ class Making(Handle):
             compression: Accepted without effect: each frame is compressed where that pays.
             chunk_size: Accepted without effect: packs have one size.
             max_workers: Accepted; the number of threads follows the machine.
-            retries: Accepted without effect: what may be repeated is, up to 6 times over some 10 seconds.
+            retries: Accepted without effect: on S3 and the web what may be repeated is, up to 6 times within a minute;
+                other drivers repeat by their own rules.
             preview: Accepted without effect.
             upload_as_external_links: Keep the files as they are under `output_url` (or the store), and make them links:
-                for others to read there, without deduplication.
+                for others to read there, without deduplication. Executable files and symbolic links stay in packs.
             executor: Any `concurrent.futures.Executor` whose workers read, compress and send the files: other
                 processes, or other machines that see files and store under the same paths and URLs.
 

@@ -251,6 +251,8 @@ class Reading(Handle):
     def diff(self, other: "Reading | str | None" = None) -> "DatasetDiff":
         """What this version has that another has not, and the reverse: paths, sizes, renames, and of tables more.
 
+        Rows are counted of tables whose length a footer tells, and of CSV files up to 64 MiB, which are read for it.
+
         Args:
             other: A version or its id, the old side; by default the merged parents.
 

@@ -37,7 +37,7 @@ from dataset_store.core.digest import ChunkId, ContentId
 from dataset_store.core.frames import PLAIN_LIMITS, EncodedFrame, FrameCodec, FrameKind
 from dataset_store.core.packfile import Place
 from dataset_store.core.segments import ChunkHit, FileSegments, SegmentBuilder, bounded_reuse
-from dataset_store.errors import FileChanged, InvalidRequest
+from dataset_store.errors import FileChanged
 from dataset_store.local.batches import read_unchanged
 from dataset_store.local.os_errors import ADD_AGAIN, file_changed, reading_error
 from dataset_store.local.reading import READ_SIZE, FileStat, default_workers, fill, open_regular
@@ -208,13 +208,7 @@ def ingest(
         FileChanged: A source is not what was added.
         AccessDenied: A source cannot be read.
         StorageFailed: The disk or the system refused.
-        InvalidRequest: Chunks as long as `params` allows do not fit into a frame.
     """
-    if params.maximum > _BLOCK:
-        raise InvalidRequest(
-            f"Chunks of {params.maximum} bytes do not fit into a frame.",
-            f"Choose an average chunk length of at most {_BLOCK // 4} bytes.",
-        )
     with _Pipeline(params, lookup, set(stored), workers or default_workers()) as pipeline:
         yield from pipeline.run(sources)
 

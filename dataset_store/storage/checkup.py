@@ -54,7 +54,7 @@ class Trial(Struct, frozen=True):
     Attributes:
         racers: Threads that create one key at once.
         races: Keys that they race for.
-        large_bytes: Size of the large object, by default that of a pack.
+        large_bytes: Size of the large object, by default larger than any pack of an object store, 40 MiB.
         samples: Small requests that are timed, one after another.
     """
 

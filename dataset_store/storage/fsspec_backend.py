@@ -6,8 +6,8 @@ beside the object and rename; two could win a `create` there, so it is refused u
 read.
 
 Promises: those of `backend` as far as the storage keeps its own; short answers are errors, never data; an object is
-sent by one request, and a server that says nothing is an error after 20 s, while an object is sent after one second
-more for each 64 KiB. Never: overwrites an object, retries on its own, keeps a listing.
+sent by one request, and a GCS or Azure that says nothing is an error after 20 s, while an object is sent after one
+second more for each 64 KiB. Never: overwrites an object, retries on its own, keeps a listing.
 """
 
 import errno

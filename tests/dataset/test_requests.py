@@ -75,8 +75,7 @@ def test_a_small_commit_sends_five_requests(sent, home):
     sent()
     version(folder, parent_datasets=[first])
     seen = sent()
-    print(f"small commit: {seen}")
-    assert len(seen) <= 6, seen
+    assert len(seen) == 5, seen
     assert len(packs(seen)) == 1
 
 

@@ -21,7 +21,7 @@ from dataset_store.core.entries import ONE_CHUNK
 from dataset_store.core.frames import PLAIN_LIMITS, FrameCodec, FrameKind
 from dataset_store.core.packfile import PackRef, Place
 from dataset_store.core.segments import ChunkHit
-from dataset_store.errors import AccessDenied, FileChanged, InvalidRequest, StorageFailed
+from dataset_store.errors import AccessDenied, FileChanged, StorageFailed
 from dataset_store.local import batches
 from dataset_store.local import ingest as ingesting
 from dataset_store.local.ingest import SegmentAssembler, SourceFile, ingest
@@ -262,11 +262,6 @@ def test_a_file_of_the_default_read_size_keeps_at_most_sixteen_scattered_runs_in
     entries = pack_all(write(tmp_path, [data]), packs, packs.lookup)
     assert len(scattered) > 40
     assert sum(segment.pack in scattered for segment in entries[0].rows) == 16
-
-
-def test_a_chunker_whose_chunks_fit_into_no_frame_is_refused():
-    with pytest.raises(InvalidRequest, match="frame"):
-        next(ingest([], ChunkerParams(131_072), nothing_stored))
 
 
 # --- packing: files that are not what was added ---
