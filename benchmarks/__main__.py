@@ -5,15 +5,19 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import peers, plots, publish, quick, report
+from benchmarks import limits, peers, plots, publish, quick, report
 from benchmarks.measuring.machine import Machine
 from benchmarks.measuring.samples import Sample, append, load
 from benchmarks.running import Prepared, run, run_limits
 from benchmarks.systems import SYSTEMS
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import WORKLOADS, Workload
+
+Turn = tuple[int, str]
+"""A round, counted from 0, and a system or the limits."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument("--seed", type=int, default=1)
     running.add_argument("--scratch", type=Path, help="where the images are made: /var/tmp, with --quick /dev/shm")
     running.add_argument(
-        "--into", type=Path, help="a file of samples: whole rounds are added to it, those that it has are not repeated"
+        "--into", type=Path, help="a file of samples; what it has of a system in a round is not measured again"
     )
     running.add_argument("--quick", action="store_true", help="only compare with the ratios in quick.json; minutes")
     running.add_argument("--accept", action="store_true", help="with --quick: make what is measured the new ratios")
@@ -50,31 +54,45 @@ def run_all(options: argparse.Namespace) -> int:
             return quick.check(Path(folder), accept=options.accept)
     if options.into is None:
         raise SystemExit("Say with --into where the samples go.")
+    there = turns_in(options.into)
     failed = 0
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch or "/var/tmp") as folder:
         machine = Machine(Path(folder))
         for name in options.workload:
-            prepared = Prepared.make(WORKLOADS[name](options.scale, options.seed), machine.scratch)
-            for number in range(rounds_in(options.into, name), options.rounds):
-                samples = list(shown(one_round(options, prepared, machine, number)))
+            workload = WORKLOADS[name](options.scale, options.seed)
+            turns = [one for one in turns_of(workload, options.system, options.rounds) if one not in there[name]]
+            if not turns:
+                continue
+            prepared = Prepared.make(workload, machine.scratch)
+            for number, system in turns:
+                samples = list(shown(one_turn(system, prepared, machine, number)))
                 append(options.into, samples)
                 failed += sum(sample.problem is not None for sample in samples)
     return 1 if failed else 0
 
 
-def one_round(options: argparse.Namespace, prepared: Prepared, machine: Machine, number: int) -> Iterator[Sample]:
-    """What the machine needs for the least, then every system: each round begins with another one."""
-    yield from run_limits(prepared, machine, number)
-    systems = [one for one in options.system if SYSTEMS[one].reaches_far or not prepared.workload.far]
-    turn = number % len(systems)
-    for system in [*systems[turn:], *systems[:turn]]:
-        yield from run(SYSTEMS[system], prepared, machine, number)
+def turns_of(workload: Workload, names: Sequence[str], rounds: int) -> Iterator[Turn]:
+    """What is measured, in order: in each round what the machine needs for the least, then every system, each round
+    beginning with another one."""
+    systems = [one for one in names if SYSTEMS[one].reaches_far or not workload.far]
+    for number in range(rounds):
+        turn = number % len(systems)
+        yield from ((number, one) for one in [limits.NAME, *systems[turn:], *systems[:turn]])
 
 
-def rounds_in(path: Path, workload: str) -> int:
-    """How many rounds of a workload a file of samples has: a run that takes hours may be made of several."""
-    samples = load([path]) if path.exists() else ()
-    return max((sample.round + 1 for sample in samples if sample.workload == workload), default=0)
+def one_turn(system: str, prepared: Prepared, machine: Machine, number: int) -> Iterator[Sample]:
+    """All samples of one system, or of the limits, in one round."""
+    if system == limits.NAME:
+        return run_limits(prepared, machine, number)
+    return run(SYSTEMS[system], prepared, machine, number)
+
+
+def turns_in(path: Path) -> Mapping[str, set[Turn]]:
+    """By workload, the turns that a file of samples has: a run that takes hours may be made in pieces."""
+    found: dict[str, set[Turn]] = defaultdict(set)
+    for sample in load([path]) if path.exists() else ():
+        found[sample.workload].add((sample.round, sample.system))
+    return found
 
 
 def shown(samples: Iterable[Sample]) -> Iterator[Sample]:

@@ -46,7 +46,7 @@ class Sample:
 
 
 def append(path: Path, samples: Iterable[Sample]) -> None:
-    """Add samples to a file, all with one write: a run that is ended before leaves no part of a round."""
+    """Add samples to a file, all with one write: a run that is ended before leaves no part of a system's round."""
     lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
     with path.open("a") as file:
         file.write(lines)

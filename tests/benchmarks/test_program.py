@@ -85,34 +85,39 @@ def test_tables_hold_medians_failures_and_the_best_other_system(tmp_path):
     assert "| best other / ours | 1.5 (restic) | - |" in text  # git stands beside, and is no measure
 
 
-def test_a_file_of_samples_tells_how_many_rounds_of_a_workload_it_has(tmp_path):
-    samples = tmp_path / "samples.jsonl"
-    assert program.rounds_in(samples, "small") == 0
-    for number, workload in product(range(3), ("small", "wide")):
-        append(samples, [Sample(workload, "restic", "list", number)])
-    append(samples, [Sample("small", "restic", "list", 3)])
-    assert [program.rounds_in(samples, name) for name in ("small", "wide", "chain")] == [4, 3, 0]
+def test_each_round_begins_with_the_limits_and_then_with_another_system():
+    turns = list(program.turns_of(WORKLOADS["small"](1.0, 1), ["restic", "borg"], 2))
+    assert turns == [(0, "limit"), (0, "restic"), (0, "borg"), (1, "limit"), (1, "borg"), (1, "restic")]
+    far = program.turns_of(WORKLOADS["small-far"](1.0, 1), ["restic", "borg", "dataset_store"], 1)
+    assert list(far) == [(0, "limit"), (0, "restic"), (0, "dataset_store")]
 
 
-def test_a_run_that_is_ended_leaves_whole_rounds_and_goes_on_with_the_next(tmp_path, monkeypatch):
+def test_a_run_that_is_ended_goes_on_with_the_system_that_it_was_at(tmp_path, monkeypatch):
     def run(system, prepared, machine, number):
-        yield Sample(prepared.workload.name, system.name, "list", number)
-        if system.name == "borg" and number == ended_at:
+        yield Sample(prepared.workload.name, system.name, "diff", number)
+        if (system.name, number) == ended_at:
             sys.exit(143)
+        yield Sample(prepared.workload.name, system.name, "list", number)
+
+    def run_limits(prepared, machine, number):
+        yield Sample(prepared.workload.name, "limit", "hash", number)
 
     monkeypatch.setattr(program, "run", run)
-    monkeypatch.setattr(program, "run_limits", lambda *_: [])
+    monkeypatch.setattr(program, "run_limits", run_limits)
     samples = tmp_path / "samples.jsonl"
     words = ["run", "--workload", "parquet", "--scale", "0.001", "--scratch", str(tmp_path), "--into", str(samples)]
-    words += ["--rounds", "3", "--system", "restic", "borg"]
-    ended_at = 1
+    words += ["--rounds", "2", "--system", "restic", "borg"]
+    first = [(0, "limit", "hash"), *product([0], ["restic", "borg"], ["diff", "list"])]
+    second = [(1, "limit", "hash"), *product([1], ["borg", "restic"], ["diff", "list"])]
+    ended_at = ("restic", 1)
     with pytest.raises(SystemExit):
         program.main(words)
-    assert [(one.system, one.round) for one in load([samples])] == [("restic", 0), ("borg", 0)]
+    assert [(one.round, one.system, one.operation) for one in load([samples])] == first + second[:-2]
     ended_at = None
     assert program.main(words) == 0
-    told = [(one.system, one.round) for one in load([samples])]
-    assert told == [("restic", 0), ("borg", 0), ("borg", 1), ("restic", 1), ("restic", 2), ("borg", 2)]
+    assert [(one.round, one.system, one.operation) for one in load([samples])] == first + second
+    assert program.main(words) == 0
+    assert len(list(load([samples]))) == len(first + second)
 
 
 def test_commands_are_told_as_they_are_typed():
