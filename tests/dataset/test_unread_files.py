@@ -14,6 +14,7 @@ from versions import version_of
 
 from dataset_store import Dataset
 from dataset_store.dataset import workspace as workspaces
+from dataset_store.dataset.making import Counts, add_counting
 from dataset_store.errors import FileChanged
 from dataset_store.local import folder as folders
 from dataset_store.local import ingest as ingesting
@@ -130,6 +131,23 @@ def test_a_folder_that_is_synced_again_before_the_upload_has_no_changes(home, si
     assert draft.sync_folder(folder) == (0, 0, 0)
     draft.finalize(auto_upload=True)
     assert_stored(draft, folder)
+
+
+@each_size
+def test_files_whose_contents_were_asked_for_in_between_have_not_changed(home, size):
+    folder = write(home / "in", {"a": noise(1, size), "sub/b": noise(2, size)})
+    single = write(home / "single", {"c": noise(3, size)}) / "c"
+    time.sleep(2 * SETTLE_NS / 1e9)  # from then on what was read is known the next time
+    draft = draft_of(folder)
+    draft.add_files(single)
+    assert len(draft.file_entries) == 3
+    assert add_counting(draft, folder) == Counts(2, 0, 0)
+    assert add_counting(draft, single) == Counts(1, 0, 0)
+    assert draft.sync_folder(folder, dry_run=True) == (1, 0, 0)
+    (folder / "a").write_bytes(noise(4, size))
+    assert add_counting(draft, folder) == Counts(2, 0, 1)
+    draft.finalize(auto_upload=True)
+    assert_stored(draft, write(home / "all", read(folder) | {"c": noise(3, size)}))
 
 
 @each_size

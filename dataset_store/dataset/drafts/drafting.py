@@ -75,7 +75,7 @@ def sync(
         raise PathNotFound(f"There is nothing at {folder!r}.", "Give an existing folder.")
     with progress_bar("reading", None) as told:
         found = _read_folder(workspace, draft, os.path.abspath(folder), below, told, how)
-    held = _replaced_by(workspace, draft, found.entries, below)
+    held = _as_read(draft, _replaced_by(workspace, draft, found.entries, below), found, below)
     found = replace(found, entries=as_fetched(held, found.entries, draft))
     difference = diff_entries(held, found.entries)
     if dry_run:
@@ -113,15 +113,47 @@ def _later(workspace: Workspace, draft: Draft, below: PathKey) -> Later:
         waits = np.ones(len(keys), np.bool_)
         for held in (began, draft.inherited.entries, own):
             waits &= ~held.have_sizes(keys, sizes.view(np.uint64))
-        at = own.find_many(keys)
-        left = np.flatnonzero(at >= 0)
-        left = left[own.unread[at[left]]]
-        left = left[_come_from(draft, Source(root, below, {}), [keys[row] for row in left.tolist()])]
-        at = at[left]
-        waits[left] = (own.sizes[at].view(np.int64) == sizes[left]) & (own.mtimes[at] == mtimes[left])
-        return waits
+        left, untouched = _left_unread(draft, Source(root, below, {}), keys, sizes, mtimes)
+        return (waits & ~left) | untouched
 
     return Later(workspace.store.chunker.minimum, may_wait)
+
+
+def _left_unread(draft: Draft, source: Source, keys: Sequence[PathKey], sizes: I64, mtimes: I64) -> tuple[Bool, Bool]:
+    """Which of n files of a source the draft has left unread, and which of these nobody has touched since; (n,) each.
+
+    Args:
+        draft: The draft.
+        source: The folder, and where its files go.
+        keys: Of the files.
+        sizes: As they are now, bytes.
+        mtimes: As they are now, ns since 1970.
+    """
+    own = draft.changes.entries
+    left, untouched = np.zeros(len(keys), np.bool_), np.zeros(len(keys), np.bool_)
+    at = own.find_many(keys)
+    rows = np.flatnonzero(at >= 0)
+    rows = rows[own.unread[at[rows]]]
+    rows = rows[_come_from(draft, source, [keys[row] for row in rows.tolist()])]
+    left[rows] = True
+    at = at[rows]
+    untouched[rows] = (own.sizes[at].view(np.int64) == sizes[rows]) & (own.mtimes[at] == mtimes[rows])
+    return left, untouched
+
+
+def _as_read(draft: Draft, held: Entries, found: Folder, below: PathKey) -> Entries:
+    """The draft's rows, with the contents of files that it left unread and that somebody has read since, untouched."""
+    rows = np.flatnonzero(held.unread)
+    at = found.entries.find_many([held.keys[row] for row in rows.tolist()])
+    rows, at = rows[at >= 0], at[at >= 0]
+    keys = [held.keys[row] for row in rows.tolist()]
+    sizes, mtimes = found.entries.sizes[at].view(np.int64), found.entries.mtimes[at]
+    _, same = _left_unread(draft, Source(found.root, below, {}), keys, sizes, mtimes)
+    if not same.any():
+        return held
+    content_ids = held.content_ids.copy()
+    content_ids[rows[same]] = found.entries.content_ids[at[same]]
+    return replace(held, content_ids=content_ids)
 
 
 def _come_from(draft: Draft, source: Source, keys: Sequence[PathKey]) -> Bool:
@@ -170,7 +202,7 @@ def add_path(
 def put_rows(workspace: Workspace, draft: Draft, found: Folder, below: PathKey) -> Difference:
     """Add or replace entries of the draft; what that changed. Only what is in the way is removed."""
     rows = _without_held_directories(workspace, draft, found.entries)
-    held = _entries_at(workspace, draft, rows.keys)
+    held = _as_read(draft, _entries_at(workspace, draft, rows.keys), replace(found, entries=rows), below)
     difference = diff_entries(held, rows)
     blocked = _in_the_way(workspace, draft, difference.added.keys)
     changes = _with_rows(difference.as_changes(), _to_store_again(workspace, held, rows))
