@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dataset_store.core.arrays import I64, U8, U32, U64, Array, Bool, Void, np
+from dataset_store.core.arrays import I64, U8, U32, U64, Array, Bool, np
 from dataset_store.core.digest import VersionId
 from dataset_store.core.kinds import Kind
 from dataset_store.core.packfile import PackRef
@@ -215,14 +215,6 @@ class Entries(Struct, frozen=True, eq=False):
         """The rows `[start, stop)` of the keys from `first` on and before `behind`, or to the end."""
         start = bisect_left(self.keys, first)
         return start, max(start, len(self) if behind is None else bisect_left(self.keys, behind))
-
-    def identities(self) -> Void:
-        """(kind, exec, size, content id) of each row as one comparable value, shape (n,)."""
-        packed = np.empty((len(self), 41), np.uint8)
-        packed[:, 0] = self.kinds & IDENTITY_BITS
-        packed[:, 1:9] = np.ascontiguousarray(self.sizes, "<u8").view(np.uint8).reshape(-1, 8)
-        packed[:, 9:] = self.content_ids
-        return packed.view("V41").reshape(-1)
 
 
 def make_entries(

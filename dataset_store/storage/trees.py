@@ -197,11 +197,6 @@ def write_new_tree(parts: Iterable[Entries], writer: PackWriter, keeper: NodeKee
     return row_of(made.root, _append_census(census_after({}, made.written, []), packed))
 
 
-def empty_tree(writer: PackWriter, nodes: StoredNodes) -> TreeRootRow:
-    """The tree of no entries."""
-    return write_tree(None, Changes(Entries.empty(), []), writer, nodes)
-
-
 def size_of(root: TreeRoot, nodes: StoredNodes) -> tuple[int, int]:
     """Entries of a tree, and the sum of their sizes in bytes; its root node is all that is read."""
     (node,) = nodes.read_nodes([root.ref])

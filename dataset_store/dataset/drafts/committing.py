@@ -14,8 +14,6 @@ from dataset_store.local.drafts import Draft
 
 __all__ = ["finalize_draft"]
 
-_UPLOAD_AGAIN = "Upload again, then finalize: what was lost is sent again from the files."
-
 
 def finalize_draft(workspace: Workspace, draft: Draft) -> None:
     """Append the draft's version to the log, then forget the draft.
